@@ -1,0 +1,3 @@
+//! What one core remembers of S3.
+
+pub mod metadata;

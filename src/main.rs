@@ -1,0 +1,3 @@
+//! The `s3proxy` program; all of it is in the library's `cli`.
+
+fn main() {}
