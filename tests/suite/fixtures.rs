@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::genomics::{CHROMOSOMES, write_bam, write_vcf};
-use crate::support::memory_store::{BUCKET, LAST_MODIFIED, Object, TestS3, synthetic_bytes};
+use crate::support::memory_store::{BUCKET, TestS3};
+use crate::support::object::{LAST_MODIFIED, Object, synthetic_bytes};
 use crate::support::s3_server::{ACCESS_KEY, PUBLIC_BUCKET, S3Server, SECRET_KEY};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok};
 use crate::support::tools;

@@ -25,4 +25,15 @@ macro_rules! both_drivers {
     )+};
 }
 
+mod aborts;
+mod clients;
+mod conditionals;
+mod cors;
 mod fixtures;
+mod http;
+mod keys;
+mod lifecycle;
+mod metadata;
+mod mounts;
+mod ranges;
+mod statuses;

@@ -3,6 +3,7 @@
 
 pub(crate) mod genomics;
 pub(crate) mod memory_store;
+pub(crate) mod object;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;
 pub(crate) mod s3_server;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -133,17 +133,12 @@ impl Process {
     #[allow(unsafe_code, reason = "std has no safe way to limit a child's system calls")]
     pub(crate) fn before_exec(
         mut self,
-        mut hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+        hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Process {
         // SAFETY: the hooks of this suite only make system calls on memory that was prepared
         // before the fork; they take no lock and allocate nothing.
-        unsafe { self.command.pre_exec(move || hook()) };
+        unsafe { self.command.pre_exec(hook) };
         self
-    }
-
-    /// Where the program runs.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// Starts it.
