@@ -8,6 +8,9 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
+/// The last second that a date with four digits of year can name.
+pub const END_OF_9999: u64 = 253_402_300_799;
+
 /// A moment in UTC, in the parts people write it with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the part of that name, months and days from 1")]
@@ -26,7 +29,6 @@ impl CivilTime {
     /// Days become a date as in Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms",
     /// `civil_from_days`: years start in March, so that the leap day is their last.
     pub fn new(unix_seconds: u64) -> CivilTime {
-        const END_OF_9999: u64 = 253_402_300_799;
         let seconds = unix_seconds.min(END_OF_9999);
         let (days, of_day) = (seconds / 86_400, (seconds % 86_400) as u32);
         let shifted = days + 719_468;

@@ -19,32 +19,35 @@ pub async fn copy(
     length: u64,
     patience: Patience,
 ) -> (Report, Vec<u8>) {
-    let mut remaining = length;
+    let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
     let mut unsent = prefix;
     // The prefix ends where the buffer's bytes end, so what is received continues it.
     buf.truncate(unsent.end);
     loop {
-        if remaining > 0 && buf.len() < buf.capacity() {
-            let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
+        if report.remaining > 0 && buf.len() < buf.capacity() {
+            let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
             let (received, returned) = source.receive(buf, limit, patience.source).await;
             buf = returned;
             match received {
-                Ok(0) => {
-                    let error = io::ErrorKind::UnexpectedEof.into();
-                    return (Report { end: End::SourceFailed(error), remaining }, buf);
-                }
-                Ok(count) => remaining -= count as u64,
-                Err(error) => return (Report { end: End::SourceFailed(error), remaining }, buf),
+                Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => report.remaining -= count as u64,
+                Err(error) => report.end = End::SourceFailed(error),
+            }
+            if matches!(report.end, End::SourceFailed(_)) {
+                return (report, buf);
             }
             unsent.end = buf.len();
         }
+        let length = unsent.len() as u64;
         let (sent, returned) = sink.send(buf, unsent, patience.sink).await;
         buf = returned;
         if let Err(error) = sent {
-            return (Report { end: End::SinkFailed(error), remaining }, buf);
+            report.end = End::SinkFailed(error);
+            return (report, buf);
         }
-        if remaining == 0 {
-            return (Report { end: End::Complete, remaining }, buf);
+        report.sent += length;
+        if report.remaining == 0 {
+            return (report, buf);
         }
         buf.clear();
         unsent = 0..0;

@@ -38,4 +38,7 @@ pub struct Report {
     pub end: End,
     /// Bytes of the length that were not received from the source.
     pub remaining: u64,
+    /// Bytes that the sink took, the prefix included; what a failed send took of its last bytes
+    /// is not counted.
+    pub sent: u64,
 }

@@ -152,8 +152,8 @@ pub struct Answer {
 pub struct Sent {
     /// How it ended.
     pub end: relay::End,
-    /// Bytes of the body that were received from S3.
-    pub received: u64,
+    /// Bytes that the client was sent, its head included; 0 where S3 failed before that.
+    pub bytes: u64,
 }
 
 impl Answer {
@@ -200,10 +200,9 @@ impl Answer {
         )
         .await;
         self.buf = buf;
-        let received = length - report.remaining;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
-        Sent { end: report.end, received }
+        Sent { end: report.end, bytes: report.sent }
     }
 
     /// Cuts what came with the head to `length` body bytes; `true` where more came, after which

@@ -1,31 +1,11 @@
-//! The HTTP server of one core.
+//! The HTTP server: workers, their connections, and each connection's requests.
 
-use std::time::Duration;
+pub mod answer;
+pub mod conn;
+pub mod core;
+pub mod handler;
+pub mod worker;
+pub mod writer;
 
-/// What an operator may set about client connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Client connections that one core holds at once; beyond it new ones wait in the backlog.
-    pub max_connections: usize,
-    /// Time from a connection's or request's first byte to the end of its head.
-    pub head_timeout: Duration,
-    /// An idle keep-alive connection is closed after this time.
-    pub keep_alive_timeout: Duration,
-    /// A client that takes no byte for this long is given up. Long by default: htslib parks a
-    /// connection while it reads on another.
-    pub client_stall_timeout: Duration,
-    /// After SIGTERM, running transfers get this long to finish.
-    pub drain_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            max_connections: 8192,
-            head_timeout: Duration::from_secs(30),
-            keep_alive_timeout: Duration::from_secs(75),
-            client_stall_timeout: Duration::from_secs(600),
-            drain_timeout: Duration::from_secs(30),
-        }
-    }
-}
+mod running;
+pub use running::{Running, StartError, start};

@@ -8,7 +8,7 @@ use std::os::unix;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::sys::stream;
 
@@ -139,6 +139,12 @@ impl Listener {
     /// As `poll(2)`.
     pub async fn ready(&self) -> io::Result<()> {
         self.waiter.readable(false).await
+    }
+
+    /// Listens no more: new connections are refused, and a wait for one ends.
+    pub fn close(&self) {
+        // It fails where another worker has closed the same Unix socket.
+        let _ = SockRef::from(&stream::borrow(&self.waiter)).shutdown(net::Shutdown::Read);
     }
 
     /// Accepts a connection that is already there.
