@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::file::Setting;
-use crate::config::problem::{Fault, Place, Problem, Spot, nearest};
+use crate::config::problem::{Fault, Place, Problem, Spot, key_name, nearest};
 use crate::config::schema::{self, Shape};
 use crate::config::yaml::{Node, Value};
 
@@ -48,19 +48,20 @@ fn report_unknown(environment: &Environment, problems: &mut Vec<Problem>) {
         if !name.starts_with("S3PROXY_") || value.trim().is_empty() || is_from_kubernetes(name) {
             continue;
         }
-        if !known().any(|variable| variable == name) {
-            // Without the prefix, which all share and which would make all similar.
-            let nearest = nearest(&name["S3PROXY_".len()..], schema::names()).and_then(|found| {
-                let key = schema::KEYS.iter().find(|key| key.name == found)?;
-                key.variables.first()
-            });
-            let remedy = match nearest {
-                Some(variable) => format!("did you mean {variable}?"),
-                None => "config.example.yaml lists all keys".to_owned(),
-            };
-            let fault = Fault::new("sets nothing that is known", remedy);
-            problems.push(Spot::new(Place::Environment, name).problem(fault));
+        if known().any(|variable| variable == name) {
+            continue;
         }
+        // Without the prefix, which all share and which would make all similar.
+        let nearest = nearest(&name["S3PROXY_".len()..], schema::names()).and_then(|found| {
+            let key = schema::KEYS.iter().find(|key| key.name == found)?;
+            key.variables.first()
+        });
+        let remedy = match nearest {
+            Some(variable) => format!("did you mean {variable}?"),
+            None => "config.example.yaml lists all keys".to_owned(),
+        };
+        let fault = Fault::new("sets nothing that is known", remedy);
+        problems.push(Spot::new(Place::Environment, key_name(name)).problem(fault));
     }
 }
 

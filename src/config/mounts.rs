@@ -18,6 +18,9 @@ use crate::upstream::Origin;
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
 
+/// Most mounts of one configuration: a request looks through them one after the other.
+const MOUNTS: usize = 1000;
+
 /// A mount as written; what is `None` or unset comes from the top level.
 struct Written {
     spot: Spot,
@@ -76,6 +79,11 @@ fn short_form(spot: Spot, bucket: String) -> Written {
 fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
     let Setting { spot, value, .. } = mounts;
     match value.value {
+        Value::Map(entries) if entries.len() > MOUNTS => {
+            let what = format!("has {} mounts", entries.len());
+            problems.push(spot.problem(Fault::new(what, format!("keep {MOUNTS} at most"))));
+            Vec::new()
+        }
         Value::Map(entries) if !entries.is_empty() => {
             entries.into_iter().filter_map(|entry| mount(&spot, entry, problems)).collect()
         }

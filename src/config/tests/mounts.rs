@@ -96,6 +96,8 @@ fn a_mount_says_what_is_wrong_with_it() {
         let said = mount(path, rest);
         assert!(said.contains(part), "{path} {rest}: {said}");
     }
+    let many: String = (0..1001).map(|n| format!("  /{n}/: {{bucket: lab}}\n")).collect();
+    assert!(says(&format!("mounts:\n{many}")).contains("has 1001 mounts; keep 1000 at most"));
     assert!(says("mounts: [a]").contains("is not a map of paths to buckets"));
     assert!(says("mounts: {}").contains("is not a map of paths to buckets"));
     assert!(says(&short_and("mounts: {/a/: {bucket: lab}}")).contains("stands beside 'mounts'"));
