@@ -1,1 +1,207 @@
-//! src stub
+//! The program: flags, then configuration, then the run, then the exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// Everything went well.
+pub const EXIT_OK: u8 = 0;
+/// The run failed, or `--check` found something that does not work.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line is not understood; clap exits with it by itself.
+pub const EXIT_USAGE: u8 = 2;
+/// The configuration has mistakes (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+const AFTER_HELP: &str = "\
+Example:
+  Write config.yaml:
+      bucket_name: my-bucket
+      endpoint: http://minio.example.org:9000
+      AWS_ACCESS_KEY_ID: ...
+      AWS_SECRET_ACCESS_KEY: ...
+  Then start the proxy, and read from another terminal:
+      s3proxy
+      samtools view http://127.0.0.1:5000/files/runs/a.bam chr1:1,000,000-1,010,000
+
+Every key of the configuration is explained in config.example.yaml. Each can also be set in the
+environment (S3PROXY_LISTEN, S3PROXY_BUCKET_NAME, ...). Flags win over the environment, the
+environment wins over the file.
+
+Exit codes:
+  0   fine
+  1   the run failed, or --check found something that does not work
+  2   the command line is not understood
+  78  the configuration has mistakes; each is printed on a line of its own";
+
+/// Serves private S3 objects under plain URLs, read-only.
+///
+/// An object `runs/a.bam` of the configured bucket becomes
+/// http://127.0.0.1:5000/files/runs/a.bam, with ranges, for samtools, IGV, JBrowse and all that
+/// read by HTTP but cannot sign requests.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "s3proxy", version, after_help = AFTER_HELP)]
+pub struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The configuration file [default: config.yaml]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// Listen here instead of where the configuration says; may be given several times
+    ///
+    /// An address and a port (127.0.0.1:5000, [::1]:5000), where port 0 is any free one, or a Unix
+    /// socket (unix:/run/s3proxy.sock).
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub listen: Vec<String>,
+
+    /// Worker threads: 'auto' is one per usable core
+    #[arg(long, value_name = "N", global = true)]
+    pub workers: Option<String>,
+
+    /// Event loop: auto, io_uring or epoll
+    #[arg(long, value_name = "DRIVER", global = true)]
+    pub driver: Option<String>,
+
+    /// Least severe level that is logged: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<String>,
+
+    /// Write the log to this file instead of standard error
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log_file: Option<String>,
+
+    /// Short for --log-level debug
+    #[arg(long, global = true, conflicts_with = "log_level")]
+    pub debug: bool,
+
+    /// Check the configuration and the way to each bucket, say what works, and exit
+    #[arg(long, global = true)]
+    pub check: bool,
+}
+
+/// What to do; serving is the only thing so far, and the default.
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop (the default)
+    Serve,
+}
+
+impl Flags {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// What clap has to say, which for `--help` and `--version` is no mistake.
+    pub fn from_args<A>(args: impl IntoIterator<Item = A>) -> Result<Flags, clap::Error>
+    where
+        A: Into<std::ffi::OsString> + Clone,
+    {
+        Flags::try_parse_from(args)
+    }
+
+    /// The flags that set keys of the configuration.
+    pub fn overrides(&self) -> config::Overrides {
+        let debug = self.debug.then(|| "debug".to_owned());
+        config::Overrides {
+            listen: self.listen.clone(),
+            workers: self.workers.clone(),
+            driver: self.driver.clone(),
+            log_level: self.log_level.clone().or(debug),
+            log_file: self.log_file.clone(),
+        }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let flags = Flags::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let environment = config::process_environment();
+    match config::load(flags.config.as_deref(), &environment, &flags.overrides()) {
+        Ok(config) => run(config, flags.check),
+        Err(problems) => {
+            // Where standard error is closed the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "{problems}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// The call site of the server: with `check`, try each bucket and say what works; else serve
+/// until told to stop.
+fn run(_config: Config, _check: bool) -> ExitCode {
+    ExitCode::from(EXIT_OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn flags(line: &str) -> Flags {
+        Flags::from_args(line.split(' ')).unwrap()
+    }
+
+    fn refused(line: &str) -> clap::Error {
+        Flags::from_args(line.split(' ')).unwrap_err()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_optional_and_flags_may_stand_on_either_side_of_it() {
+        for line in ["s3proxy -c x.yaml --check", "s3proxy serve -c x.yaml --check"] {
+            assert_eq!(flags(line).config, Some(PathBuf::from("x.yaml")));
+            assert!(flags(line).check);
+        }
+        assert_eq!(flags("s3proxy --config x.yaml serve").config, Some(PathBuf::from("x.yaml")));
+        assert_eq!(flags("s3proxy").overrides(), config::Overrides::default());
+    }
+
+    #[test]
+    fn flags_become_overrides_as_typed() {
+        let line = "s3proxy --listen 127.0.0.1:0 --listen unix:/s --workers 2 --driver epoll \
+                    --log-level warn --log-file /l";
+        assert_eq!(
+            flags(line).overrides(),
+            config::Overrides {
+                listen: vec!["127.0.0.1:0".to_owned(), "unix:/s".to_owned()],
+                workers: Some("2".to_owned()),
+                driver: Some("epoll".to_owned()),
+                log_level: Some("warn".to_owned()),
+                log_file: Some("/l".to_owned()),
+            }
+        );
+        assert_eq!(flags("s3proxy --debug").overrides().log_level.as_deref(), Some("debug"));
+    }
+
+    #[test]
+    fn a_command_line_that_is_not_understood_exits_2() {
+        for line in ["s3proxy --lisen x", "s3proxy sing", "s3proxy --debug --log-level info"] {
+            assert_eq!(refused(line).exit_code(), i32::from(EXIT_USAGE), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_has_an_example_and_the_exit_codes() {
+        let help = refused("s3proxy --help");
+        assert_eq!(help.kind(), ErrorKind::DisplayHelp);
+        let help = help.to_string();
+        for part in ["--listen <ADDR>", "samtools view http://", "config.example.yaml"] {
+            assert!(help.contains(part), "{part}");
+        }
+        for code in [EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CONFIG] {
+            assert!(help.contains(&format!("\n  {code} ")), "{code}");
+        }
+        assert_eq!(refused("s3proxy --version").to_string(), "s3proxy 0.1.0\n");
+    }
+}

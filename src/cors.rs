@@ -1,4 +1,7 @@
-//! Cross-origin resource sharing, so that a genome browser on one site may read from this one.
+//! Cross-origin resource sharing, so that a genome browser on one site may read from this one
+//! (Fetch Standard, "CORS protocol").
+
+use crate::http1::request::CrossOrigin;
 
 /// Which web origins may read through a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,4 +12,105 @@ pub enum Policy {
     Only(Vec<String>),
     /// No CORS fields at all.
     Off,
+}
+
+const EXPOSED: &[u8] = b"Access-Control-Expose-Headers: \
+    Content-Range, Content-Length, ETag, Accept-Ranges, Last-Modified\r\n";
+
+/// Request fields that are allowed where the browser does not name any; `*` would not stand for
+/// `Authorization`.
+const ALLOWED_FIELDS: &[u8] = b"Authorization, Range, Cache-Control, If-Match, If-None-Match, \
+    If-Modified-Since, If-Unmodified-Since, If-Range";
+
+/// Longest list of request fields that is echoed, in bytes.
+const ECHOED_BYTES: usize = 1024;
+
+impl Policy {
+    /// Appends the fields that every answer to a request carries, errors included.
+    pub fn write_fields(&self, request: &CrossOrigin<'_>, out: &mut Vec<u8>) {
+        match self {
+            Policy::Any => out.extend_from_slice(b"Access-Control-Allow-Origin: *\r\n"),
+            Policy::Only(origins) => {
+                out.extend_from_slice(b"Vary: Origin\r\n");
+                let allowed = |origin: &&[u8]| origins.iter().any(|o| o.as_bytes() == *origin);
+                let Some(origin) = request.origin.filter(allowed) else { return };
+                out.extend_from_slice(b"Access-Control-Allow-Origin: ");
+                out.extend_from_slice(origin);
+                out.extend_from_slice(b"\r\n");
+            }
+            Policy::Off => return,
+        }
+        out.extend_from_slice(EXPOSED);
+    }
+
+    /// Appends the fields that only the answer to a preflight carries. All fields that the
+    /// browser asks for are allowed: none of them does anything but make a read conditional or
+    /// partial, or carry a credential that is judged later.
+    pub fn write_preflight_fields(&self, request: &CrossOrigin<'_>, out: &mut Vec<u8>) {
+        if *self == Policy::Off || request.request_method.is_none() {
+            return;
+        }
+        out.extend_from_slice(b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n");
+        out.extend_from_slice(b"Access-Control-Allow-Headers: ");
+        let asked = request.request_headers.filter(|names| is_list_of_names(names));
+        out.extend_from_slice(asked.unwrap_or(ALLOWED_FIELDS));
+        out.extend_from_slice(b"\r\nAccess-Control-Max-Age: 86400\r\n");
+        if request.private_network {
+            // A public page that reads from this machine or network (Private Network Access).
+            out.extend_from_slice(b"Access-Control-Allow-Private-Network: true\r\n");
+        }
+    }
+}
+
+fn is_list_of_names(value: &[u8]) -> bool {
+    let is_part = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(&byte);
+    (1..=ECHOED_BYTES).contains(&value.len()) && value.iter().all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(policy: &Policy, origin: &str) -> String {
+        let request = CrossOrigin { origin: Some(origin.as_bytes()), ..CrossOrigin::default() };
+        let mut out = Vec::new();
+        policy.write_fields(&request, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn preflight(headers: Option<&[u8]>) -> String {
+        let request = CrossOrigin {
+            origin: Some(b"https://igv.org"),
+            request_method: Some(b"GET"),
+            request_headers: headers,
+            private_network: true,
+        };
+        let mut out = Vec::new();
+        Policy::Any.write_preflight_fields(&request, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn any_origin_may_read_by_default() {
+        let fields = fields(&Policy::Any, "https://igv.org");
+        assert!(fields.starts_with("Access-Control-Allow-Origin: *\r\n"));
+        assert!(fields.contains("Content-Range, Content-Length, ETag, Accept-Ranges"));
+    }
+
+    #[test]
+    fn a_listed_origin_is_echoed_and_no_other() {
+        let policy = Policy::Only(vec!["https://igv.org".to_owned()]);
+        assert!(fields(&policy, "https://igv.org").contains("Allow-Origin: https://igv.org\r\n"));
+        assert_eq!(fields(&policy, "https://evil.example"), "Vary: Origin\r\n");
+        assert_eq!(fields(&Policy::Off, "https://igv.org"), "");
+    }
+
+    #[test]
+    fn a_preflight_allows_what_the_browser_asks_for() {
+        let allowed = preflight(Some(b"range,x-igv"));
+        assert!(allowed.contains("Allow-Headers: range,x-igv\r\n"));
+        assert!(allowed.contains("Allow-Private-Network: true\r\n"));
+        assert!(preflight(None).contains("Allow-Headers: Authorization, Range,"));
+        assert!(!preflight(Some(b"a\"b")).contains("a\"b"));
+    }
 }

@@ -1,6 +1,10 @@
-//! Mounts: which part of the URL space belongs to which bucket.
+//! Mounts: which part of the URL space belongs to which bucket, and what the key is.
 
+use crate::http1::target::{DecodeError, percent_decode};
+use crate::limits;
+use crate::rewrite::Rules;
 use crate::s3::bucket::Bucket;
+use crate::s3::client::BucketId;
 
 /// One bucket (or a prefix of it) behind one part of the URL space.
 #[derive(Clone, Debug)]
@@ -11,4 +15,81 @@ pub struct Mount {
     pub prefix: String,
     /// Where the objects are.
     pub bucket: Bucket,
+}
+
+/// Finds the mount of a path, and the part of the path behind it. `mounts` start with the
+/// longest path, so the first that fits is the most specific one.
+pub fn route<'m, 'p>(mounts: &'m [Mount], path: &'p str) -> Option<(BucketId, &'m Mount, &'p str)> {
+    mounts.iter().enumerate().find_map(|(index, mount)| {
+        let rest = path.strip_prefix(mount.path.as_str())?;
+        Some((BucketId(index), mount, rest))
+    })
+}
+
+impl Mount {
+    /// Writes the key that a path behind this mount stands for into `key`: decoded once,
+    /// rewritten, and with the mount's prefix.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn key(&self, path: &str, rules: &Rules, key: &mut String) -> Result<(), DecodeError> {
+        key.clear();
+        percent_decode(path, limits::KEY_BYTES, key)?;
+        if let std::borrow::Cow::Owned(rewritten) = rules.apply(key) {
+            *key = rewritten;
+        }
+        key.insert_str(0, &self.prefix);
+        if key.len() > limits::KEY_BYTES { Err(DecodeError::TooLong) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rewrite::Rule;
+    use crate::s3::bucket::Addressing;
+    use crate::upstream::Origin;
+
+    fn mount(path: &str, prefix: &str) -> Mount {
+        let bucket = Bucket {
+            name: "lab".to_owned(),
+            region: "us-east-1".to_owned(),
+            origin: Arc::new(Origin { host: "h".to_owned(), port: 80 }),
+            addressing: Addressing::Path,
+            credentials: None,
+        };
+        Mount { path: path.to_owned(), prefix: prefix.to_owned(), bucket }
+    }
+
+    fn key(mount: &Mount, path: &str, rules: &Rules) -> Result<String, DecodeError> {
+        let mut key = "left over".to_owned();
+        mount.key(path, rules, &mut key).map(|()| key)
+    }
+
+    #[test]
+    fn the_longest_mount_wins_and_the_outside_is_nowhere() {
+        let mounts = [mount("/files/runs/", ""), mount("/files/", "")];
+        let found = |path| route(&mounts, path).map(|(id, _, rest)| (id.0, rest));
+        assert_eq!(found("/files/runs/a"), Some((0, "a")));
+        assert_eq!(found("/files/a"), Some((1, "a")));
+        assert_eq!(found("/files//runs/"), Some((1, "/runs/")));
+        for path in ["/", "/files", "/Files/a", "/%66iles/a", "/x/files/a"] {
+            assert_eq!(found(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_prefix_and_rewritten_path() {
+        let rules = Rules(vec![Rule::new("bai", r"\.bam\.bai$", ".bai").unwrap()]);
+        assert_eq!(key(&mount("/f/", "runs/"), "a%20b.bam.bai", &rules).unwrap(), "runs/a b.bai");
+    }
+
+    #[test]
+    fn the_limit_counts_prefix_and_path_together() {
+        let (mount, rules) = (mount("/f/", "runs/"), Rules::default());
+        assert_eq!(key(&mount, &"k".repeat(1019), &rules).unwrap().len(), 1024);
+        assert_eq!(key(&mount, &"k".repeat(1020), &rules), Err(DecodeError::TooLong));
+    }
 }

@@ -1,3 +1,4 @@
 //! What one core remembers of S3.
 
+pub mod flight;
 pub mod metadata;

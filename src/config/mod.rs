@@ -1,12 +1,51 @@
 //! The configuration as the program uses it: typed, complete, and checked.
 //!
-//! [`file`](self::file) holds it as the user wrote it.
+//! Read it in the order it runs: [`load`] reads the file; `file`, `environment` and `flags` say
+//! what was written, key by key, each with its place; `resolve` turns that into a [`Config`] or
+//! into every mistake at once. `schema` is the table of keys. Flags win over the environment, the
+//! environment over the file, the file over defaults.
+//!
+//! [`resolve`] is pure: file text and environment come in as arguments. What is known here only
+//! as text is never looked up: no name is resolved and no bucket is asked, which is what
+//! `--check` is for.
 
-use std::path::PathBuf;
+mod bucket;
+mod credentials;
+mod environment;
+mod file;
+mod flags;
+mod listen;
+mod mounts;
+mod problem;
+mod reader;
+mod resolve;
+mod rules;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod values;
+mod web;
+mod yaml;
 
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+pub use self::environment::{Environment, of_process as process_environment};
+pub use self::file::File;
+pub use self::flags::Overrides;
+pub use self::problem::{Place, Problem, Problems};
+
+use self::problem::{Fault, Spot};
+use self::reader::Reader;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
 use crate::{cache, cors, mount, rewrite, server, upstream};
+
+/// The file that is read if none is named.
+pub const DEFAULT_FILE: &str = "config.yaml";
+
+/// Largest file that is read, in bytes. A thousand mounts with credentials take a quarter.
+const FILE_BYTES: usize = 1024 * 1024;
 
 /// Everything that a run is told from outside.
 #[derive(Clone, Debug)]
@@ -17,7 +56,7 @@ pub struct Config {
     pub workers: Option<usize>,
     /// The event loop.
     pub driver: driver::Choice,
-    /// The mounts, at least one.
+    /// The mounts, at least one, those with the longest path first.
     pub mounts: Vec<mount::Mount>,
     /// `rewrite_rules`.
     pub rewrite_rules: rewrite::Rules,
@@ -37,4 +76,86 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// One log line per request.
     pub access_log: bool,
+}
+
+/// Reads the file at `path`, or `config.yaml`, and resolves it with `environment` and `flags`.
+/// Without a file and without `path`, an environment that names a bucket is enough.
+///
+/// # Errors
+/// Every mistake in all three.
+pub fn load(
+    path: Option<&Path>,
+    environment: &Environment,
+    flags: &Overrides,
+) -> Result<Config, Problems> {
+    let name = path.unwrap_or(Path::new(DEFAULT_FILE));
+    let shown = name.display().to_string();
+    let file_problem = |line, what: &str, remedy: &str| {
+        let spot = Spot::new(Place::File { name: shown.clone(), line }, "");
+        Problems::new(vec![spot.problem(Fault::new(what, remedy))])
+    };
+    let bytes = match read_bounded(name) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let bucket = environment.get("S3PROXY_BUCKET_NAME").map(|name| name.trim());
+            if path.is_none() && bucket.is_some_and(|name| !name.is_empty()) {
+                return resolve(None, environment, flags);
+            }
+            let remedy = "write one or name it with -c FILE; see config.example.yaml";
+            return Err(file_problem(None, "there is no such file", remedy));
+        }
+        Err(error) => return Err(file_problem(None, &format!("cannot be read: {error}"), "")),
+    };
+    if bytes.len() > FILE_BYTES {
+        let what = format!("is larger than {FILE_BYTES} bytes");
+        return Err(file_problem(None, &what, "name the configuration file with -c FILE"));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => resolve(Some(File { name: &shown, text }), environment, flags),
+        Err(error) => {
+            let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
+            Err(file_problem(Some(line), "is not UTF-8 text", "save the file as UTF-8"))
+        }
+    }
+}
+
+/// Reads up to one byte more than a file may have.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The configuration that `file`, `environment` and `flags` give together.
+///
+/// # Errors
+/// Every mistake in all three.
+pub fn resolve(
+    file: Option<File<'_>>,
+    environment: &Environment,
+    flags: &Overrides,
+) -> Result<Config, Problems> {
+    let mut problems = Vec::new();
+    // In rising order of precedence.
+    let mut settings = file.map(|file| file::read(file, &mut problems)).unwrap_or_default();
+    let unreadable = !problems.is_empty() && settings.is_empty();
+    settings.extend(environment::read(environment, &mut problems));
+    settings.extend(flags::read(flags));
+
+    let mut reader = Reader::new(settings);
+    let config = resolve::resolve(&mut reader, &home(file));
+    if unreadable {
+        // What was not read cannot be said to be missing.
+        reader.problems.retain(|problem| problem.place != home(file));
+    }
+    problems.append(&mut reader.problems);
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+}
+
+/// Where a key that is missing would have to be written.
+fn home(file: Option<File<'_>>) -> Place {
+    match file {
+        Some(file) => Place::File { name: file.name.to_owned(), line: None },
+        None => Place::Nowhere,
+    }
 }

@@ -1,8 +1,19 @@
-//! Listening and connected sockets.
+//! Listening sockets: one per worker and address, all non-blocking.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::sys::stream;
+
+/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,5 +31,157 @@ impl fmt::Display for ListenAddress {
             ListenAddress::Tcp(address) => write!(f, "http://{address}"),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// The listening sockets of one address, one for each worker.
+pub struct Listeners {
+    /// The address, with the real port where port 0 was asked for.
+    pub address: ListenAddress,
+    /// The sockets.
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// Listens on `address` with `workers` sockets.
+///
+/// TCP sockets share the port with `SO_REUSEPORT`, so that the kernel spreads connections over
+/// the workers. That option would also let a second s3proxy of the same user share it unnoticed,
+/// hence a first try without it.
+///
+/// # Errors
+/// As `bind(2)`, `AddrInUse` above all.
+pub fn listen(address: &ListenAddress, workers: usize) -> io::Result<Listeners> {
+    match address {
+        ListenAddress::Tcp(address) => {
+            let address = tcp_socket(*address, false)?
+                .local_addr()?
+                .as_socket()
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            let sockets = (0..workers).map(|_| {
+                let socket = tcp_socket(address, true)?;
+                socket.listen(BACKLOG)?;
+                Ok(socket.into())
+            });
+            Ok(Listeners {
+                sockets: sockets.collect::<io::Result<_>>()?,
+                address: ListenAddress::Tcp(address),
+            })
+        }
+        ListenAddress::Unix(path) => {
+            remove_stale_socket(path)?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&socket2::SockAddr::unix(path)?)?;
+            socket.listen(BACKLOG)?;
+            let sockets = (0..workers).map(|_| Ok(socket.try_clone()?.into()));
+            Ok(Listeners {
+                sockets: sockets.collect::<io::Result<_>>()?,
+                address: ListenAddress::Unix(path.clone()),
+            })
+        }
+    }
+}
+
+fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    // Accepted sockets inherit it; a head and its body leave in one send anyway.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    if !reuse_port {
+        // Two sockets that may be reused can both bind; only one may listen.
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+/// Removes a socket file that nobody listens on, as a crash leaves it behind.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    match unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        // Somebody answers (bind will say so), or there is no such file.
+        _ => Ok(()),
+    }
+}
+
+/// A socket that accepts connections on one core.
+pub struct Listener {
+    /// Only waited on; this type is used for Unix sockets too, since a wait does not care.
+    waiter: monoio::net::TcpListener,
+}
+
+/// A freshly accepted connection.
+pub struct Accepted {
+    /// The socket, non-blocking and close-on-exec.
+    pub socket: net::TcpStream,
+    /// The peer: `None` for Unix sockets.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Listener {
+    /// Takes over a socket made by [`listen`]; to be called on the worker's own thread.
+    ///
+    /// # Errors
+    /// Where the event loop cannot register it.
+    pub fn new(socket: OwnedFd) -> io::Result<Listener> {
+        let waiter = monoio::net::TcpListener::from_std(net::TcpListener::from(socket))?;
+        Ok(Listener { waiter })
+    }
+
+    /// Waits until a connection may be there. Unlike a pending accept, this may be dropped
+    /// without losing a connection.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.waiter.readable(false).await
+    }
+
+    /// Listens no more: new connections are refused, and a wait for one ends.
+    pub fn close(&self) {
+        // It fails where another worker has closed the same Unix socket.
+        let _ = SockRef::from(&stream::borrow(&self.waiter)).shutdown(net::Shutdown::Read);
+    }
+
+    /// Accepts a connection that is already there.
+    ///
+    /// # Errors
+    /// As `accept4(2)`; `WouldBlock` when there is none left.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, peer) = acceptfrom_with(stream::borrow(&self.waiter), flags)?;
+        Ok(Accepted { socket: socket.into(), peer: peer.and_then(ip_address) })
+    }
+}
+
+fn ip_address(address: SocketAddrAny) -> Option<SocketAddr> {
+    SocketAddr::try_from(address).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_listened_on_is_refused_even_with_so_reuseport() {
+        let any = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let first = listen(&any, 2).unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        let again = listen(&first.address, 1).err().expect("the port is taken");
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = ListenAddress::Unix(directory.path().join("s"));
+        drop(listen(&address, 1).unwrap());
+        let live = listen(&address, 2).unwrap();
+        assert_eq!(listen(&address, 1).err().expect("in use").kind(), io::ErrorKind::AddrInUse);
+        drop(live);
     }
 }

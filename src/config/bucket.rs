@@ -1,0 +1,238 @@
+//! Where a bucket is: its name, the prefix in it, its region, and the endpoint that serves it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::config::problem::{Fault, quoted};
+use crate::limits;
+use crate::upstream::Origin;
+
+/// A bucket's name. AWS allows less (3 to 63 characters, no capitals), other stores allow this.
+pub(super) fn name(text: &str) -> Result<String, Fault> {
+    if text.starts_with("arn:") {
+        let what = "access points are not supported yet";
+        return Err(Fault::new(what, "write the name of a bucket"));
+    }
+    let bare = text.strip_prefix("s3://").unwrap_or(text);
+    if let Some((bucket, prefix)) = bare.split_once('/')
+        && !bucket.is_empty()
+        && !prefix.is_empty()
+    {
+        let remedy = format!(
+            "write {}, and give {} as the 'prefix' of one of the 'mounts'",
+            quoted(bucket),
+            quoted(prefix)
+        );
+        return Err(Fault::new(format!("{} is more than a bucket", quoted(text)), remedy));
+    }
+    let bare = bare.trim_end_matches('/');
+    if bare.len() < text.len() && !bare.is_empty() {
+        let what = format!("{} is more than a name", quoted(text));
+        return Err(Fault::new(what, format!("write {}", quoted(bare))));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(3..=255).contains(&text.len()) || !text.bytes().all(allowed) {
+        let remedy = "write 3 to 255 letters, digits, dots, hyphens or underscores";
+        return Err(Fault::new(format!("{} is not a bucket's name", quoted(text)), remedy));
+    }
+    Ok(text.to_owned())
+}
+
+/// What is put in front of every key.
+pub(super) fn prefix(text: &str) -> Result<String, Fault> {
+    if let Some(rest) = text.strip_prefix('/') {
+        let what = "starts with '/', which keys in S3 hardly ever do";
+        return Err(Fault::new(what, format!("write {}", quoted(rest))));
+    }
+    if text.len() >= limits::KEY_BYTES {
+        let remedy = format!("a key in S3 has at most {} bytes", limits::KEY_BYTES);
+        return Err(Fault::new("leaves no room for a key", remedy));
+    }
+    Ok(text.to_owned())
+}
+
+/// The region that goes into signatures; stores other than AWS have names of their own.
+pub(super) fn region(text: &str) -> Result<String, Fault> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
+        let what = format!("{} is not a region", quoted(text));
+        return Err(Fault::new(what, "write it as in 'us-east-1': small letters, digits, hyphens"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The server at `http://host[:port]`.
+pub(super) fn endpoint(text: &str) -> Result<Origin, Fault> {
+    endpoint_or_aws(Some(text))
+}
+
+/// The server at an endpoint, or at none, which means AWS. Both AWS and `https://` need TLS: when
+/// it comes, it comes here.
+pub(super) fn endpoint_or_aws(text: Option<&str>) -> Result<Origin, Fault> {
+    let https = |what: &str| {
+        Fault::new(
+            format!("{what}HTTPS to S3 is not supported in this version"),
+            "put the http:// URL of an S3-compatible store here or in AWS_ENDPOINT_URL",
+        )
+    };
+    let Some(text) = text else { return Err(https("is not set, which means AWS; ")) };
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    if scheme.eq_ignore_ascii_case("https") {
+        return Err(https(""));
+    }
+    // Before anything is quoted: what stands before the @ may be a password.
+    if rest.contains('@') {
+        let remedy = "put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+        return Err(Fault::new("contains '@'", remedy));
+    }
+    if !scheme.eq_ignore_ascii_case("http") {
+        let what = format!("{} is not an http:// URL", quoted(text));
+        return Err(Fault::new(what, "write it as http://host:9000"));
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some(end) = authority.find(['/', '?', '#']) {
+        let what = format!("{} is more than a host and a port", quoted(text));
+        let remedy = format!("write {}", quoted(&format!("http://{}", &authority[..end])));
+        return Err(Fault::new(what, remedy));
+    }
+    host_and_port(authority).ok_or_else(|| {
+        let what = format!("{} has no valid host and port", quoted(text));
+        Fault::new(what, "write it as http://host:9000")
+    })
+}
+
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port` (RFC 3986 §3.2.2).
+fn host_and_port(authority: &str) -> Option<Origin> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        host.parse::<Ipv6Addr>().ok()?;
+        (host, port)
+    } else {
+        let end = authority.find(':').unwrap_or(authority.len());
+        let (host, port) = authority.split_at(end);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let named = !host.is_empty() && host.len() <= 253 && host.bytes().all(allowed);
+        (named.then_some(host)?, port)
+    };
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => 80,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        _ => return None,
+    };
+    (port != 0).then(|| Origin { host: host.to_ascii_lowercase(), port })
+}
+
+/// The server of one bucket with virtual-hosted addressing.
+pub(super) fn virtual_host(bucket: &str, endpoint: &Origin) -> Result<Origin, Fault> {
+    if endpoint.host.parse::<IpAddr>().is_ok() {
+        return Err(Fault::new(
+            "'addressing: virtual' puts the bucket before the endpoint's name, but the endpoint \
+             is an IP address",
+            "write 'addressing: path'",
+        ));
+    }
+    let host = format!("{}.{}", bucket.to_ascii_lowercase(), endpoint.host);
+    Ok(Origin { host, port: endpoint.port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::problem::{Place, Spot};
+
+    fn say<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
+        Spot::new(Place::Flag, "").problem(result.unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn bucket_names_of_any_store_pass_and_urls_get_a_remedy() {
+        for good in ["abc", "my-bucket", "Old_Style.Bucket", "12345", &"x".repeat(255)] {
+            assert_eq!(name(good).unwrap(), good);
+        }
+        for bad in ["", "ab", "a b c", "büchse", "s3://", "/", "//", &"x".repeat(256), "a?b"] {
+            assert!(say(name(bad)).contains("is not a bucket's name"), "{bad:?}");
+        }
+        assert!(say(name("arn:aws:s3:us-east-1:1:accesspoint/x")).contains("not supported yet"));
+        assert_eq!(say(name("s3://lab")), "'s3://lab' is more than a name; write 'lab'");
+        assert_eq!(say(name("lab/")), "'lab/' is more than a name; write 'lab'");
+        assert_eq!(
+            say(name("lab/runs/")),
+            "'lab/runs/' is more than a bucket; write 'lab', and give 'runs/' as the 'prefix' of \
+             one of the 'mounts'"
+        );
+    }
+
+    #[test]
+    fn a_prefix_is_taken_as_it_is_but_for_a_leading_slash() {
+        assert_eq!(prefix("").unwrap(), "");
+        assert_eq!(prefix("runs/ä b+%20/ ").unwrap(), "runs/ä b+%20/ ");
+        assert!(say(prefix("/runs/")).ends_with("write 'runs/'"));
+        assert!(say(prefix(&"x".repeat(1024))).contains("no room"));
+    }
+
+    #[test]
+    fn regions_of_other_stores_pass() {
+        for good in ["us-east-1", "garage", "default"] {
+            assert_eq!(region(good).unwrap(), good);
+        }
+        for bad in ["", "US", "us east", "us/east"] {
+            assert!(say(region(bad)).contains("is not a region"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port_over_http() {
+        for (text, host, port) in [
+            ("http://minio:9000", "minio", 9000),
+            ("http://minio/", "minio", 80),
+            ("HTTP://S3.Example.ORG", "s3.example.org", 80),
+            ("http://10.0.0.1:9000/", "10.0.0.1", 9000),
+            ("http://[::1]:9000", "::1", 9000),
+            ("http://[fd00::1]", "fd00::1", 80),
+        ] {
+            assert_eq!(endpoint(text).unwrap(), Origin { host: host.to_owned(), port }, "{text}");
+        }
+    }
+
+    #[test]
+    fn https_and_aws_itself_are_refused_in_words() {
+        for result in [endpoint("https://s3.amazonaws.com"), endpoint_or_aws(None)] {
+            assert!(say(result).contains(
+                "HTTPS to S3 is not supported in this version; put the http:// URL of an \
+                 S3-compatible store here or in AWS_ENDPOINT_URL"
+            ));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_more_or_less_than_host_and_port_is_refused() {
+        for (text, part) in [
+            ("minio:9000", "is not an http:// URL"),
+            ("ftp://minio", "is not an http:// URL"),
+            ("http://minio:9000/bucket", "write 'http://minio:9000'"),
+            ("http://minio?x", "write 'http://minio'"),
+            ("http://minio//", "more than a host"),
+            ("http://", "no valid host"),
+            ("http://:9000", "no valid host"),
+            ("http://minio:", "no valid host"),
+            ("http://minio:0", "no valid host"),
+            ("http://minio:+80", "no valid host"),
+            ("http://minio:65536", "no valid host"),
+            ("http://::1:9000", "no valid host"),
+            ("http://[::1", "no valid host"),
+            ("http://[::1]9000", "no valid host"),
+            ("http://[minio]:9000", "no valid host"),
+        ] {
+            let said = say(endpoint(text));
+            assert!(said.contains(part), "{text}: {said}");
+        }
+        assert!(!say(endpoint("http://user:hush@minio")).contains("hush"));
+    }
+
+    #[test]
+    fn virtual_addressing_needs_a_name() {
+        let at = |host: &str| Origin { host: host.to_owned(), port: 9000 };
+        assert_eq!(virtual_host("a.b", &at("minio")).unwrap(), at("a.b.minio"));
+        assert!(say(virtual_host("lab", &at("::1"))).contains("IP address"));
+        assert!(say(virtual_host("lab", &at("10.0.0.1"))).contains("addressing: path"));
+    }
+}

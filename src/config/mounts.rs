@@ -1,0 +1,247 @@
+//! `bucket_name` or `mounts`: which paths lead to which buckets.
+
+use std::sync::Arc;
+
+use crate::config::bucket;
+use crate::config::credentials::{self, Given, Login};
+use crate::config::file::{Setting, fields};
+use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
+use crate::config::reader::{Reader, no_value};
+use crate::config::schema::MOUNT_KEYS;
+use crate::config::values;
+use crate::config::yaml::{Entry, Value};
+use crate::mount::Mount;
+use crate::s3::bucket::{Addressing, Bucket};
+use crate::s3::credentials::Credentials;
+use crate::upstream::Origin;
+
+/// Where `bucket_name` is mounted, as in the 2014 application.
+const SHORT_FORM_PATH: &str = "/files/";
+
+/// Most mounts of one configuration: a request looks through them one after the other.
+const MOUNTS: usize = 1000;
+
+/// A mount as written; what is `None` or unset comes from the top level.
+struct Written {
+    spot: Spot,
+    path: String,
+    bucket: String,
+    prefix: String,
+    region: Option<String>,
+    endpoint: Given<Origin>,
+    addressing: Option<Addressing>,
+    login: Given<Login>,
+}
+
+/// All mounts, those with the longest path first, so that the first match is the best one.
+/// `home` is where something that is missing would have to be written.
+pub(super) fn read(reader: &mut Reader, home: &Place) -> Vec<Mount> {
+    let mut mounts = written(reader, home);
+    mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
+    let mut top = TopLevel::read(reader, home);
+    mounts.into_iter().filter_map(|mount| top.complete(mount, &mut reader.problems)).collect()
+}
+
+fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
+    let short = reader.spot("bucket_name");
+    let bucket = reader.value("bucket_name", bucket::name);
+    let mounts = reader.take("mounts").pop();
+    match (short, mounts) {
+        (None, None) => {
+            let what = "is missing";
+            let remedy = "name a bucket here or in S3PROXY_BUCKET_NAME, or several in 'mounts'";
+            reader.report(&Spot::new(home.clone(), "bucket_name"), Fault::new(what, remedy));
+            Vec::new()
+        }
+        (Some(short), Some(_)) => {
+            let remedy = "keep one of the two; 'bucket_name' is short for one mount at /files/";
+            reader.report(&short, Fault::new("stands beside 'mounts'", remedy));
+            Vec::new()
+        }
+        (Some(spot), None) => bucket.map(|bucket| short_form(spot, bucket)).into_iter().collect(),
+        (None, Some(mounts)) => long_form(mounts, &mut reader.problems),
+    }
+}
+
+fn short_form(spot: Spot, bucket: String) -> Written {
+    Written {
+        spot,
+        path: SHORT_FORM_PATH.to_owned(),
+        bucket,
+        prefix: String::new(),
+        region: None,
+        endpoint: Given::Unset,
+        addressing: None,
+        login: Given::Unset,
+    }
+}
+
+fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
+    let Setting { spot, value, .. } = mounts;
+    match value.value {
+        Value::Map(entries) if entries.len() > MOUNTS => {
+            let what = format!("has {} mounts", entries.len());
+            problems.push(spot.problem(Fault::new(what, format!("keep {MOUNTS} at most"))));
+            Vec::new()
+        }
+        Value::Map(entries) if !entries.is_empty() => {
+            entries.into_iter().filter_map(|entry| mount(&spot, entry, problems)).collect()
+        }
+        _ => {
+            let remedy = "write one line per path, such as '/files/: { bucket: my-bucket }'";
+            problems.push(spot.problem(Fault::new("is not a map of paths to buckets", remedy)));
+            Vec::new()
+        }
+    }
+}
+
+fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Written> {
+    let spot = mounts.child(entry.line, key_name(&entry.key));
+    let path = path(&entry.key).map_err(|fault| problems.push(spot.problem(fault))).ok();
+    let Value::Map(entries) = entry.value.value else {
+        let fault = Fault::new("is not a map", "write '{ bucket: my-bucket }' behind it");
+        problems.push(spot.problem(fault));
+        return None;
+    };
+    let mut reader = Reader::new(fields(&spot, entries, MOUNT_KEYS, problems));
+    if reader.spot("bucket").is_none() {
+        reader.report(&spot, Fault::new("names no bucket", "add 'bucket: my-bucket'"));
+    }
+    let bucket = reader.value("bucket", bucket::name);
+    let prefix = reader.value("prefix", bucket::prefix).unwrap_or_default();
+    let region = reader.value("region", bucket::region);
+    let endpoint = endpoint(&mut reader);
+    let addressing = reader.value("addressing", values::addressing);
+    let login = match reader.take("credentials").pop() {
+        Some(setting) => credentials::login(setting, &mut reader.problems),
+        None => Given::Unset,
+    };
+    problems.append(&mut reader.problems);
+    let (path, bucket) = (path?, bucket?);
+    Some(Written { spot, path, bucket, prefix, region, endpoint, addressing, login })
+}
+
+/// The path of a mount, which is compared with decoded request paths byte by byte.
+fn path(text: &str) -> Result<String, Fault> {
+    if text.is_empty() {
+        return Err(no_value());
+    }
+    let inner = text.trim_matches('/');
+    let whole = if inner.is_empty() { "/".to_owned() } else { format!("/{inner}/") };
+    if whole != text {
+        let what = "a path starts and ends with one '/'";
+        return Err(Fault::new(what, format!("write {}", quoted(&whole))));
+    }
+    if let Some(wrong) = text.chars().find(|&c| !c.is_ascii_graphic() || "?#%\\\"<>".contains(c)) {
+        let what = format!("a path cannot contain {}", quoted(&wrong.to_string()));
+        return Err(Fault::new(what, "use letters, digits, '-', '_' and '.'"));
+    }
+    // Clients resolve these before they send a request (RFC 3986 §5.2.4).
+    if inner.split('/').any(|part| part == "." || part == "..") || inner.contains("//") {
+        return Err(Fault::new("no client asks for '//', '/./' or '/../'", "write a plain path"));
+    }
+    Ok(whole)
+}
+
+fn endpoint(reader: &mut Reader) -> Given<Origin> {
+    match (reader.spot("endpoint"), reader.value("endpoint", bucket::endpoint)) {
+        (None, _) => Given::Unset,
+        (Some(_), None) => Given::Wrong,
+        (Some(_), Some(origin)) => Given::Is(origin),
+    }
+}
+
+/// What mounts inherit, and the values that they share.
+struct TopLevel {
+    region: String,
+    endpoint: Given<Origin>,
+    addressing: Addressing,
+    login: Given<Login>,
+    home: Place,
+    origins: Vec<Arc<Origin>>,
+    keys: Vec<Arc<Credentials>>,
+}
+
+impl TopLevel {
+    fn read(reader: &mut Reader, home: &Place) -> TopLevel {
+        TopLevel {
+            region: reader.value_or("region", bucket::region, "us-east-1".to_owned()),
+            endpoint: endpoint(reader),
+            addressing: reader.value_or("addressing", values::addressing, Addressing::Path),
+            login: credentials::top_level(reader),
+            home: home.clone(),
+            origins: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Fills the gaps of a mount. What is missing at the top is reported for the first mount that
+    /// needs it, and counts as wrong from then on.
+    fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
+        let Written { spot, path, bucket, prefix, .. } = mount;
+        let endpoint = self.endpoint(mount.endpoint, problems);
+        let login = self.login(mount.login, problems);
+        let (endpoint, login) = (endpoint?, login?);
+        let addressing = mount.addressing.unwrap_or(self.addressing);
+        let origin = match addressing {
+            Addressing::Path => endpoint,
+            Addressing::Virtual => bucket::virtual_host(&bucket, &endpoint)
+                .map_err(|fault| problems.push(spot.problem(fault)))
+                .ok()?,
+        };
+        let bucket = Bucket {
+            name: bucket,
+            region: mount.region.unwrap_or_else(|| self.region.clone()),
+            origin: shared(&mut self.origins, Arc::new(origin)),
+            addressing,
+            credentials: match login {
+                Login::Anonymous => None,
+                Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
+            },
+        };
+        Some(Mount { path, prefix, bucket })
+    }
+
+    fn endpoint(&mut self, own: Given<Origin>, problems: &mut Vec<Problem>) -> Option<Origin> {
+        match (own, &self.endpoint) {
+            (Given::Is(origin), _) => Some(origin),
+            (Given::Unset, Given::Is(origin)) => Some(origin.clone()),
+            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
+            (Given::Unset, Given::Unset) => {
+                let aws = bucket::endpoint_or_aws(None);
+                let spot = Spot::new(self.home.clone(), "endpoint");
+                let aws = aws.map_err(|fault| problems.push(spot.problem(fault))).ok();
+                self.endpoint = aws.clone().map_or(Given::Wrong, Given::Is);
+                aws
+            }
+        }
+    }
+
+    fn login(&mut self, own: Given<Login>, problems: &mut Vec<Problem>) -> Option<Login> {
+        match (own, &self.login) {
+            (Given::Is(login), _) => Some(login),
+            (Given::Unset, Given::Is(login)) => Some(login.clone()),
+            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
+            (Given::Unset, Given::Unset) => {
+                self.login = Given::Wrong;
+                let spot = Spot::new(self.home.clone(), "AWS_ACCESS_KEY_ID");
+                problems.push(spot.problem(Fault::new(
+                    "is missing, and the AWS credential chain is not supported in this version",
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this file or in the \
+                     environment, or 'credentials: anonymous'",
+                )));
+                None
+            }
+        }
+    }
+}
+
+/// The equal value that is already there, or `new`: workers keep state per origin and per
+/// credentials, and there should be one of each.
+fn shared<T: PartialEq>(known: &mut Vec<Arc<T>>, new: Arc<T>) -> Arc<T> {
+    if let Some(old) = known.iter().find(|old| ***old == *new) {
+        return Arc::clone(old);
+    }
+    known.push(Arc::clone(&new));
+    new
+}

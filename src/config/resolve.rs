@@ -1,0 +1,117 @@
+//! From what was written to what is used: one line per key, with what it must look like and its
+//! default. The defaults of connections and of the metadata map belong to those who use them.
+
+use crate::cache::metadata;
+use crate::config::problem::{Fault, Place};
+use crate::config::reader::Reader;
+use crate::config::values::{self, count, duration_ms, timeout_ms};
+use crate::config::{Config, listen, mounts, rules, web};
+use crate::sys::driver;
+use crate::sys::socket::ListenAddress;
+use crate::{server, upstream};
+
+/// Reads every setting. The result counts only if the reader has no problems at the end.
+pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
+    Config {
+        listen: listen(reader),
+        workers: reader.value_or("workers", values::workers, None),
+        driver: reader.value_or("driver", values::driver, driver::Choice::Auto),
+        mounts: mounts::read(reader, home),
+        rewrite_rules: rules::read(reader),
+        cors: web::cors(reader),
+        server: server(reader),
+        upstream: upstream(reader),
+        metadata: metadata(reader),
+        genomic_suffixes: web::genomic_suffixes(reader),
+        log_level: reader.value_or("log_level", values::log_level, log::LevelFilter::Info),
+        log_file: reader.value("log_file", values::path),
+        access_log: reader.value_or("access_log", values::boolean, true),
+    }
+}
+
+fn listen(reader: &mut Reader) -> Vec<ListenAddress> {
+    let spot = reader.spot("listen");
+    let problems = reader.problems.len();
+    let (Some(spot), Some(addresses)) = (spot, reader.list("listen", listen::address)) else {
+        return vec![listen::DEFAULT];
+    };
+    let any_port = |address: &ListenAddress| match address {
+        ListenAddress::Tcp(address) => address.port() == 0,
+        ListenAddress::Unix(_) => false,
+    };
+    for (index, address) in addresses.iter().enumerate() {
+        if !any_port(address) && addresses[..index].contains(address) {
+            let what = format!("names {address} twice");
+            reader.report(&spot, Fault::new(what, "keep one of the two"));
+        }
+    }
+    if addresses.is_empty() && reader.problems.len() == problems {
+        reader.report(&spot, Fault::new("is empty", "name an address, such as 127.0.0.1:5000"));
+    }
+    addresses
+}
+
+fn server(reader: &mut Reader) -> server::Settings {
+    let default = server::Settings::default();
+    let mut timeout = |key, default| reader.value_or(key, timeout_ms, default);
+    let head_timeout_ms = timeout("head_timeout", default.head_timeout_ms);
+    let keep_alive_timeout_ms = timeout("keep_alive_timeout", default.keep_alive_timeout_ms);
+    let client_stall_timeout_ms = timeout("client_stall_timeout", default.client_stall_timeout_ms);
+    server::Settings {
+        max_connections: reader.value_or(
+            "max_client_connections",
+            count::<1, 1_000_000>,
+            default.max_connections,
+        ),
+        head_timeout_ms,
+        keep_alive_timeout_ms,
+        client_stall_timeout_ms,
+        drain_timeout_ms: reader.value_or("drain_timeout", duration_ms, default.drain_timeout_ms),
+    }
+}
+
+fn upstream(reader: &mut Reader) -> upstream::Settings {
+    let default = upstream::Settings::default();
+    let max_connections =
+        reader.value_or("upstream_max_connections", count::<1, 65_535>, default.max_connections);
+    let max_idle_connections = reader.value_or(
+        "upstream_max_idle_connections",
+        count::<0, 65_535>,
+        default.max_idle_connections,
+    );
+    let mut timeout = |key, default| reader.value_or(key, timeout_ms, default);
+    upstream::Settings {
+        max_connections,
+        // No more can be idle than are open.
+        max_idle_connections: max_idle_connections.min(max_connections),
+        idle_timeout_ms: timeout("upstream_idle_timeout", default.idle_timeout_ms),
+        connect_timeout_ms: timeout("connect_timeout", default.connect_timeout_ms),
+        first_byte_timeout_ms: timeout("first_byte_timeout", default.first_byte_timeout_ms),
+        stall_timeout_ms: timeout("stall_timeout", default.stall_timeout_ms),
+    }
+}
+
+fn metadata(reader: &mut Reader) -> metadata::Settings {
+    let default = metadata::Settings::default();
+    let ttl_ms = reader.value_or("metadata_ttl", duration_ms, default.ttl_ms);
+    let negative = reader.spot("metadata_negative_ttl");
+    let negative_ttl_ms = match reader.value("metadata_negative_ttl", duration_ms) {
+        Some(negative_ttl_ms) => negative_ttl_ms,
+        None => default.negative_ttl_ms.min(ttl_ms),
+    };
+    if let Some(spot) = negative
+        && negative_ttl_ms > ttl_ms
+    {
+        let fault = Fault::new("is longer than metadata_ttl", "write the same or less");
+        reader.report(&spot, fault);
+    }
+    metadata::Settings {
+        ttl_ms,
+        negative_ttl_ms,
+        max_entries: reader.value_or(
+            "metadata_entries",
+            count::<1, 100_000_000>,
+            default.max_entries,
+        ),
+    }
+}

@@ -1,0 +1,214 @@
+//! The configuration as its users meet it: whole files in, a `Config` or lines of text out.
+
+mod hostile;
+mod mounts;
+mod sources;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::s3::bucket::Addressing;
+
+/// The file that people have had since 2014.
+const OF_2014: &str = r"AWS_ACCESS_KEY_ID: AKIAEXAMPLE
+AWS_SECRET_ACCESS_KEY: hush/hush+hush
+bucket_name: my-bucket
+rewrite_rules:
+  bai:
+    from: '\.bam\.bai$'
+    to: '.bai'
+";
+
+/// The shortest file that is complete in itself.
+const SHORT: &str = "bucket_name: lab\nendpoint: http://minio:9000\ncredentials: anonymous\n";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
+    let file = File { name: "config.yaml", text };
+    resolve(Some(file), &environment(variables), flags).map_err(|problems| problems.to_string())
+}
+
+fn config(text: &str) -> Config {
+    with(text, &[], &Overrides::default()).unwrap()
+}
+
+fn says(text: &str) -> String {
+    with(text, &[], &Overrides::default()).unwrap_err()
+}
+
+/// The settings of [`SHORT`] and those of `more`.
+fn short_and(more: &str) -> String {
+    format!("{SHORT}{more}\n")
+}
+
+#[test]
+fn the_file_of_2014_works_with_an_endpoint_from_the_environment() {
+    let endpoint = [("AWS_ENDPOINT_URL", "http://minio:9000")];
+    let config = with(OF_2014, &endpoint, &Overrides::default()).unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:5000".parse().map(ListenAddress::Tcp).unwrap()]);
+    let [mount] = config.mounts.as_slice() else { panic!("one mount") };
+    assert_eq!((mount.path.as_str(), mount.prefix.as_str()), ("/files/", ""));
+    assert_eq!(mount.bucket.name, "my-bucket");
+    assert_eq!(mount.bucket.region, "us-east-1");
+    assert_eq!(mount.bucket.addressing, Addressing::Path);
+    assert_eq!((mount.bucket.origin.host.as_str(), mount.bucket.origin.port), ("minio", 9000));
+    let credentials = mount.bucket.credentials.as_ref().unwrap();
+    assert_eq!(credentials.access_key_id, "AKIAEXAMPLE");
+    assert_eq!(credentials.secret_access_key, "hush/hush+hush");
+    assert_eq!(credentials.session_token, None);
+    assert_eq!(config.rewrite_rules.apply("a.bam.bai"), "a.bai");
+}
+
+#[test]
+fn the_example_parses_and_shows_the_defaults() {
+    let example = config(include_str!("../../../config.example.yaml"));
+    let defaults = config(SHORT);
+    assert_eq!(example.listen, defaults.listen);
+    assert_eq!(example.workers, defaults.workers);
+    assert_eq!(example.driver, defaults.driver);
+    assert_eq!(example.cors, defaults.cors);
+    assert_eq!(example.server, defaults.server);
+    assert_eq!(example.upstream, defaults.upstream);
+    assert_eq!(example.metadata, defaults.metadata);
+    assert_eq!(example.genomic_suffixes, defaults.genomic_suffixes);
+    assert_eq!(example.log_level, defaults.log_level);
+    assert_eq!(example.log_file, defaults.log_file);
+    assert_eq!(example.access_log, defaults.access_log);
+    assert_eq!(example.mounts[0].bucket.region, defaults.mounts[0].bucket.region);
+    assert_eq!(example.mounts[0].bucket.addressing, defaults.mounts[0].bucket.addressing);
+}
+
+#[test]
+fn the_long_form_of_the_example_parses_too() {
+    let example = include_str!("../../../config.example.yaml");
+    let commented = example.lines().skip_while(|line| *line != "# mounts:");
+    let mounts: String = commented
+        .map_while(|line| line.strip_prefix("# "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let top = OF_2014.replace("bucket_name: my-bucket\n", "endpoint: http://minio:9000\n");
+    let config = config(&format!("{top}{mounts}"));
+    let paths: Vec<&str> = config.mounts.iter().map(|mount| mount.path.as_str()).collect();
+    assert_eq!(paths, ["/partner/", "/1000g/", "/files/"]);
+    assert!(config.mounts[1].bucket.credentials.is_none());
+    assert_eq!(config.mounts[2].prefix, "runs/");
+}
+
+#[test]
+fn every_key_of_the_schema_is_read_and_no_other() {
+    let mut reader = Reader::new(Vec::new());
+    resolve::resolve(&mut reader, &Place::Nowhere);
+    assert_eq!(reader.asked, schema::names().collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_in_reading_order() {
+    let text = "bucket_name: lab\n\
+                workers: many\n\
+                endpoint: http://minio:9000/lab\n\
+                credentials: anonymous\n\
+                metadata_ttl: 300\n\
+                listen: [5000, '127.0.0.1:1']\n\
+                metadata_tll: 5m\n\
+                rewrite_rules: {bai: {from: '(', too: x}}\n";
+    let variables = [("S3PROXY_DRIVER", "kqueue"), ("S3PROXY_LISTNE", "x")];
+    let flags = Overrides { log_level: Some("loud".to_owned()), ..Overrides::default() };
+    let said = with(text, &variables, &flags).unwrap_err();
+    let expected = "\
+config.yaml:2: workers: 'many' is not a number; write 'auto' or a number from 1 to 1024
+config.yaml:3: endpoint: 'http://minio:9000/lab' is more than a host and a port; write 'http://minio:9000'
+config.yaml:5: metadata_ttl: 300 has no unit; write '300s' for seconds
+config.yaml:6: listen: '5000' has no address; write '127.0.0.1:5000' for this machine only, '0.0.0.0:5000' for all networks
+config.yaml:7: metadata_tll: unknown key; did you mean 'metadata_ttl'?
+config.yaml:8: rewrite_rules.bai.too: unknown key; did you mean 'to'?
+config.yaml:8: rewrite_rules.bai: has no 'to'; write '' if it is to be empty
+environment: S3PROXY_LISTNE: sets nothing that is known; did you mean S3PROXY_LISTEN?
+environment: S3PROXY_DRIVER: 'kqueue' is not a choice; write one of auto, io_uring, epoll
+--log-level: 'loud' is not a choice; write one of off, error, warn, info, debug, trace";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_key_or_a_mount_written_twice_is_a_mistake() {
+    let said = says(&short_and("listen: 127.0.0.1:1\nbucket_name: other"));
+    assert!(said.starts_with("config.yaml:5: bucket_name is written twice"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said = says("mounts:\n  /a/: {bucket: aaa}\n  /a/: {bucket: bbb}\n");
+    assert!(said.starts_with("config.yaml:3: /a/ is written twice"), "{said}");
+    let said = says(&short_and("listen: ['127.0.0.1:1', '127.0.0.1:1']"));
+    assert!(said.contains("names http://127.0.0.1:1 twice"), "{said}");
+}
+
+#[test]
+fn names_that_look_like_numbers_are_names() {
+    let config = config(
+        "bucket_name: 12345\nAWS_ACCESS_KEY_ID: 0123\nAWS_SECRET_ACCESS_KEY: 1e3\nregion: 1\n\
+         endpoint: http://minio\n",
+    );
+    let bucket = &config.mounts[0].bucket;
+    assert_eq!((bucket.name.as_str(), bucket.region.as_str()), ("12345", "1"));
+    let credentials = bucket.credentials.as_ref().unwrap();
+    assert_eq!(credentials.access_key_id, "0123");
+    assert_eq!(credentials.secret_access_key, "1e3");
+}
+
+#[test]
+fn a_key_without_a_value_is_a_mistake() {
+    for value in ["", "~", "null"] {
+        let said = says(&short_and(&format!("workers: {value}")));
+        assert_eq!(said, "config.yaml:4: workers: has no value; write one, or remove the key");
+    }
+    assert!(config(&short_and("rewrite_rules:")).rewrite_rules.0.is_empty());
+}
+
+#[test]
+fn cors_is_a_star_or_off_or_a_list_of_origins() {
+    let cors = |value: &str| config(&short_and(&format!("cors: {value}"))).cors;
+    assert_eq!(cors("'*'"), cors::Policy::Any);
+    for off in ["off", "false", "'off'"] {
+        assert_eq!(cors(off), cors::Policy::Off);
+    }
+    let only = vec!["https://igv.org".to_owned(), "http://localhost:8080".to_owned()];
+    assert_eq!(cors("[https://igv.org, 'http://localhost:8080']"), cors::Policy::Only(only));
+    for wrong in ["igv.org", "https://igv.org/", "https://IGV.org", "['*', 'http://a']", "http://"]
+    {
+        assert!(says(&short_and(&format!("cors: {wrong}"))).contains(":4: cors: "), "{wrong}");
+    }
+}
+
+#[test]
+fn a_negative_answer_is_not_believed_longer_than_a_positive_one() {
+    assert_eq!(config(&short_and("metadata_ttl: 1s")).metadata.negative_ttl_ms, 1_000);
+    let said = says(&short_and("metadata_ttl: 1s\nmetadata_negative_ttl: 2s"));
+    assert!(said.contains(":5: metadata_negative_ttl: is longer than metadata_ttl"), "{said}");
+}
+
+#[test]
+fn connection_settings_reach_their_owners() {
+    let config = config(&short_and(
+        "max_client_connections: 1\nhead_timeout: 2s\nkeep_alive_timeout: 3s\n\
+         client_stall_timeout: 4s\ndrain_timeout: 0s\nupstream_max_connections: 6\n\
+         upstream_max_idle_connections: 7\nupstream_idle_timeout: 8s\nconnect_timeout: 9s\n\
+         first_byte_timeout: 10s\nstall_timeout: 11s",
+    ));
+    let expected = server::Settings {
+        max_connections: 1,
+        head_timeout_ms: 2_000,
+        keep_alive_timeout_ms: 3_000,
+        client_stall_timeout_ms: 4_000,
+        drain_timeout_ms: 0,
+    };
+    assert_eq!(config.server, expected);
+    let expected = upstream::Settings {
+        max_connections: 6,
+        max_idle_connections: 6,
+        idle_timeout_ms: 8_000,
+        connect_timeout_ms: 9_000,
+        first_byte_timeout_ms: 10_000,
+        stall_timeout_ms: 11_000,
+    };
+    assert_eq!(config.upstream, expected);
+}

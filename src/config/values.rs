@@ -1,0 +1,186 @@
+//! Single values: durations, numbers, and choices.
+//!
+//! The configuration is in words and units a person writes; below it all is milliseconds and
+//! counts.
+
+use std::path::PathBuf;
+
+use log::LevelFilter;
+
+use crate::config::problem::{Fault, quoted};
+use crate::s3::bucket::Addressing;
+use crate::sys::driver;
+
+/// Longest duration that makes sense in any setting: 30 days.
+const DURATION_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// Units of time and their lengths in milliseconds.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
+/// `500ms`, `30s`, `5m`, `2h`.
+pub(super) fn duration_ms(text: &str) -> Result<u64, Fault> {
+    const REMEDY: &str = "write a whole number and its unit, such as 500ms, 30s, 5m or 2h";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(Fault::new(format!("{} is not a duration", quoted(text)), REMEDY));
+    }
+    if unit.is_empty() {
+        let what = format!("{number} has no unit");
+        return Err(Fault::new(what, format!("write '{number}s' for seconds")));
+    }
+    let Some(&(_, unit_ms)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(Fault::new(format!("{} is not a duration", quoted(text)), REMEDY));
+    };
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    match ms {
+        Some(ms) if ms <= DURATION_MS_MAX => Ok(ms),
+        _ => Err(Fault::new(format!("{} is too long", quoted(text)), "write 720h at most")),
+    }
+}
+
+/// A duration that must not be nothing.
+pub(super) fn timeout_ms(text: &str) -> Result<u64, Fault> {
+    match duration_ms(text)? {
+        0 => Err(Fault::new("leaves no time at all", "write 1ms or more")),
+        ms => Ok(ms),
+    }
+}
+
+/// A number from `MIN` to `MAX`.
+pub(super) fn count<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, Fault> {
+    let range = || format!("write a number from {MIN} to {MAX}");
+    match number(text) {
+        Some(count) if (MIN..=MAX).contains(&count) => Ok(count),
+        Some(_) => Err(Fault::new(format!("{} is out of range", quoted(text)), range())),
+        None => Err(Fault::new(format!("{} is not a number", quoted(text)), range())),
+    }
+}
+
+/// Digits only; more of them than fit are a very large number.
+fn number(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(usize::MAX))
+}
+
+/// `auto` is one worker per usable core.
+pub(super) fn workers(text: &str) -> Result<Option<usize>, Fault> {
+    const REMEDY: &str = "write 'auto' or a number from 1 to 1024";
+    match number(text) {
+        _ if text == "auto" => Ok(None),
+        Some(count @ 1..=1024) => Ok(Some(count)),
+        Some(_) => Err(Fault::new(format!("{} is out of range", quoted(text)), REMEDY)),
+        None => Err(Fault::new(format!("{} is not a number", quoted(text)), REMEDY)),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
+    choice(text, &[("true", true), ("false", false)])
+}
+
+/// The event loop.
+pub(super) fn driver(text: &str) -> Result<driver::Choice, Fault> {
+    use driver::Choice::{Auto, Epoll, IoUring};
+    choice(text, &[("auto", Auto), ("io_uring", IoUring), ("epoll", Epoll)])
+}
+
+/// `auto` is the path form, which every store understands; `virtual` only when it is asked for,
+/// because it needs a name in the DNS for each bucket.
+pub(super) fn addressing(text: &str) -> Result<Addressing, Fault> {
+    use Addressing::{Path, Virtual};
+    choice(text, &[("auto", Path), ("path", Path), ("virtual", Virtual)])
+}
+
+/// The least severe level that is logged.
+pub(super) fn log_level(text: &str) -> Result<LevelFilter, Fault> {
+    use LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
+    let levels = [
+        ("off", Off),
+        ("error", Error),
+        ("warn", Warn),
+        ("info", Info),
+        ("debug", Debug),
+        ("trace", Trace),
+    ];
+    choice(text, &levels)
+}
+
+/// One of a few words.
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Fault> {
+    if let Some(&(_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(value);
+    }
+    let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+    let remedy = format!("write one of {}", names.join(", "));
+    Err(Fault::new(format!("{} is not a choice", quoted(text)), remedy))
+}
+
+/// A file's path.
+pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Fault::new("is not a path", "write the path of a file"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::problem::{Place, Spot};
+
+    fn say<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
+        Spot::new(Place::Flag, "").problem(result.unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration_ms("500ms"), Ok(500));
+        assert_eq!(duration_ms("30s"), Ok(30_000));
+        assert_eq!(duration_ms("5m"), Ok(300_000));
+        assert_eq!(duration_ms("2h"), Ok(7_200_000));
+        assert_eq!(duration_ms("0s"), Ok(0));
+        assert_eq!(say(duration_ms("300")), "300 has no unit; write '300s' for seconds");
+        for wrong in ["", "s", "-1s", "1.5s", "5 m", "5M", "5min", "1h30m", "٣s", "5d"] {
+            assert!(say(duration_ms(wrong)).contains("is not a duration; write"), "{wrong}");
+        }
+        for long in ["721h", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(say(duration_ms(long)).contains("too long"), "{long}");
+        }
+        assert!(say(timeout_ms("0ms")).contains("no time"));
+    }
+
+    #[test]
+    fn counts_say_their_range() {
+        assert_eq!(count::<1, 10>("10"), Ok(10));
+        assert_eq!(say(count::<1, 10>("11")), "'11' is out of range; write a number from 1 to 10");
+        for wrong in ["", "-1", "1e3", "0x10", "1_000", "ten"] {
+            assert!(say(count::<1, 10>(wrong)).contains("is not a number"), "{wrong}");
+        }
+        assert!(say(count::<1, 10>(&"9".repeat(50))).contains("out of range"));
+    }
+
+    #[test]
+    fn workers_are_auto_or_a_number() {
+        assert_eq!(workers("auto"), Ok(None));
+        assert_eq!(workers("1024"), Ok(Some(1024)));
+        assert_eq!(
+            say(workers("many")),
+            "'many' is not a number; write 'auto' or a number from 1 to 1024"
+        );
+        assert!(say(workers("0")).contains("out of range"));
+    }
+
+    #[test]
+    fn a_word_that_is_no_choice_is_answered_with_the_choices() {
+        assert_eq!(log_level("warn"), Ok(LevelFilter::Warn));
+        assert_eq!(
+            say(log_level("warning")),
+            "'warning' is not a choice; write one of off, error, warn, info, debug, trace"
+        );
+        assert_eq!(say(boolean("1")), "'1' is not a choice; write one of true, false");
+        assert_eq!(driver("io_uring"), Ok(driver::Choice::IoUring));
+        assert_eq!(addressing("auto"), Ok(Addressing::Path));
+        assert_eq!(addressing("virtual"), Ok(Addressing::Virtual));
+    }
+}

@@ -1,0 +1,262 @@
+//! Conditional requests (RFC 9110 §13): entity tags, dates, and the order they are looked at.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The validators of one object.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Validators<'a> {
+    /// The entity tag with its quotes, as S3 sends it.
+    pub etag: Option<&'a [u8]>,
+    /// `Last-Modified` in seconds since 1970.
+    pub last_modified: Option<u64>,
+}
+
+/// The conditions of one request, as field values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preconditions<'a> {
+    /// `If-Match`.
+    pub if_match: Option<&'a [u8]>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<&'a [u8]>,
+    /// `If-Modified-Since`.
+    pub if_modified_since: Option<&'a [u8]>,
+    /// `If-Unmodified-Since`.
+    pub if_unmodified_since: Option<&'a [u8]>,
+}
+
+/// What the conditions say about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Answer as if there were no conditions.
+    Proceed,
+    /// 304.
+    NotModified,
+    /// 412.
+    PreconditionFailed,
+}
+
+impl<'a> Preconditions<'a> {
+    /// Whether there is no condition at all.
+    pub fn is_empty(&self) -> bool {
+        self.if_match.is_none()
+            && self.if_none_match.is_none()
+            && self.if_modified_since.is_none()
+            && self.if_unmodified_since.is_none()
+    }
+
+    /// Judges a GET or HEAD of an existing object in the order of RFC 9110 §13.2.2.
+    pub fn evaluate(&self, object: Validators<'_>) -> Verdict {
+        match (self.if_match, self.if_unmodified_since.and_then(http_date)) {
+            (Some(list), _) if !matches_strongly(list, object.etag) => {
+                return Verdict::PreconditionFailed;
+            }
+            (None, Some(date)) if object.last_modified.is_some_and(|time| time > date) => {
+                return Verdict::PreconditionFailed;
+            }
+            _ => {}
+        }
+        match (self.if_none_match, self.if_modified_since.and_then(http_date)) {
+            (Some(list), _) if matches_weakly(list, object.etag) => Verdict::NotModified,
+            (None, Some(date)) if object.last_modified.is_some_and(|time| time <= date) => {
+                Verdict::NotModified
+            }
+            _ => Verdict::Proceed,
+        }
+    }
+
+    /// The conditions that a server of S3's API is sure to understand; the answer is judged
+    /// again with [`evaluate`](Self::evaluate), so leaving one out is never wrong, only more work.
+    /// Lists, weak tags and `*` stay here: S3 documents a single entity tag.
+    pub fn for_s3(&self) -> Preconditions<'a> {
+        let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
+        Preconditions {
+            if_match: self.if_match.filter(|&value| single_strong_tag(value)),
+            if_none_match: self.if_none_match.filter(|&value| single_strong_tag(value)),
+            // A tag takes precedence over its date, whether or not the tag is sent on.
+            if_modified_since: date(self.if_modified_since)
+                .filter(|_| self.if_none_match.is_none()),
+            if_unmodified_since: date(self.if_unmodified_since).filter(|_| self.if_match.is_none()),
+        }
+    }
+}
+
+/// The value of `If-Range` (RFC 9110 §13.1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfRange<'a> {
+    /// A strong entity tag, with its quotes.
+    Tag(&'a [u8]),
+    /// A date in seconds since 1970.
+    Date(u64),
+    /// A weak tag or nonsense: never true.
+    Never,
+}
+
+impl<'a> IfRange<'a> {
+    /// Reads a field value.
+    pub fn parse(value: &'a [u8]) -> IfRange<'a> {
+        if single_strong_tag(value) {
+            return IfRange::Tag(value);
+        }
+        http_date(value).map_or(IfRange::Never, IfRange::Date)
+    }
+
+    /// Whether the range is to be served: the tag is the object's own, or the date is exactly
+    /// its `Last-Modified`.
+    pub fn holds(self, object: Validators<'_>) -> bool {
+        match self {
+            IfRange::Tag(tag) => object.etag == Some(tag),
+            IfRange::Date(date) => object.last_modified == Some(date),
+            IfRange::Never => false,
+        }
+    }
+}
+
+/// An HTTP date in any of the three forms of RFC 9110 §5.6.7, in seconds since 1970. `None` for
+/// anything else, which makes a condition void (RFC 9110 §13.1.3).
+pub fn http_date(value: &[u8]) -> Option<u64> {
+    let time: SystemTime = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+/// `If-Match`: `*`, or a tag of the list is the object's own and both are strong (§8.8.3.2).
+fn matches_strongly(list: &[u8], etag: Option<&[u8]>) -> bool {
+    list == b"*" || tags(list).any(|tag| Some(tag) == etag && tag.first() == Some(&b'"'))
+}
+
+/// `If-None-Match`: `*`, or a tag of the list is the object's own but for weakness (§8.8.3.2).
+fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
+    let opaque = |tag| <[u8]>::strip_prefix(tag, b"W/").unwrap_or(tag);
+    list == b"*" || etag.is_some_and(|etag| tags(list).any(|tag| opaque(tag) == opaque(etag)))
+}
+
+fn single_strong_tag(value: &[u8]) -> bool {
+    value.first() == Some(&b'"') && tags(value).next() == Some(value)
+}
+
+/// The entity tags of a list, weak ones with their `W/`. A tag may hold commas; the list ends
+/// where it stops being one.
+fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let skipped = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
+        rest = &rest[skipped..];
+        let opening = if rest.starts_with(b"W/") { 2 } else { 0 };
+        if rest.get(opening) != Some(&b'"') {
+            return None;
+        }
+        let closing = opening + 1 + memchr::memchr(b'"', &rest[opening + 1..])?;
+        let (tag, after) = rest.split_at(closing + 1);
+        rest = after;
+        Some(tag)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: &[u8] = b"Tue, 24 Nov 2026 12:00:00 GMT";
+    const LATER: &[u8] = b"Tue, 24 Nov 2026 12:00:01 GMT";
+    const EARLIER: &[u8] = b"Tue, 24 Nov 2026 11:59:59 GMT";
+
+    fn object() -> Validators<'static> {
+        Validators { etag: Some(b"\"a,b\""), last_modified: http_date(NOON) }
+    }
+
+    fn judge(preconditions: Preconditions<'_>) -> Verdict {
+        preconditions.evaluate(object())
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly_and_reads_commas_inside_tags() {
+        for value in [&b"\"a,b\""[..], b"W/\"a,b\"", b"\"x\", \"a,b\"", b"*", b" , \"a,b\""] {
+            let conditions = Preconditions { if_none_match: Some(value), ..Default::default() };
+            assert_eq!(judge(conditions), Verdict::NotModified);
+        }
+        for value in [&b"\"a\""[..], b"a,b", b"\"a,b", b""] {
+            let conditions = Preconditions { if_none_match: Some(value), ..Default::default() };
+            assert_eq!(judge(conditions), Verdict::Proceed);
+        }
+    }
+
+    #[test]
+    fn if_match_compares_strongly() {
+        for value in [&b"\"a,b\""[..], b"\"x\",\"a,b\"", b"*"] {
+            let conditions = Preconditions { if_match: Some(value), ..Default::default() };
+            assert_eq!(judge(conditions), Verdict::Proceed);
+        }
+        for value in [&b"W/\"a,b\""[..], b"\"x\"", b""] {
+            let conditions = Preconditions { if_match: Some(value), ..Default::default() };
+            assert_eq!(judge(conditions), Verdict::PreconditionFailed);
+        }
+    }
+
+    #[test]
+    fn dates_compare_to_the_second() {
+        let since = |if_modified_since| Preconditions { if_modified_since, ..Default::default() };
+        assert_eq!(judge(since(Some(NOON))), Verdict::NotModified);
+        assert_eq!(judge(since(Some(EARLIER))), Verdict::Proceed);
+        assert_eq!(judge(since(Some(b"yesterday"))), Verdict::Proceed);
+
+        let until =
+            |if_unmodified_since| Preconditions { if_unmodified_since, ..Default::default() };
+        assert_eq!(judge(until(Some(NOON))), Verdict::Proceed);
+        assert_eq!(judge(until(Some(EARLIER))), Verdict::PreconditionFailed);
+    }
+
+    #[test]
+    fn a_tag_takes_precedence_over_its_date() {
+        let changed_by_date_not_by_tag = Preconditions {
+            if_none_match: Some(b"\"a,b\""),
+            if_modified_since: Some(EARLIER),
+            ..Default::default()
+        };
+        assert_eq!(judge(changed_by_date_not_by_tag), Verdict::NotModified);
+        let other_tag = Preconditions {
+            if_none_match: Some(b"\"x\""),
+            if_modified_since: Some(LATER),
+            ..Default::default()
+        };
+        assert_eq!(judge(other_tag), Verdict::Proceed);
+        let same_tag_old_date = Preconditions {
+            if_match: Some(b"\"a,b\""),
+            if_unmodified_since: Some(EARLIER),
+            ..Default::default()
+        };
+        assert_eq!(judge(same_tag_old_date), Verdict::Proceed);
+    }
+
+    #[test]
+    fn a_failed_if_match_wins_over_a_matching_if_none_match() {
+        let both = Preconditions {
+            if_match: Some(b"\"x\""),
+            if_none_match: Some(b"\"a,b\""),
+            ..Default::default()
+        };
+        assert_eq!(judge(both), Verdict::PreconditionFailed);
+    }
+
+    #[test]
+    fn if_range_needs_a_strong_tag_or_the_exact_date() {
+        assert!(IfRange::parse(b"\"a,b\"").holds(object()));
+        assert!(IfRange::parse(NOON).holds(object()));
+        assert!(!IfRange::parse(b"W/\"a,b\"").holds(object()));
+        assert!(!IfRange::parse(LATER).holds(object()));
+        assert!(!IfRange::parse(b"\"a,b\", \"x\"").holds(object()));
+    }
+
+    #[test]
+    fn only_what_s3_documents_is_sent_on() {
+        let conditions = Preconditions {
+            if_match: Some(b"\"a\", \"b\""),
+            if_none_match: Some(b"\"a\""),
+            if_modified_since: Some(NOON),
+            if_unmodified_since: Some(NOON),
+        };
+        let sent = conditions.for_s3();
+        assert_eq!(sent.if_match, None);
+        assert_eq!(sent.if_none_match, Some(&b"\"a\""[..]));
+        assert_eq!(sent.if_modified_since, None);
+        assert_eq!(sent.if_unmodified_since, None);
+    }
+}

@@ -1,0 +1,158 @@
+//! Where a head ends and how long a body is (RFC 9112 §2.2, §6).
+
+/// What the bytes received so far hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadEnd {
+    /// The head with its empty line takes this many bytes.
+    At(usize),
+    /// The empty line has not come yet.
+    Missing,
+    /// A line ends with LF alone. RFC 9112 §2.2 lets a recipient accept it, but peers that
+    /// disagree about line ends can be made to disagree about where a message ends.
+    BareLineFeed,
+}
+
+/// Looks for the empty line that ends a head, from the start of `bytes`.
+pub fn find_head_end(bytes: &[u8]) -> HeadEnd {
+    let mut line_start = 0;
+    for line_feed in memchr::memchr_iter(b'\n', bytes) {
+        if line_feed == 0 || bytes[line_feed - 1] != b'\r' {
+            return HeadEnd::BareLineFeed;
+        }
+        if line_feed - 1 == line_start {
+            return HeadEnd::At(line_feed + 1);
+        }
+        line_start = line_feed + 1;
+    }
+    HeadEnd::Missing
+}
+
+/// The length of a message's body as its head declares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// `Content-Length`, in bytes; 0 also stands for "no body".
+    Known(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// Until the connection is closed (responses only).
+    UntilClose,
+}
+
+/// A head whose framing fields cannot be believed (RFC 9112 §6.3, rules 3 to 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    #[error("both Content-Length and Transfer-Encoding")]
+    LengthAndEncoding,
+    /// More than one `Content-Length`, or one that is not a number.
+    #[error("Content-Length is repeated or not a number")]
+    ContentLength,
+    /// A `Transfer-Encoding` other than `chunked`, or more than one.
+    #[error("Transfer-Encoding other than chunked")]
+    TransferEncoding,
+}
+
+/// Collects the framing fields of a head, one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FramingFields {
+    content_length: Option<u64>,
+    chunked: bool,
+}
+
+impl FramingFields {
+    /// Takes the value of a `Content-Length` field.
+    ///
+    /// # Errors
+    /// [`FramingError::ContentLength`] where it is the second one or not a plain number. Equal
+    /// repeated values are refused too: RFC 9112 §6.3 allows that, and no client of ours sends it.
+    pub fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
+        if self.content_length.is_some() {
+            return Err(FramingError::ContentLength);
+        }
+        self.content_length = Some(decimal(value).ok_or(FramingError::ContentLength)?);
+        Ok(())
+    }
+
+    /// Takes the value of a `Transfer-Encoding` field.
+    ///
+    /// # Errors
+    /// [`FramingError::TransferEncoding`] for anything but one `chunked`.
+    pub fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), FramingError> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(FramingError::TransferEncoding);
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// The body's length, `None` where the head says nothing.
+    ///
+    /// # Errors
+    /// [`FramingError::LengthAndEncoding`] where both are present.
+    pub fn body_length(self) -> Result<Option<BodyLength>, FramingError> {
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => Err(FramingError::LengthAndEncoding),
+            (Some(length), false) => Ok(Some(BodyLength::Known(length))),
+            (None, true) => Ok(Some(BodyLength::Chunked)),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
+/// A number of one or more ASCII digits that fits into 64 bits; no sign, no white space.
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Whether the comma-separated list `value` holds `token`, in any case (`Connection: a, close`).
+pub fn list_has_token(value: &[u8], token: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_at_its_first_empty_line() {
+        assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest"), HeadEnd::At(27));
+        assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost: a\r\n"), HeadEnd::Missing);
+        assert_eq!(find_head_end(b""), HeadEnd::Missing);
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_seen_before_the_head_ends() {
+        assert_eq!(find_head_end(b"GET / HTTP/1.1\n"), HeadEnd::BareLineFeed);
+        assert_eq!(find_head_end(b"\n"), HeadEnd::BareLineFeed);
+        assert_eq!(find_head_end(b"GET / HTTP/1.1\r\n\n"), HeadEnd::BareLineFeed);
+    }
+
+    #[test]
+    fn lengths_are_plain_decimal_numbers() {
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        for bad in ["", "+1", "-1", "1 ", "0x1", "18446744073709551616", "1,1"] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn contradicting_framing_fields_are_refused() {
+        let mut twice = FramingFields::default();
+        twice.content_length(b"5").unwrap();
+        assert_eq!(twice.content_length(b"5"), Err(FramingError::ContentLength));
+
+        let mut both = FramingFields::default();
+        both.content_length(b"5").unwrap();
+        both.transfer_encoding(b"Chunked").unwrap();
+        assert_eq!(both.body_length(), Err(FramingError::LengthAndEncoding));
+
+        let mut gzip = FramingFields::default();
+        assert_eq!(gzip.transfer_encoding(b"gzip, chunked"), Err(FramingError::TransferEncoding));
+    }
+}

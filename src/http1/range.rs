@@ -1,0 +1,231 @@
+//! The `Range` field for bytes (RFC 9110 §14).
+
+use crate::http1::framing::decimal;
+
+/// Positions are cut to this; no object is as large (S3's limit is 50 TB), and a server that
+/// keeps positions in a signed 64-bit integer still understands it.
+const LARGEST_POSITION: u64 = 1 << 60;
+
+/// One range of bytes as a client asks for it, before the object's size is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteRange {
+    /// `bytes=first-last`, both inclusive, `first <= last`.
+    Closed {
+        /// Position of the first byte.
+        first: u64,
+        /// Position of the last byte; may be past the end of the object.
+        last: u64,
+    },
+    /// `bytes=first-`: everything from there.
+    From {
+        /// Position of the first byte.
+        first: u64,
+    },
+    /// `bytes=-length`: that many bytes at the end.
+    Suffix {
+        /// Number of bytes; may be more than the object has, and may be 0.
+        length: u64,
+    },
+}
+
+/// A range that lies inside an object, both ends inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Position of the first byte.
+    pub first: u64,
+    /// Position of the last byte.
+    pub last: u64,
+}
+
+impl Extent {
+    /// Number of bytes; at least one.
+    pub fn length(self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+impl ByteRange {
+    /// Reads the value of a `Range` field. `None` means that the field is to be ignored
+    /// (RFC 9110 §14.2): another unit, several ranges, or no valid range.
+    pub fn parse(value: &[u8]) -> Option<ByteRange> {
+        let equals = memchr::memchr(b'=', value)?;
+        let (unit, set) = (&value[..equals], value[equals + 1..].trim_ascii());
+        if !unit.eq_ignore_ascii_case(b"bytes") {
+            return None;
+        }
+        let dash = memchr::memchr(b'-', set)?;
+        match (&set[..dash], &set[dash + 1..]) {
+            (b"", length) => Some(ByteRange::Suffix { length: position(length)? }),
+            (first, b"") => Some(ByteRange::From { first: position(first)? }),
+            (first, last) => {
+                let (first, last) = (position(first)?, position(last)?);
+                (first <= last).then_some(ByteRange::Closed { first, last })
+            }
+        }
+    }
+
+    /// The part of an object of `size` bytes that is meant; `None` where there is none, which
+    /// is answered 416 (RFC 9110 §15.5.17).
+    pub fn resolve(self, size: u64) -> Option<Extent> {
+        let end = size.checked_sub(1)?;
+        match self {
+            ByteRange::Closed { first, last } => {
+                (first <= end).then(|| Extent { first, last: last.min(end) })
+            }
+            ByteRange::From { first } => (first <= end).then_some(Extent { first, last: end }),
+            ByteRange::Suffix { length } => {
+                (length > 0).then(|| Extent { first: size.saturating_sub(length), last: end })
+            }
+        }
+    }
+
+    /// Appends the range as the value of a `Range` field.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(b"bytes=");
+        match self {
+            ByteRange::Closed { first, last } => {
+                out.extend_from_slice(digits.format(first).as_bytes());
+                out.push(b'-');
+                out.extend_from_slice(digits.format(last).as_bytes());
+            }
+            ByteRange::From { first } => {
+                out.extend_from_slice(digits.format(first).as_bytes());
+                out.push(b'-');
+            }
+            ByteRange::Suffix { length } => {
+                out.push(b'-');
+                out.extend_from_slice(digits.format(length).as_bytes());
+            }
+        }
+    }
+}
+
+/// A position; digits beyond the largest position are cut to it, since "past the end" is all
+/// they can mean.
+fn position(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(decimal(digits).unwrap_or(LARGEST_POSITION).min(LARGEST_POSITION))
+}
+
+/// What a `Content-Range` field says (RFC 9110 §14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentRange {
+    /// `bytes first-last/size` of a 206.
+    Part {
+        /// The bytes that the answer holds.
+        extent: Extent,
+        /// The object's size in bytes.
+        size: u64,
+    },
+    /// `bytes */size` of a 416.
+    Unsatisfied {
+        /// The object's size in bytes.
+        size: u64,
+    },
+}
+
+impl ContentRange {
+    /// Reads the value of a `Content-Range` field; `None` for anything that is not one of the
+    /// two forms or contradicts itself. An unknown size (`/*`) is not accepted: S3 knows it.
+    pub fn parse(value: &[u8]) -> Option<ContentRange> {
+        let value = value.strip_prefix(b"bytes ")?;
+        let slash = memchr::memchr(b'/', value)?;
+        let size = decimal(&value[slash + 1..])?;
+        if &value[..slash] == b"*" {
+            return Some(ContentRange::Unsatisfied { size });
+        }
+        let dash = memchr::memchr(b'-', &value[..slash])?;
+        let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
+        (first <= last && last < size)
+            .then_some(ContentRange::Part { extent: Extent { first, last }, size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(value: &str, size: u64) -> Option<(u64, u64)> {
+        let extent = ByteRange::parse(value.as_bytes()).expect("a range").resolve(size)?;
+        Some((extent.first, extent.last))
+    }
+
+    #[test]
+    fn the_three_forms_resolve_against_the_size() {
+        assert_eq!(resolve("bytes=0-0", 10), Some((0, 0)));
+        assert_eq!(resolve("bytes=2-5", 10), Some((2, 5)));
+        assert_eq!(resolve("bytes=9-", 10), Some((9, 9)));
+        assert_eq!(resolve("bytes=-3", 10), Some((7, 9)));
+    }
+
+    #[test]
+    fn ends_past_the_object_are_clamped() {
+        assert_eq!(resolve("bytes=5-99999999999999999999999", 10), Some((5, 9)));
+        assert_eq!(resolve("bytes=-99999999999999999999999", 10), Some((0, 9)));
+    }
+
+    #[test]
+    fn a_start_past_the_end_or_an_empty_object_is_unsatisfiable() {
+        assert_eq!(resolve("bytes=10-", 10), None);
+        assert_eq!(resolve("bytes=10-12", 10), None);
+        assert_eq!(resolve("bytes=-0", 10), None);
+        assert_eq!(resolve("bytes=0-", 0), None);
+        assert_eq!(resolve("bytes=-5", 0), None);
+    }
+
+    #[test]
+    fn what_is_not_one_valid_range_is_ignored() {
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-2",
+            "bytes=0-1,3-4",
+            "items=0-5",
+            "bytes 0-5",
+            "bytes=0x1-2",
+            "bytes=1-2-3",
+            "bytes=+1-2",
+            "bytes=0 -5",
+        ] {
+            assert_eq!(ByteRange::parse(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_unit_is_case_insensitive() {
+        let expected = Some(ByteRange::Closed { first: 0, last: 5 });
+        assert_eq!(ByteRange::parse(b"Bytes=0-5"), expected);
+        assert_eq!(ByteRange::parse(b"bytes= 0-5 "), expected);
+    }
+
+    #[test]
+    fn a_written_range_reads_back_the_same() {
+        for value in ["bytes=0-5", "bytes=7-", "bytes=-3"] {
+            let range = ByteRange::parse(value.as_bytes()).unwrap();
+            let mut written = Vec::new();
+            range.write(&mut written);
+            assert_eq!(written, value.as_bytes());
+        }
+    }
+
+    #[test]
+    fn content_range_must_be_consistent() {
+        assert_eq!(
+            ContentRange::parse(b"bytes 0-4/10"),
+            Some(ContentRange::Part { extent: Extent { first: 0, last: 4 }, size: 10 })
+        );
+        assert_eq!(
+            ContentRange::parse(b"bytes */10"),
+            Some(ContentRange::Unsatisfied { size: 10 })
+        );
+        for bad in ["bytes 4-0/10", "bytes 0-10/10", "bytes 0-4/*", "bytes=0-4/10", "0-4/10", ""] {
+            assert_eq!(ContentRange::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! An upstream's response head, parsed into positions so that it outlives moves of its buffer.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
+use crate::limits;
+
+/// The response fields that are looked at; all others are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the field of that name")]
+pub enum Field {
+    CacheControl,
+    ContentDisposition,
+    ContentEncoding,
+    ContentRange,
+    ContentType,
+    Date,
+    ETag,
+    LastModified,
+    RequestId,
+}
+
+const FIELDS: [(&str, Field); 9] = [
+    ("cache-control", Field::CacheControl),
+    ("content-disposition", Field::ContentDisposition),
+    ("content-encoding", Field::ContentEncoding),
+    ("content-range", Field::ContentRange),
+    ("content-type", Field::ContentType),
+    ("date", Field::Date),
+    ("etag", Field::ETag),
+    ("last-modified", Field::LastModified),
+    ("x-amz-request-id", Field::RequestId),
+];
+
+/// A response head without its bytes.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// The status code, 200 to 599.
+    pub status: u16,
+    /// The body's length as declared; what a HEAD, 204 or 304 declares does not follow.
+    pub body_length: BodyLength,
+    /// Whether the connection may be used again after the body (RFC 9112 §9.3).
+    pub keep_alive: bool,
+    positions: [Range<u16>; FIELDS.len()],
+}
+
+/// Why a response head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    /// Not a status line and fields.
+    #[error("the response head is malformed: {0}")]
+    Malformed(httparse::Error),
+    /// The empty line is missing.
+    #[error("the response head is incomplete")]
+    Incomplete,
+    /// 1xx, or a number that is no status.
+    #[error("status {0} makes no sense as an answer")]
+    Status(u16),
+    /// The framing fields contradict each other.
+    #[error("the response's framing is wrong: {0}")]
+    Framing(#[from] FramingError),
+}
+
+impl ResponseHead {
+    /// Parses a complete head, empty line included.
+    ///
+    /// # Errors
+    /// See [`ResponseError`].
+    pub fn parse(head: &[u8]) -> Result<ResponseHead, ResponseError> {
+        let mut fields = [const { MaybeUninit::uninit() }; limits::RESPONSE_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            head,
+            &mut fields,
+        );
+        if parsing.map_err(ResponseError::Malformed)?.is_partial() {
+            return Err(ResponseError::Incomplete);
+        }
+        let (Some(status), Some(minor_version)) = (parsed.code, parsed.version) else {
+            return Err(ResponseError::Incomplete);
+        };
+        if !(200..600).contains(&status) {
+            return Err(ResponseError::Status(status));
+        }
+        let mut this = ResponseHead {
+            status,
+            body_length: BodyLength::UntilClose,
+            keep_alive: minor_version == 1,
+            positions: [const { 0..0 }; FIELDS.len()],
+        };
+        this.read_fields(head, parsed.headers)?;
+        Ok(this)
+    }
+
+    fn read_fields(
+        &mut self,
+        head: &[u8],
+        fields: &[httparse::Header<'_>],
+    ) -> Result<(), ResponseError> {
+        let mut framing = FramingFields::default();
+        for field in fields {
+            let (name, value) = (field.name, field.value);
+            match name.len() {
+                10 if name.eq_ignore_ascii_case("connection") => {
+                    self.keep_alive = !list_has_token(value, b"close")
+                        && (self.keep_alive || list_has_token(value, b"keep-alive"));
+                }
+                14 if name.eq_ignore_ascii_case("content-length") => {
+                    framing.content_length(value)?
+                }
+                17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                    framing.transfer_encoding(value)?;
+                }
+                _ => {
+                    let known = FIELDS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+                    if let Some(&(_, field)) = known {
+                        self.positions[field as usize] = position(head, value);
+                    }
+                }
+            }
+        }
+        self.body_length = framing.body_length()?.unwrap_or(BodyLength::UntilClose);
+        Ok(())
+    }
+
+    /// The value of a field; `head` must be the bytes that were parsed. `None` where the field
+    /// is missing or empty.
+    pub fn field<'a>(&self, head: &'a [u8], field: Field) -> Option<&'a [u8]> {
+        let Range { start, end } = self.positions[field as usize];
+        head.get(usize::from(start)..usize::from(end)).filter(|value| !value.is_empty())
+    }
+}
+
+/// Where `value`, a slice of `head`, lies in it. A head is at most 16 KiB long, so positions fit.
+fn position(head: &[u8], value: &[u8]) -> Range<u16> {
+    let start = value.as_ptr().addr().saturating_sub(head.as_ptr().addr());
+    match (u16::try_from(start), u16::try_from(start + value.len())) {
+        (Ok(start), Ok(end)) => start..end,
+        _ => 0..0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_again_in_the_same_bytes() {
+        let head =
+            b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\ncontent-range: bytes 0-4/10\r\n\
+            Content-Length: 5\r\nContent-Type:\r\n\r\n";
+        let parsed = ResponseHead::parse(head).unwrap();
+        assert_eq!(parsed.status, 206);
+        assert_eq!(parsed.body_length, BodyLength::Known(5));
+        assert!(parsed.keep_alive);
+        assert_eq!(parsed.field(head, Field::ETag), Some(&b"\"e\""[..]));
+        assert_eq!(parsed.field(head, Field::ContentRange), Some(&b"bytes 0-4/10"[..]));
+        assert_eq!(parsed.field(head, Field::ContentType), None);
+        assert_eq!(parsed.field(head, Field::Date), None);
+    }
+
+    #[test]
+    fn a_body_without_a_length_lasts_until_the_connection_closes() {
+        let parsed = ResponseHead::parse(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap();
+        assert_eq!(parsed.body_length, BodyLength::UntilClose);
+        assert!(!parsed.keep_alive);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(ResponseHead::parse(b"SSH-2.0-OpenSSH_9.2\r\n\r\n").is_err());
+        assert_eq!(
+            ResponseHead::parse(b"HTTP/1.1 100 Continue\r\n\r\n").err(),
+            Some(ResponseError::Status(100))
+        );
+        assert_eq!(
+            ResponseHead::parse(b"HTTP/1.1 200 OK\r\n").err(),
+            Some(ResponseError::Incomplete)
+        );
+        let two = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n";
+        assert!(matches!(ResponseHead::parse(two), Err(ResponseError::Framing(_))));
+    }
+}

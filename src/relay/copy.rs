@@ -1,0 +1,80 @@
+//! The copying relay: source → buffer → sink.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::relay::{End, Patience, Report};
+use crate::sys::stream::Stream;
+
+/// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`; hands the buffer back.
+///
+/// The first receive is made before anything is sent where the prefix leaves room, so that a
+/// head in the prefix and the first bytes of the body leave together.
+pub async fn copy(
+    source: &mut Stream,
+    sink: &mut Stream,
+    mut buf: Vec<u8>,
+    prefix: Range<usize>,
+    length: u64,
+    patience: Patience,
+) -> (Report, Vec<u8>) {
+    let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
+    let mut unsent = prefix;
+    // The prefix ends where the buffer's bytes end, so what is received continues it.
+    buf.truncate(unsent.end);
+    loop {
+        if report.remaining > 0 && buf.len() < buf.capacity() {
+            let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
+            let (received, returned) = source.receive(buf, limit, patience.source).await;
+            buf = returned;
+            match received {
+                Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => report.remaining -= count as u64,
+                Err(error) => report.end = End::SourceFailed(error),
+            }
+            if matches!(report.end, End::SourceFailed(_)) {
+                return (report, buf);
+            }
+            unsent.end = buf.len();
+        }
+        let length = unsent.len() as u64;
+        let (sent, returned) = sink.send(buf, unsent, patience.sink).await;
+        buf = returned;
+        if let Err(error) = sent {
+            report.end = End::SinkFailed(error);
+            return (report, buf);
+        }
+        report.sent += length;
+        if report.remaining == 0 {
+            return (report, buf);
+        }
+        buf.clear();
+        unsent = 0..0;
+    }
+}
+
+/// Reads `length` bytes of `source` and throws them away, to make its connection usable again.
+///
+/// # Errors
+/// As `recv(2)`; `UnexpectedEof` where it ended early.
+pub async fn discard(
+    source: &mut Stream,
+    mut buf: Vec<u8>,
+    length: u64,
+    timeout: Duration,
+) -> (io::Result<()>, Vec<u8>) {
+    let mut remaining = length;
+    while remaining > 0 {
+        buf.clear();
+        let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
+        let (received, returned) = source.receive(buf, limit, timeout).await;
+        buf = returned;
+        match received {
+            Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+            Ok(count) => remaining -= count as u64,
+            Err(error) => return (Err(error), buf),
+        }
+    }
+    (Ok(()), buf)
+}

@@ -1,0 +1,209 @@
+//! What S3 says when it does not give the object (Amazon S3 API Reference, "Error responses").
+
+use std::fmt;
+
+use crate::http1::framing::decimal;
+
+/// The parts of an error answer that are acted upon. Empty where the answer has no such part; a
+/// HEAD's never has any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceError {
+    /// The HTTP status.
+    pub status: u16,
+    /// `<Code>`, for example `NoSuchKey`.
+    pub code: String,
+    /// `<Message>`, for the log only: it may hold what a client should not see.
+    pub message: String,
+    /// `<ActualObjectSize>` of a 416, in bytes.
+    pub actual_object_size: Option<u64>,
+    /// `x-amz-request-id`, which AWS support asks for.
+    pub request_id: String,
+}
+
+/// Whose fault an error is, and so what the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No such key or bucket.
+    NotFound,
+    /// The credentials are good, but may not read this object.
+    AccessDenied,
+    /// A HEAD's bare 400 or 403: S3 did not say whether the object or the credentials are at
+    /// fault.
+    Unexplained,
+    /// The proxy's credentials are missing, expired or refused.
+    Credentials,
+    /// The proxy's clock is more than 15 minutes off.
+    Clock,
+    /// Another region or endpoint is right for this bucket.
+    WrongEndpoint,
+    /// S3 wants fewer requests.
+    SlowDown,
+    /// S3 could not answer in time.
+    TimedOut,
+    /// The object's condition failed.
+    PreconditionFailed,
+    /// The range lies outside the object.
+    RangeNotSatisfiable,
+    /// Anything else, an internal error of S3 above all.
+    Other,
+}
+
+impl ServiceError {
+    /// Reads an error answer; `body` may be empty, cut short, or not XML at all.
+    pub fn parse(status: u16, body: &[u8], request_id: Option<&[u8]>) -> ServiceError {
+        let text = |name| element(body, name).map(unescape).unwrap_or_default();
+        ServiceError {
+            status,
+            code: text("Code"),
+            message: text("Message"),
+            actual_object_size: element(body, "ActualObjectSize")
+                .and_then(|digits| decimal(digits.trim_ascii())),
+            request_id: match request_id {
+                Some(id) => printable(&String::from_utf8_lossy(id)),
+                None => text("RequestId"),
+            },
+        }
+    }
+
+    /// Whose fault it is. The code says more than the status; the status decides without one.
+    pub fn kind(&self) -> Kind {
+        match self.code.as_str() {
+            "NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" => Kind::NotFound,
+            "AccessDenied" | "AllAccessDisabled" | "InvalidObjectState" => Kind::AccessDenied,
+            "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "InvalidToken"
+            | "TokenRefreshRequired"
+            | "InvalidSecurity"
+            | "NotSignedUp"
+            | "AccountProblem"
+            | "MissingSecurityHeader" => Kind::Credentials,
+            "RequestTimeTooSkewed" => Kind::Clock,
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException" => Kind::WrongEndpoint,
+            "SlowDown"
+            | "ServiceUnavailable"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "TooManyRequests" => Kind::SlowDown,
+            "PreconditionFailed" => Kind::PreconditionFailed,
+            "InvalidRange" => Kind::RangeNotSatisfiable,
+            _ => self.kind_of_status(),
+        }
+    }
+
+    fn kind_of_status(&self) -> Kind {
+        match self.status {
+            301 | 307 | 308 => Kind::WrongEndpoint,
+            400 | 401 if self.code.is_empty() => Kind::Unexplained,
+            403 if self.code.is_empty() => Kind::Unexplained,
+            403 => Kind::AccessDenied,
+            404 => Kind::NotFound,
+            412 => Kind::PreconditionFailed,
+            416 => Kind::RangeNotSatisfiable,
+            429 | 503 => Kind::SlowDown,
+            408 | 504 => Kind::TimedOut,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// For the log: `S3 said 403 SignatureDoesNotMatch: The request … (request id 4442587FB7D0A2F9)`.
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3 said {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        if !self.request_id.is_empty() {
+            write!(f, " (request id {})", self.request_id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Longest text taken from an error answer, in characters.
+const TEXT_CHARACTERS: usize = 300;
+
+/// The content of the first `<name>…</name>`. S3's error documents are flat and their element
+/// names carry no prefix, so looking for the tags is enough.
+fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let open = format!("<{name}>");
+    let start = memchr::memmem::find(body, open.as_bytes())? + open.len();
+    let length = memchr::memmem::find(&body[start..], format!("</{name}>").as_bytes())?;
+    Some(&body[start..start + length])
+}
+
+/// The five entities of XML, then [`printable`].
+fn unescape(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text)
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&apos;", "'")
+        .replace("&amp;", "&");
+    printable(&text)
+}
+
+/// One short line without control characters, fit for a log.
+fn printable(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_SUCH_KEY: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\
+        <Code>NoSuchKey</Code><Message>The &lt;key&gt;\ndoes &amp; not exist</Message>\
+        <Resource>/a</Resource><RequestId>4442587FB7D0A2F9</RequestId></Error>";
+
+    #[test]
+    fn the_documented_error_is_read() {
+        let error = ServiceError::parse(404, NO_SUCH_KEY, None);
+        assert_eq!(error.code, "NoSuchKey");
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            "S3 said 404 NoSuchKey: The <key> does & not exist (request id 4442587FB7D0A2F9)"
+        );
+    }
+
+    #[test]
+    fn a_range_error_carries_the_objects_size() {
+        let body = b"<Error><Code>InvalidRange</Code><RangeRequested>bytes=99-</RangeRequested>\
+            <ActualObjectSize>10</ActualObjectSize></Error>";
+        let error = ServiceError::parse(416, body, Some(b"ID"));
+        assert_eq!(error.actual_object_size, Some(10));
+        assert_eq!(error.kind(), Kind::RangeNotSatisfiable);
+        assert_eq!(error.request_id, "ID");
+    }
+
+    #[test]
+    fn the_code_says_whose_fault_a_403_is() {
+        let kind = |code: &str| {
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            ServiceError::parse(403, body.as_bytes(), None).kind()
+        };
+        assert_eq!(kind("AccessDenied"), Kind::AccessDenied);
+        assert_eq!(kind("SomethingNew"), Kind::AccessDenied);
+        assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
+        assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
+        assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
+    }
+
+    #[test]
+    fn nonsense_is_an_error_without_a_code() {
+        for body in [&b""[..], b"<Code>", b"<Code>x", b"<html>503</html>", b"<Code>x</Cod", b"<"] {
+            let error = ServiceError::parse(503, body, None);
+            assert_eq!((error.code.as_str(), error.kind()), ("", Kind::SlowDown));
+        }
+    }
+}

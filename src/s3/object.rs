@@ -1,0 +1,147 @@
+//! An object's metadata: its size and the header fields that a client is shown.
+
+use std::ops::Range;
+
+use crate::http1::conditional::{Validators, http_date};
+use crate::http1::framing::BodyLength;
+use crate::http1::range::ContentRange;
+use crate::http1::response::{Field, ResponseHead};
+
+/// What is known of an object without its bytes.
+///
+/// The header fields are kept as they will be sent, so that an answer from memory is three copies
+/// and no formatting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The object's size in bytes.
+    pub size: u64,
+    last_modified: Option<u64>,
+    etag: Range<usize>,
+    fields: Vec<u8>,
+    /// Those of `fields` that a 304 carries too come first and end here (RFC 9110 §15.4.5).
+    validators_end: usize,
+}
+
+/// The fields of a 304, then those that only a 200 or 206 has.
+const CACHE_FIELDS: [(&str, Field); 3] = [
+    ("ETag: ", Field::ETag),
+    ("Last-Modified: ", Field::LastModified),
+    ("Cache-Control: ", Field::CacheControl),
+];
+const CONTENT_FIELDS: [(&str, Field); 3] = [
+    ("Content-Type: ", Field::ContentType),
+    ("Content-Encoding: ", Field::ContentEncoding),
+    ("Content-Disposition: ", Field::ContentDisposition),
+];
+
+impl Metadata {
+    /// Takes the metadata from an answer to GET or HEAD, reusing this value's memory. `false`
+    /// where the answer does not say how large the object is; the value is then of no use.
+    ///
+    /// `pass_encoding` is whether a stored `Content-Encoding` is shown to clients.
+    pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], pass_encoding: bool) -> bool {
+        self.fields.clear();
+        self.etag = 0..0;
+        for (name, field) in CACHE_FIELDS {
+            if let Some(value) = head.field(bytes, field) {
+                self.push(name, value);
+                if field == Field::ETag {
+                    let end = self.fields.len() - b"\r\n".len();
+                    self.etag = end - value.len()..end;
+                }
+            }
+        }
+        self.validators_end = self.fields.len();
+        for (name, field) in CONTENT_FIELDS {
+            if let Some(value) = head.field(bytes, field)
+                && (field != Field::ContentEncoding || pass_encoding)
+            {
+                self.push(name, value);
+            }
+        }
+        self.last_modified = head.field(bytes, Field::LastModified).and_then(http_date);
+        let size = match (head.status, head.body_length) {
+            (206, _) => match content_range(head, bytes) {
+                Some(ContentRange::Part { size, .. }) => Some(size),
+                _ => None,
+            },
+            (_, BodyLength::Known(size)) => Some(size),
+            _ => None,
+        };
+        self.size = size.unwrap_or(0);
+        size.is_some()
+    }
+
+    fn push(&mut self, name: &str, value: &[u8]) {
+        self.fields.extend_from_slice(name.as_bytes());
+        self.fields.extend_from_slice(value);
+        self.fields.extend_from_slice(b"\r\n");
+    }
+
+    /// The header fields of a 200 or 206, each with its CRLF.
+    pub fn fields(&self) -> &[u8] {
+        &self.fields
+    }
+
+    /// The header fields of a 304.
+    pub fn not_modified_fields(&self) -> &[u8] {
+        &self.fields[..self.validators_end]
+    }
+
+    /// The entity tag with its quotes.
+    pub fn etag(&self) -> Option<&[u8]> {
+        Some(&self.fields[self.etag.clone()]).filter(|etag| !etag.is_empty())
+    }
+
+    /// What conditions are judged by.
+    pub fn validators(&self) -> Validators<'_> {
+        Validators { etag: self.etag(), last_modified: self.last_modified }
+    }
+}
+
+/// The `Content-Range` of an answer.
+pub fn content_range(head: &ResponseHead, bytes: &[u8]) -> Option<ContentRange> {
+    ContentRange::parse(head.field(bytes, Field::ContentRange)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(head: &str, pass_encoding: bool) -> (bool, Metadata) {
+        let parsed = ResponseHead::parse(head.as_bytes()).unwrap();
+        let mut metadata = Metadata::default();
+        (metadata.read(&parsed, head.as_bytes(), pass_encoding), metadata)
+    }
+
+    const HEAD: &str = "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\n\
+        Content-Range: bytes 0-4/10\r\nContent-Encoding: gzip\r\nContent-Type: a/b\r\n\
+        x-amz-meta-secret: s\r\nETag: \"e\"\r\n\
+        Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
+
+    #[test]
+    fn fields_are_kept_as_they_are_sent_with_the_validators_first() {
+        let (complete, metadata) = read(HEAD, true);
+        assert!(complete);
+        assert_eq!(metadata.size, 10);
+        assert_eq!(metadata.etag(), Some(&b"\"e\""[..]));
+        let validators = "ETag: \"e\"\r\nLast-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n";
+        assert_eq!(metadata.not_modified_fields(), validators.as_bytes());
+        let all = format!("{validators}Content-Type: a/b\r\nContent-Encoding: gzip\r\n");
+        assert_eq!(metadata.fields(), all.as_bytes());
+        assert_eq!(metadata.validators().last_modified, Some(1_795_521_600));
+    }
+
+    #[test]
+    fn a_stored_content_encoding_can_be_withheld() {
+        let (_, metadata) = read(HEAD, false);
+        assert!(!metadata.fields().windows(4).any(|window| window == b"gzip"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_tell_the_size_is_of_no_use() {
+        assert!(!read("HTTP/1.1 200 OK\r\n\r\n", true).0);
+        assert!(!read("HTTP/1.1 206 OK\r\nContent-Length: 5\r\n\r\n", true).0);
+        assert!(read("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).0);
+    }
+}

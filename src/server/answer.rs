@@ -1,0 +1,209 @@
+//! What a client is told: failures and their status, and response heads.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use crate::http1::framing::HeadEnd;
+use crate::http1::request::RequestError;
+use crate::http1::target::DecodeError;
+use crate::s3::error::Kind;
+
+/// Why a request is not answered with an object. The one list of all error answers; what the
+/// operator should know beyond it is logged where it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The head cannot be parsed.
+    Request(RequestError),
+    /// A line of the head ends with LF alone.
+    BareLineFeed,
+    /// The head is larger than the limit.
+    HeadTooLarge,
+    /// A GET or HEAD with a body.
+    Body,
+    /// Another method.
+    Method,
+    /// The path is no key.
+    Key(DecodeError),
+    /// The path is outside every mount, or is a mount itself.
+    NotMounted,
+    /// S3 has no such key or bucket.
+    NotFound,
+    /// S3 does not let the proxy read it.
+    AccessDenied,
+    /// A condition failed.
+    PreconditionFailed,
+    /// No byte of the range exists.
+    RangeNotSatisfiable {
+        /// The object's size in bytes.
+        size: u64,
+    },
+    /// S3 refuses the proxy's credentials.
+    Credentials,
+    /// S3 refuses the proxy's clock.
+    Clock,
+    /// S3 answers from another region or endpoint.
+    WrongEndpoint,
+    /// S3 cannot be reached.
+    Unreachable,
+    /// S3's answer makes no sense, or is an error of its own.
+    BadAnswer,
+    /// S3 is slow to answer.
+    TimedOut,
+    /// S3 asks for fewer requests.
+    SlowDown,
+    /// All upstream connections of the core are busy.
+    Overloaded,
+}
+
+/// Seconds after which a client may try again, on 503.
+const RETRY_AFTER: &str = "Retry-After: 1\r\n";
+
+impl Failure {
+    /// The status code.
+    pub fn status(self) -> u16 {
+        match self {
+            Failure::Request(RequestError::TooManyFields) | Failure::HeadTooLarge => 431,
+            Failure::Key(DecodeError::TooLong) => 414,
+            Failure::Request(_) | Failure::BareLineFeed | Failure::Body | Failure::Key(_) => 400,
+            Failure::Method => 405,
+            Failure::NotMounted | Failure::NotFound => 404,
+            Failure::AccessDenied => 403,
+            Failure::PreconditionFailed => 412,
+            Failure::RangeNotSatisfiable { .. } => 416,
+            Failure::Credentials
+            | Failure::Clock
+            | Failure::WrongEndpoint
+            | Failure::Unreachable
+            | Failure::BadAnswer => 502,
+            Failure::TimedOut => 504,
+            Failure::SlowDown | Failure::Overloaded => 503,
+        }
+    }
+
+    /// Whether the connection cannot be used after it, since where the next request starts is
+    /// not known or not to be believed.
+    pub fn ends_connection(self) -> bool {
+        matches!(self.status(), 400 | 431)
+    }
+
+    /// The body: one line without its line end. It never holds what S3 said.
+    pub fn line(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Failure::Request(error) => return Cow::Owned(error.to_string()),
+            Failure::Key(error) => return Cow::Owned(error.to_string()),
+            Failure::BareLineFeed => "a line of the request head does not end with CRLF",
+            Failure::HeadTooLarge => "the request head is larger than 16 KiB",
+            Failure::Body => "a GET or HEAD request must not have a body",
+            Failure::Method => "only GET, HEAD and OPTIONS are allowed",
+            Failure::NotMounted => "no files here: the path is outside every mount",
+            Failure::NotFound => "no such key in the bucket",
+            Failure::AccessDenied => "S3 denies access to this key",
+            Failure::PreconditionFailed => "a condition of the request failed",
+            Failure::RangeNotSatisfiable { size } => {
+                return Cow::Owned(format!("the range is outside the object of {size} bytes"));
+            }
+            Failure::Credentials => "S3 refuses the credentials of this proxy",
+            Failure::Clock => "S3 refuses the request because the clock of this proxy is wrong",
+            Failure::WrongEndpoint => "the bucket is in another region or at another endpoint",
+            Failure::Unreachable => "S3 cannot be reached",
+            Failure::BadAnswer => "S3 gave an answer that makes no sense or failed",
+            Failure::TimedOut => "S3 did not answer in time",
+            Failure::SlowDown => "S3 asks for fewer requests: try again",
+            Failure::Overloaded => "this proxy is busy: try again",
+        })
+    }
+
+    /// Appends the header fields that belong to the status.
+    pub fn write_fields(self, out: &mut Vec<u8>) {
+        match self.status() {
+            405 => out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n"),
+            503 => out.extend_from_slice(RETRY_AFTER.as_bytes()),
+            _ => {}
+        }
+        if let Failure::RangeNotSatisfiable { size } = self {
+            // Writing to memory does not fail.
+            let _ = write!(out, "Content-Range: bytes */{size}\r\n");
+        }
+    }
+
+    /// The failure that an error of S3 is to the client. `None` for the two kinds that need more
+    /// than the error to be told: a bare refusal, and a range without the object's size.
+    pub fn from_kind(kind: Kind) -> Option<Failure> {
+        Some(match kind {
+            Kind::NotFound => Failure::NotFound,
+            Kind::AccessDenied => Failure::AccessDenied,
+            Kind::Credentials => Failure::Credentials,
+            Kind::Clock => Failure::Clock,
+            Kind::WrongEndpoint => Failure::WrongEndpoint,
+            Kind::SlowDown => Failure::SlowDown,
+            Kind::TimedOut => Failure::TimedOut,
+            Kind::PreconditionFailed => Failure::PreconditionFailed,
+            Kind::Other => Failure::BadAnswer,
+            Kind::Unexplained | Kind::RangeNotSatisfiable => return None,
+        })
+    }
+
+    /// What is wrong with a head that did not end as it should.
+    pub fn from_head_end(end: HeadEnd) -> Failure {
+        match end {
+            HeadEnd::BareLineFeed => Failure::BareLineFeed,
+            HeadEnd::Missing | HeadEnd::At(_) => Failure::HeadTooLarge,
+        }
+    }
+}
+
+/// The words behind a status code (RFC 9110 §15); clients ignore them, people do not.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        412 => "Precondition Failed",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_that_is_sent_has_its_words() {
+        for failure in [
+            Failure::Request(RequestError::Host),
+            Failure::HeadTooLarge,
+            Failure::Method,
+            Failure::Key(DecodeError::TooLong),
+            Failure::NotFound,
+            Failure::AccessDenied,
+            Failure::PreconditionFailed,
+            Failure::RangeNotSatisfiable { size: 0 },
+            Failure::BadAnswer,
+            Failure::SlowDown,
+            Failure::TimedOut,
+        ] {
+            assert!(!reason(failure.status()).is_empty(), "{failure:?}");
+            assert!(!failure.line().contains('\n'));
+        }
+    }
+
+    #[test]
+    fn only_broken_requests_end_the_connection() {
+        assert!(Failure::Request(RequestError::Target).ends_connection());
+        assert!(Failure::HeadTooLarge.ends_connection());
+        for kept in [Failure::NotFound, Failure::Method, Failure::Key(DecodeError::TooLong)] {
+            assert!(!kept.ends_connection(), "{kept:?}");
+        }
+    }
+}

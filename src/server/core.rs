@@ -1,0 +1,185 @@
+//! What one core holds: everything a request needs, shared by the core's connections and by
+//! nothing else.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use crate::access_log;
+use crate::cache::flight::Flights;
+use crate::cache::metadata::{Known, MetadataMap};
+use crate::clock;
+use crate::config::Config;
+use crate::relay::buffers::Buffers;
+use crate::s3::client::Client;
+use crate::s3::object::Metadata;
+use crate::server::answer::Failure;
+use crate::sys::stream::Deadlines;
+use crate::upstream::OriginId;
+use crate::upstream::pool::Pool;
+use crate::upstream::resolve::{ResolvedOrigin, Resolver};
+
+/// Bytes of access log that a core collects before it writes them.
+const LOG_BYTES: usize = 32 * 1024;
+
+/// Scratch memory that a core keeps for the next requests.
+const POOLED_SCRATCHES: usize = 64;
+
+/// What the cores share: settings, and what the side threads publish.
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The origins of `config.mounts`, each once.
+    pub origins: Vec<Arc<ResolvedOrigin>>,
+    /// The thread that resolves their names.
+    pub resolver: Resolver,
+    /// Where access log lines go; `None` is nowhere.
+    pub access_log: Option<File>,
+}
+
+/// One core.
+pub struct Core {
+    /// What the cores share.
+    pub shared: Arc<Shared>,
+    /// The S3 client.
+    pub s3: Client,
+    /// The upstream connections.
+    pub pool: Rc<Pool>,
+    /// The metadata map.
+    pub metadata: RefCell<MetadataMap>,
+    /// HEAD requests that are under way.
+    pub flights: Flights<Result<Known, Failure>>,
+    /// The deadlines of all sockets.
+    pub deadlines: Rc<Deadlines>,
+    /// Client connections.
+    pub connections: Cell<usize>,
+    /// No new requests: the process is about to end.
+    pub draining: Cell<bool>,
+    date: Cell<(u64, [u8; 29])>,
+    log_lines: RefCell<Vec<u8>>,
+    scratches: RefCell<Vec<Scratch>>,
+}
+
+/// Memory that one request writes into.
+#[derive(Default)]
+pub struct Scratch {
+    /// The key.
+    pub key: String,
+    /// The answer's head.
+    pub head: Vec<u8>,
+    /// The object's metadata, from S3's answer.
+    pub metadata: Metadata,
+}
+
+impl Core {
+    /// The state of the calling thread's core.
+    pub fn new(shared: Arc<Shared>) -> Rc<Core> {
+        let config = &shared.config;
+        let deadlines = Rc::new(Deadlines::default());
+        let pool = Pool::new(
+            config.upstream.clone(),
+            shared.origins.clone(),
+            shared.resolver.clone(),
+            Rc::clone(&deadlines),
+        );
+        let buckets = config.mounts.iter().map(|mount| {
+            let is_origin = |known: &Arc<ResolvedOrigin>| known.origin == mount.bucket.origin;
+            let origin = shared.origins.iter().position(is_origin);
+            (mount.bucket.clone(), OriginId(origin.expect("every mount's origin is among them")))
+        });
+        Rc::new(Core {
+            s3: Client::new(
+                buckets.collect(),
+                Rc::clone(&pool),
+                Buffers::new(),
+                config.upstream.clone(),
+            ),
+            metadata: RefCell::new(MetadataMap::new(config.metadata.clone())),
+            flights: Flights::new(),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            date: Cell::new((u64::MAX, [0; 29])),
+            log_lines: RefCell::default(),
+            scratches: RefCell::default(),
+            pool,
+            deadlines,
+            shared,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Ends what is overdue and writes what was logged; to be called a few times a second.
+    pub fn sweep(&self, now: Instant) {
+        self.deadlines.sweep(now);
+        self.pool.sweep(now);
+        self.flush_log();
+    }
+
+    /// The value of a `Date` field, formatted once a second.
+    pub fn date(&self) -> [u8; 29] {
+        let now = clock::unix_seconds();
+        let (second, mut text) = self.date.get();
+        if second != now {
+            let time = UNIX_EPOCH + Duration::from_secs(now.min(clock::END_OF_9999));
+            // 29 bytes are what the format has (RFC 9110 §5.6.7).
+            let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(time));
+            self.date.set((now, text));
+        }
+        text
+    }
+
+    /// Logs a request.
+    pub fn log(&self, entry: &access_log::Entry<'_>) {
+        if self.shared.access_log.is_none() {
+            return;
+        }
+        let mut lines = self.log_lines.borrow_mut();
+        access_log::write_line(entry, &mut lines);
+        if lines.len() >= LOG_BYTES {
+            drop(lines);
+            self.flush_log();
+        }
+    }
+
+    fn flush_log(&self) {
+        let mut lines = self.log_lines.borrow_mut();
+        if let Some(mut file) = self.shared.access_log.as_ref()
+            && !lines.is_empty()
+        {
+            // A full disk must not stop the service.
+            let _ = file.write_all(&lines);
+            lines.clear();
+        }
+    }
+
+    /// Scratch memory for a request.
+    pub fn take_scratch(&self) -> Scratch {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub fn put_back_scratch(&self, scratch: Scratch) {
+        let mut scratches = self.scratches.borrow_mut();
+        if scratches.len() < POOLED_SCRATCHES {
+            scratches.push(scratch);
+        }
+    }
+
+    /// Whether a stored `Content-Encoding` is shown to clients. Readers of block-gzipped files
+    /// would otherwise be handed the decompressed bytes by their HTTP library.
+    pub fn passes_encoding(&self, key: &str) -> bool {
+        let is_suffix = |suffix: &String| {
+            key.len() >= suffix.len()
+                && key.as_bytes()[key.len() - suffix.len()..]
+                    .eq_ignore_ascii_case(suffix.as_bytes())
+        };
+        !self.config().genomic_suffixes.iter().any(is_suffix)
+    }
+}

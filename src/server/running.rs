@@ -1,0 +1,147 @@
+//! Starts the workers and ends them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use crate::config::Config;
+use crate::server::core::Shared;
+use crate::server::worker::Worker;
+use crate::sys::cpu;
+use crate::sys::socket::{self, ListenAddress};
+use crate::upstream::resolve::Resolver;
+
+/// Why the server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken.
+    #[error(
+        "cannot listen on {0}: something else listens there already; stop it, or choose another \
+         address with 'listen' or --listen (port 0 takes any free one)"
+    )]
+    AddressInUse(ListenAddress),
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(ListenAddress, io::Error),
+    /// The log file cannot be opened.
+    #[error("cannot write log_file {}: {1}", .0.display())]
+    LogFile(PathBuf, io::Error),
+    /// The event loop was refused.
+    #[error("cannot start a worker: {0}; try 'driver: auto'")]
+    Worker(io::Error),
+    /// A thread was refused.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A server that is running.
+pub struct Running {
+    /// The addresses it listens on, with real port numbers.
+    pub addresses: Vec<ListenAddress>,
+    /// The event loop of each worker, in words.
+    pub drivers: Vec<String>,
+    drains: Vec<UnixStream>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Listens, starts the workers, and comes back when all of them accept connections.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running then but threads that nobody can reach.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let count = config.workers.unwrap_or_else(cpu::usable_cores);
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        listeners.push(socket::listen(address, count).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => StartError::AddressInUse(address.clone()),
+            _ => StartError::Listen(address.clone(), error),
+        })?);
+    }
+    let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+    let shared = share(config)?;
+
+    let (sender, receiver) = mpsc::channel();
+    let cores = cores_for(count);
+    let mut running = Running { addresses, drivers: Vec::new(), drains: vec![], workers: vec![] };
+    for index in 0..count {
+        let (ours, theirs) = UnixStream::pair().map_err(StartError::Thread)?;
+        theirs.set_nonblocking(true).map_err(StartError::Thread)?;
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            listeners: listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect(),
+            core: cores.get(index).copied(),
+            drain: theirs,
+            started: sender.clone(),
+        };
+        let thread = thread::Builder::new().name(format!("worker-{index}"));
+        running.workers.push(thread.spawn(|| worker.run()).map_err(StartError::Thread)?);
+        running.drains.push(ours);
+    }
+    drop(sender);
+    for started in receiver.iter().take(count) {
+        running.drivers.push(started.map_err(StartError::Worker)?);
+    }
+    Ok(running)
+}
+
+/// Resolves the origins and opens the access log.
+fn share(config: Config) -> Result<Arc<Shared>, StartError> {
+    let mut origins = Vec::new();
+    for mount in &config.mounts {
+        if !origins.contains(&mount.bucket.origin) {
+            origins.push(Arc::clone(&mount.bucket.origin));
+        }
+    }
+    let (resolver, origins) = Resolver::start(&origins).map_err(StartError::Thread)?;
+    let access_log = match (config.access_log, &config.log_file) {
+        (false, _) => None,
+        (true, Some(path)) => Some(open_log(path)?),
+        (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
+    };
+    Ok(Arc::new(Shared { config, origins, resolver, access_log }))
+}
+
+/// Opens a log file to append to.
+///
+/// # Errors
+/// [`StartError::LogFile`].
+pub fn open_log(path: &PathBuf) -> Result<File, StartError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|error| StartError::LogFile(path.clone(), error))
+}
+
+/// The cores that `count` workers stay on. With fewer workers than cores the first is chosen by
+/// process id, so that several containers on one host do not all crowd on core 0.
+fn cores_for(count: usize) -> Vec<usize> {
+    let cores = cpu::affinity().unwrap_or_default();
+    if cores.is_empty() {
+        return cores;
+    }
+    let first = if count < cores.len() { std::process::id() as usize } else { 0 };
+    (0..count).map(|index| cores[(first + index) % cores.len()]).collect()
+}
+
+impl Running {
+    /// Stops listening, lets running answers finish, and waits for the workers' end.
+    pub fn drain(self) {
+        for drain in &self.drains {
+            // It fails only where the worker has ended by itself.
+            let _ = drain.shutdown(Shutdown::Both);
+        }
+        for address in &self.addresses {
+            if let ListenAddress::Unix(path) = address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        for worker in self.workers {
+            if worker.join().is_err() {
+                log::error!("a worker ended by a defect of s3proxy");
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One worker: a thread on a core of its own, with its event loop, listeners and connections.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::server::conn;
+use crate::server::core::{Core, Shared};
+use crate::sys::cpu;
+use crate::sys::driver;
+use crate::sys::socket::{Accepted, Listener};
+use crate::sys::stream::{Deadlines, Stream};
+
+/// What a worker is started with.
+pub struct Worker {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Its listening sockets.
+    pub listeners: Vec<OwnedFd>,
+    /// The core it stays on.
+    pub core: Option<usize>,
+    /// Ends (reads as closed) when the worker is to drain.
+    pub drain: UnixStream,
+    /// Told once the event loop runs: its description, or why there is none.
+    pub started: Sender<io::Result<String>>,
+}
+
+/// Time between two looks at the deadlines, while there are sockets that may have one.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+
+/// The same while there is none.
+const IDLE_SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Connections accepted before other tasks have their turn.
+const ACCEPT_BURST: usize = 64;
+
+/// How long accepting pauses when the process or machine has run out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+impl Worker {
+    /// Runs until drained. To be called on the worker's own thread.
+    pub fn run(self) {
+        if let Some(core) = self.core
+            && let Err(error) = cpu::pin_thread(core)
+        {
+            log::warn!("cannot stay on core {core}: {error}");
+        }
+        let mut event_loop = match driver::build(self.shared.config.driver) {
+            Ok(event_loop) => event_loop,
+            Err(error) => {
+                let _ = self.started.send(Err(error));
+                return;
+            }
+        };
+        event_loop.runtime.block_on(async {
+            let core = Core::new(Arc::clone(&self.shared));
+            match self.register(&core) {
+                Ok((listeners, drain)) => {
+                    let _ = self.started.send(Ok(event_loop.description));
+                    serve(&core, listeners, drain).await;
+                }
+                Err(error) => {
+                    let _ = self.started.send(Err(error));
+                }
+            }
+            core.sweep(Instant::now());
+        });
+        // A runtime that is dropped with operations in flight waits for them in vain; the process
+        // ends when all workers have come to this point.
+        std::mem::forget(event_loop.runtime);
+    }
+
+    /// Registers the worker's sockets with its event loop.
+    fn register(&self, core: &Core) -> io::Result<(Vec<Rc<Listener>>, Stream)> {
+        let listeners =
+            self.listeners.iter().map(|socket| Ok(Rc::new(Listener::new(socket.try_clone()?)?)));
+        let drain = std::net::TcpStream::from(OwnedFd::from(self.drain.try_clone()?));
+        Ok((listeners.collect::<io::Result<_>>()?, Stream::from_std(drain, &core.deadlines)?))
+    }
+}
+
+async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) {
+    for listener in &listeners {
+        monoio::spawn(accept(Rc::clone(core), Rc::clone(listener)));
+    }
+    monoio::spawn(sweep(Rc::clone(core)));
+    wait_for_end(drain).await;
+
+    core.draining.set(true);
+    listeners.iter().for_each(|listener| listener.close());
+    core.deadlines.close_idle();
+    let deadline = Instant::now() + core.config().server.drain_timeout;
+    while core.connections.get() > 0 && Instant::now() < deadline {
+        monoio::time::sleep(Duration::from_millis(10)).await;
+        core.deadlines.close_idle();
+    }
+    if core.connections.get() > 0 {
+        log::warn!("{} connections were cut at the end of drain_timeout", core.connections.get());
+    }
+}
+
+/// Waits until the other end of a socket is closed.
+async fn wait_for_end(mut socket: Stream) {
+    const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+    let _ = socket.receive(Vec::with_capacity(1), 1, FOR_EVER).await;
+}
+
+async fn sweep(core: Rc<Core>) {
+    loop {
+        let idle = core.connections.get() == 0 && core.pool.open_connections() == 0;
+        let period = if idle { IDLE_SWEEP_PERIOD } else { SWEEP_PERIOD };
+        monoio::time::sleep(period).await;
+        core.sweep(Instant::now());
+    }
+}
+
+/// Accepts connections until the listener is closed.
+async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
+    let mut out_of_resources = false;
+    loop {
+        if core.connections.get() >= core.config().server.max_connections {
+            monoio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        if let Err(error) = listener.ready().await {
+            log::error!("a listener failed: {error}");
+            return;
+        }
+        if core.draining.get() {
+            return;
+        }
+        match accept_burst(&core, &listener) {
+            Ok(()) => out_of_resources = false,
+            Err(error) => {
+                if !std::mem::replace(&mut out_of_resources, true) {
+                    log::error!("cannot accept connections for now: {error}");
+                }
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Accepts the connections that are there.
+///
+/// # Errors
+/// Those of `accept4(2)` that are about this process or machine, not about one connection.
+fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
+    for _ in 0..ACCEPT_BURST {
+        if core.connections.get() >= core.config().server.max_connections {
+            return Ok(());
+        }
+        match listener.accept() {
+            Ok(accepted) => start(core, accepted),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return Ok(()),
+                // The client gave up before it was accepted.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn start(core: &Rc<Core>, accepted: Accepted) {
+    let Accepted { socket, peer } = accepted;
+    match Stream::from_std(socket, &core.deadlines) {
+        Ok(stream) => {
+            let core = Rc::clone(core);
+            core.connections.update(|count| count + 1);
+            monoio::spawn(async move {
+                let served = caught(conn::serve(Rc::clone(&core), stream, peer)).await;
+                if let Err(panic) = served {
+                    log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
+                }
+                core.connections.update(|count| count - 1);
+            });
+        }
+        Err(error) => log::error!("cannot watch a new connection: {error}"),
+    }
+}
+
+/// Runs a future and catches its panics: one that reached the event loop would end the core.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}

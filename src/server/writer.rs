@@ -1,0 +1,188 @@
+//! Writes the heads of answers, and sends those that have no body of S3's behind them.
+
+use std::io::Write;
+
+use crate::http1::range::Extent;
+use crate::http1::request::{Method, Request};
+use crate::s3::object::Metadata;
+use crate::server::answer::{Failure, reason};
+use crate::server::core::{Core, Scratch};
+use crate::sys::stream::Stream;
+
+/// How a request was answered, for the connection and the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The status that was sent.
+    pub status: u16,
+    /// Bytes of the body that were sent.
+    pub body_bytes: u64,
+    /// Whether the connection is fit for another request.
+    pub keep_alive: bool,
+    /// Whether the answer was sent to its end.
+    pub complete: bool,
+}
+
+/// Writes the answers to one request.
+pub struct HeadWriter<'a> {
+    /// The core.
+    pub core: &'a Core,
+    /// The request.
+    pub request: &'a Request<'a>,
+}
+
+/// An answer's head, but for what belongs to the connection.
+pub struct Head<'a> {
+    /// The status.
+    pub status: u16,
+    /// Fields that are ready to be sent, each with its CRLF.
+    pub fields: &'a [u8],
+    /// `Content-Length` in bytes; `None` where the status has no body.
+    pub content_length: Option<u64>,
+    /// The part of the object that is sent, and the object's size in bytes.
+    pub content_range: Option<(Extent, u64)>,
+}
+
+impl<'a> Head<'a> {
+    /// The head for an object: 200, 206 with its extent, or 304.
+    pub fn of_object(status: u16, metadata: &'a Metadata, extent: Option<Extent>) -> Head<'a> {
+        let whole = Some(metadata.size);
+        Head {
+            status,
+            fields: match status {
+                304 => metadata.not_modified_fields(),
+                _ => metadata.fields(),
+            },
+            content_length: match status {
+                304 => None,
+                _ => extent.map(Extent::length).or(whole),
+            },
+            content_range: extent.map(|extent| (extent, metadata.size)),
+        }
+    }
+}
+
+impl HeadWriter<'_> {
+    /// Whether the connection is kept after the answer.
+    pub fn keeps_connection(&self) -> bool {
+        self.request.keep_alive && !self.request.has_body && !self.core.draining.get()
+    }
+
+    /// Writes the head of an object's answer to `out`, which is cleared first.
+    pub fn write(&self, out: &mut Vec<u8>, head: &Head<'_>) {
+        self.write_start(out, head.status, self.keeps_connection());
+        out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
+        out.extend_from_slice(head.fields);
+        let mut digits = itoa::Buffer::new();
+        if let Some(length) = head.content_length {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(digits.format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some((extent, size)) = head.content_range {
+            out.extend_from_slice(b"Content-Range: bytes ");
+            out.extend_from_slice(digits.format(extent.first).as_bytes());
+            out.push(b'-');
+            out.extend_from_slice(digits.format(extent.last).as_bytes());
+            out.push(b'/');
+            out.extend_from_slice(digits.format(size).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the answer to OPTIONS, a preflight or not.
+    pub fn options(&self, out: &mut Vec<u8>) {
+        self.write_start(out, 204, self.keeps_connection());
+        out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n");
+        self.core.config().cors.write_preflight_fields(&self.request.cross_origin, out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends the head in `scratch`, which has no body.
+    pub async fn send(&self, client: &mut Stream, scratch: &mut Scratch, status: u16) -> Outcome {
+        let keep_alive = self.keeps_connection();
+        self.send_head(
+            client,
+            scratch,
+            Outcome { status, body_bytes: 0, keep_alive, complete: true },
+        )
+        .await
+    }
+
+    /// Writes and sends an error answer. HEAD gets its fields with a length of 0: some clients
+    /// take the `Content-Length` of any HEAD answer for the object's.
+    pub async fn send_failure(
+        &self,
+        client: &mut Stream,
+        scratch: &mut Scratch,
+        failure: Failure,
+    ) -> Outcome {
+        let keep_alive = self.keeps_connection() && !failure.ends_connection();
+        let out = &mut scratch.head;
+        self.write_start(out, failure.status(), keep_alive);
+        let with_body = self.request.method != Method::Head;
+        let body_bytes = write_failure(failure, with_body, out);
+        let outcome = Outcome { status: failure.status(), body_bytes, keep_alive, complete: true };
+        self.send_head(client, scratch, outcome).await
+    }
+
+    /// The status line and the fields that every answer has.
+    fn write_start(&self, out: &mut Vec<u8>, status: u16, keep_alive: bool) {
+        out.clear();
+        write_status_and_date(self.core, out, status);
+        match (keep_alive, self.request.minor_version) {
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+            // HTTP/1.0 clients close unless they are told (RFC 9112 §9.3).
+            (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (true, _) => {}
+        }
+        self.core.config().cors.write_fields(&self.request.cross_origin, out);
+    }
+
+    async fn send_head(
+        &self,
+        client: &mut Stream,
+        scratch: &mut Scratch,
+        outcome: Outcome,
+    ) -> Outcome {
+        let head = std::mem::take(&mut scratch.head);
+        let length = head.len();
+        let timeout = self.core.config().server.client_stall_timeout;
+        let (sent, head) = client.send(head, 0..length, timeout).await;
+        scratch.head = head;
+        let complete = sent.is_ok();
+        Outcome { keep_alive: outcome.keep_alive && complete, complete, ..outcome }
+    }
+}
+
+/// Writes the answer to a head that could not be parsed; the connection is closed after it.
+pub fn write_refusal(core: &Core, failure: Failure, out: &mut Vec<u8>) -> u64 {
+    out.clear();
+    write_status_and_date(core, out, failure.status());
+    out.extend_from_slice(b"Connection: close\r\n");
+    core.config().cors.write_fields(&Default::default(), out);
+    write_failure(failure, true, out)
+}
+
+fn write_status_and_date(core: &Core, out: &mut Vec<u8>, status: u16) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", reason(status));
+    out.extend_from_slice(&core.date());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a failure, the empty line, and its one line of body; answers with the body's
+/// length in bytes.
+fn write_failure(failure: Failure, with_body: bool, out: &mut Vec<u8>) -> u64 {
+    failure.write_fields(out);
+    out.extend_from_slice(b"Cache-Control: no-store\r\n");
+    let line = failure.line();
+    let length = if with_body { line.len() + 1 } else { 0 };
+    let _ =
+        write!(out, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n");
+    if with_body {
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+    length as u64
+}

@@ -1,0 +1,251 @@
+//! A connected socket whose waits can be bounded, and the deadlines of one core.
+//!
+//! Arming a kernel timer for each receive and send would cost as much as the receive itself. A
+//! core instead keeps the deadlines of all its sockets in one table and looks at it a few times a
+//! second: a socket past its deadline is shut down, which ends the pending operation. Deadlines
+//! are therefore kept to within one period of [`Deadlines::sweep`], never early.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{self, Shutdown};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use monoio::BufResult;
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
+
+/// The deadlines of all sockets of one core.
+#[derive(Default)]
+pub struct Deadlines {
+    slots: RefCell<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    entries: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Slot {
+    Free,
+    Open { socket: RawFd, wait: Wait },
+}
+
+/// What a socket is waiting for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Nothing that has an end.
+    None,
+    /// Bytes, or room for bytes, until then.
+    Until(Instant),
+    /// The next request of an idle client, until then.
+    IdleUntil(Instant),
+    /// Its deadline has passed; it was shut down.
+    Expired,
+}
+
+impl Deadlines {
+    /// Shuts down every socket whose deadline is not after `now`.
+    pub fn sweep(&self, now: Instant) {
+        self.shut_down_where(|wait| match wait {
+            Wait::Until(deadline) | Wait::IdleUntil(deadline) => deadline <= now,
+            Wait::None | Wait::Expired => false,
+        });
+    }
+
+    /// Shuts down every socket that waits for an idle client.
+    pub fn close_idle(&self) {
+        self.shut_down_where(|wait| matches!(wait, Wait::IdleUntil(_)));
+    }
+
+    fn shut_down_where(&self, chosen: impl Fn(Wait) -> bool) {
+        for slot in &mut self.slots.borrow_mut().entries {
+            if let Slot::Open { socket, wait } = slot
+                && chosen(*wait)
+            {
+                // SAFETY: a slot is open exactly as long as the `Stream` that owns the socket
+                // lives: `Stream::drop` frees it before the socket is closed. So the number
+                // still names that socket.
+                let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
+                // It fails where the peer has already gone, which ends the wait just as well.
+                let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+                *wait = Wait::Expired;
+            }
+        }
+    }
+
+    fn insert(&self, socket: RawFd) -> usize {
+        let mut slots = self.slots.borrow_mut();
+        let slot = Slot::Open { socket, wait: Wait::None };
+        match slots.free.pop() {
+            Some(index) => {
+                slots.entries[index] = slot;
+                index
+            }
+            None => {
+                slots.entries.push(slot);
+                slots.entries.len() - 1
+            }
+        }
+    }
+
+    fn remove(&self, index: usize) {
+        let mut slots = self.slots.borrow_mut();
+        slots.entries[index] = Slot::Free;
+        slots.free.push(index);
+    }
+
+    fn wait(&self, index: usize) -> Wait {
+        match self.slots.borrow().entries[index] {
+            Slot::Open { wait, .. } => wait,
+            Slot::Free => Wait::None,
+        }
+    }
+
+    fn set_wait(&self, index: usize, new: Wait) {
+        if let Slot::Open { wait, .. } = &mut self.slots.borrow_mut().entries[index]
+            && *wait != Wait::Expired
+        {
+            *wait = new;
+        }
+    }
+
+    /// Sockets that are open on this core.
+    pub fn open_sockets(&self) -> usize {
+        let slots = self.slots.borrow();
+        slots.entries.len() - slots.free.len()
+    }
+}
+
+/// A connected TCP or Unix socket of one core.
+pub struct Stream {
+    socket: TcpStream,
+    slot: usize,
+    deadlines: Rc<Deadlines>,
+}
+
+impl Stream {
+    /// Takes over an accepted or connected socket of the event loop.
+    pub fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
+        let slot = deadlines.insert(socket.as_raw_fd());
+        Stream { socket, slot, deadlines: Rc::clone(deadlines) }
+    }
+
+    /// Takes over a non-blocking socket made outside the event loop.
+    ///
+    /// # Errors
+    /// Where the event loop cannot register it.
+    pub fn from_std(socket: net::TcpStream, deadlines: &Rc<Deadlines>) -> io::Result<Stream> {
+        Ok(Stream::new(TcpStream::from_std(socket)?, deadlines))
+    }
+
+    /// Receives into `buf` from `buf.len()` on, up to its capacity or `limit` bytes, whichever
+    /// is less. `Ok(0)` is the end of the stream (or a full buffer).
+    ///
+    /// # Errors
+    /// As `recv(2)`; `TimedOut` when nothing came within `timeout`.
+    pub async fn receive(
+        &mut self,
+        buf: Vec<u8>,
+        limit: usize,
+        timeout: Duration,
+    ) -> BufResult<usize, Vec<u8>> {
+        self.receive_until(buf, limit, Wait::Until(Instant::now() + timeout)).await
+    }
+
+    /// As [`receive`](Self::receive), for the first bytes of a request: the wait may also be
+    /// ended by [`Deadlines::close_idle`].
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_idle(
+        &mut self,
+        buf: Vec<u8>,
+        timeout: Duration,
+    ) -> BufResult<usize, Vec<u8>> {
+        self.receive_until(buf, usize::MAX, Wait::IdleUntil(Instant::now() + timeout)).await
+    }
+
+    async fn receive_until(
+        &mut self,
+        buf: Vec<u8>,
+        limit: usize,
+        wait: Wait,
+    ) -> BufResult<usize, Vec<u8>> {
+        let start = buf.len();
+        let end = start.saturating_add(limit).min(buf.capacity());
+        self.deadlines.set_wait(self.slot, wait);
+        let (result, slice) = self.socket.read(buf.slice_mut(start..end)).await;
+        (self.after_wait(result), slice.into_inner())
+    }
+
+    /// Sends `buf[range]`, all of it.
+    ///
+    /// # Errors
+    /// As `send(2)`; `TimedOut` when the peer took nothing for `timeout`.
+    pub async fn send(
+        &mut self,
+        mut buf: Vec<u8>,
+        range: Range<usize>,
+        timeout: Duration,
+    ) -> BufResult<(), Vec<u8>> {
+        let Range { mut start, end } = range;
+        while start < end {
+            self.deadlines.set_wait(self.slot, Wait::Until(Instant::now() + timeout));
+            let (result, slice) = self.socket.write(buf.slice(start..end)).await;
+            buf = slice.into_inner();
+            match self.after_wait(result) {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(sent) => start += sent,
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+
+    fn after_wait(&self, result: io::Result<usize>) -> io::Result<usize> {
+        if self.deadlines.wait(self.slot) == Wait::Expired {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.deadlines.set_wait(self.slot, Wait::None);
+        result
+    }
+
+    /// Says that no more bytes will be sent.
+    pub fn finish_sending(&self) {
+        // It fails only where the peer has gone already.
+        let _ = SockRef::from(&borrow(&self.socket)).shutdown(Shutdown::Write);
+    }
+
+    /// Whether the peer has sent nothing and closed nothing since the last receive. A pooled
+    /// connection that is not quiet must not be used: the bytes would be taken for the answer to
+    /// the next request.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+        let peeked = SockRef::from(&borrow(&self.socket)).peek(&mut byte);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.deadlines.remove(self.slot);
+    }
+}
+
+/// The sockets of the event loop: each owns its descriptor until it is dropped.
+pub(super) trait OwnsSocket: AsRawFd {}
+impl OwnsSocket for TcpStream {}
+impl OwnsSocket for TcpListener {}
+
+/// The file descriptor of a socket of the event loop, for as long as that socket is borrowed.
+pub(super) fn borrow<S: OwnsSocket>(socket: &S) -> BorrowedFd<'_> {
+    // SAFETY: the socket owns its descriptor until it is dropped, and the result borrows it.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
