@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::flags::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
 use crate::config::{self, Config};
 use crate::server::{self, Running, check};
+use crate::sys::process;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 fn serve(config: Config) -> u8 {
+    process::raise_open_files_limit();
     let started = logging::start(&config).map_err(|error| error.to_string()).and_then(|()| {
         // Before anything listens, so that an early signal is not lost.
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
