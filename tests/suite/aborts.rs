@@ -1,0 +1,215 @@
+//! Clients that go away or stop reading in the middle of a body. For htslib both are normal
+//! traffic, so both must cost nothing that lasts.
+
+use std::io::Read;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::eventually;
+use crate::support::memory_store::TestS3;
+use crate::support::object::{Object, synthetic_bytes};
+use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
+use crate::support::raw_http::{Client, get, head, request_head};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok, ok_head};
+
+both_drivers!(
+    a_thousand_aborted_gets_leave_nothing_behind,
+    a_client_that_stops_reading_stops_the_reading_from_s3,
+    a_parked_client_gets_every_byte_when_it_reads_on,
+    parked_clients_do_not_keep_others_waiting,
+    a_client_that_never_reads_is_given_up_in_the_end,
+    memory_does_not_grow_with_the_object,
+    a_small_remainder_is_drained_and_the_connection_kept,
+    a_large_remainder_is_not_read,
+    a_client_gone_before_the_head_does_no_harm,
+);
+
+const TARGET: &str = "/files/big.bam";
+const MIB: u64 = 1 << 20;
+
+/// A proxy over one synthetic object of this size.
+fn serve(driver: Driver, size: u64) -> (TestS3, Proxy) {
+    let s3 = TestS3::with("big.bam", Object::synthetic(size));
+    let proxy = proxy_over(driver, &s3);
+    (s3, proxy)
+}
+
+/// Asks for the whole of [`TARGET`], reads `bytes` of it, and goes away.
+fn abort_after(proxy: &Proxy, bytes: usize, with_reset: bool) {
+    let mut client = Client::connect(proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().status, 200);
+    assert!(client.exactly(bytes) == synthetic_bytes(0, bytes));
+    if with_reset {
+        let socket = SockRef::from(client.socket());
+        socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
+    }
+}
+
+fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
+    let (s3, proxy) = serve(driver, 64 * MIB);
+    let abort =
+        |number: usize| abort_after(&proxy, 1 + number * 37 % 100_000, number.is_multiple_of(3));
+    // What is allocated once and pooled is there after these.
+    (0..50).for_each(abort);
+    eventually("the first connections to S3 are closed", || s3.server.open_connections() == 0);
+    let (fds, rss) = (proxy.fd_count(), proxy.rss_bytes());
+    (0..1000).for_each(abort);
+    eventually("all connections to S3 are closed", || s3.server.open_connections() == 0);
+    eventually("the descriptors are closed", || proxy.fd_count() <= fds);
+    let grown = proxy.rss_bytes().saturating_sub(rss);
+    assert!(grown < 4 * MIB, "{grown} bytes more than before");
+    head(&proxy, TARGET).assert(200, "");
+}
+
+/// Waits until `value` has not changed for a while, and returns it.
+fn settled(mut value: impl FnMut() -> u64) -> u64 {
+    let mut last = value();
+    eventually("nothing moves any more", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = value();
+        std::mem::replace(&mut last, now) == now
+    });
+    last
+}
+
+/// What the sockets between origin, proxy and client may hold: the kernel lets one loopback
+/// socket grow to about 6 MiB on the receiving and 4 MiB on the sending side, twice.
+const MOST_AHEAD: u64 = 24 * MIB;
+
+fn a_client_that_stops_reading_stops_the_reading_from_s3(driver: Driver) {
+    let (s3, proxy) = serve(driver, 1024 * MIB);
+    let rss = proxy.rss_bytes();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().content_length(), 1024 * MIB);
+    let pulled = settled(|| s3.pulled_bytes());
+    assert!(pulled < MOST_AHEAD, "{pulled} bytes were read from S3 for a client that took none");
+    let grown = proxy.rss_bytes().saturating_sub(rss);
+    assert!(grown < 4 * MIB, "{grown} bytes of memory for one waiting client");
+}
+
+fn a_parked_client_gets_every_byte_when_it_reads_on(driver: Driver) {
+    let (s3, proxy) = serve(driver, 64 * MIB);
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().status, 200);
+    settled(|| s3.pulled_bytes());
+    for mib in 0..64 {
+        let bytes = client.exactly(MIB as usize);
+        assert!(bytes == synthetic_bytes(mib * MIB, MIB as usize), "MiB {mib}");
+    }
+    client.assert_open();
+}
+
+fn parked_clients_do_not_keep_others_waiting(driver: Driver) {
+    let (s3, proxy) = serve(driver, 64 * MIB);
+    s3.put("small.bai", "index");
+    let parked: Vec<_> = (0..50)
+        .map(|_| {
+            let mut client = Client::connect(&proxy);
+            client.send(request_head("GET", TARGET, &[("Range", "bytes=100-")]));
+            assert_eq!(client.head().status, 206);
+            client
+        })
+        .collect();
+    for _ in 0..20 {
+        get(&proxy, "/files/small.bai").assert(200, "index");
+    }
+    let rss = proxy.rss_bytes();
+    assert!(rss < 64 * MIB, "{rss} bytes for {} parked clients", parked.len());
+}
+
+fn a_client_that_never_reads_is_given_up_in_the_end(driver: Driver) {
+    let s3 = TestS3::with("big.bam", Object::synthetic(64 * MIB));
+    let proxy = Config::over(driver, &s3).set("client_stall_timeout", "1s").start();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    eventually("S3 is connected", || s3.server.open_connections() == 1);
+    eventually("the transfer is given up", || s3.server.open_connections() == 0);
+    let head = client.head();
+    assert_eq!(head.status, 200);
+    let came = client.rest().len() as u64;
+    assert!(came < head.content_length(), "the whole body cannot have come");
+}
+
+fn memory_does_not_grow_with_the_object(driver: Driver) {
+    let (_s3, proxy) = serve(driver, 512 * MIB);
+    let rss = proxy.rss_bytes();
+    let mut stream = proxy.connect();
+    let mut client = Client::on(stream.try_clone().expect("a second handle"));
+    client.send(request_head("GET", TARGET, &[("Connection", "close")]));
+    assert_eq!(client.head().status, 200);
+    let mut buffer = vec![0; 1 << 20];
+    let mut most = 0;
+    let mut turn = 0;
+    while stream.read(&mut buffer).expect("a body") > 0 {
+        turn += 1;
+        if turn % 64 == 0 {
+            most = most.max(proxy.rss_bytes());
+        }
+    }
+    let grown = most.saturating_sub(rss);
+    assert!(grown < 4 * MIB, "{grown} bytes for one transfer");
+}
+
+/// Serves `length` bytes in two halves. Between them the first client goes away; later requests
+/// get a short whole answer. Says on which connection each request came.
+fn two_halves(length: usize) -> ScriptedUpstream {
+    ScriptedUpstream::start(move |peer| {
+        if !peer.next_request() {
+            return;
+        }
+        if peer.number == 0 {
+            peer.send(ok_head(length));
+            peer.send(vec![b'x'; 1000]);
+            peer.rest(Duration::from_millis(300));
+            peer.send(vec![b'y'; length - 1000]);
+        } else {
+            peer.send(ok("on a fresh connection"));
+        }
+        while peer.next_request() {
+            peer.send(ok("on the same connection"));
+        }
+    })
+}
+
+/// Starts a transfer, leaves it after the first half, waits, and asks again.
+fn next_answer_after_an_abort(driver: Driver, upstream: &ScriptedUpstream) -> String {
+    let proxy = Config::new(driver, &upstream.endpoint()).start();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().status, 200);
+    assert!(client.exactly(1000) == [b'x'; 1000]);
+    drop(client);
+    std::thread::sleep(Duration::from_millis(900));
+    get(&proxy, "/files/another").text()
+}
+
+fn a_small_remainder_is_drained_and_the_connection_kept(driver: Driver) {
+    let upstream = two_halves(20_000);
+    assert_eq!(next_answer_after_an_abort(driver, &upstream), "on the same connection");
+}
+
+fn a_large_remainder_is_not_read(driver: Driver) {
+    let upstream = two_halves(64 << 20);
+    assert_eq!(next_answer_after_an_abort(driver, &upstream), "on a fresh connection");
+}
+
+fn a_client_gone_before_the_head_does_no_harm(driver: Driver) {
+    let s3 = TestS3::with("big.bam", Object::synthetic(MIB));
+    s3.set_delay(Duration::from_millis(300));
+    let proxy = proxy_over(driver, &s3);
+    head(&proxy, TARGET).assert(200, "");
+    let fds = proxy.fd_count();
+    for number in 0..50 {
+        let mut client = Client::connect(&proxy);
+        let method = if number % 2 == 0 { "GET" } else { "HEAD" };
+        client.send(request_head(method, &format!("{TARGET}?{number}"), &[]));
+    }
+    // At most what the pool keeps is left over.
+    eventually("the descriptors are closed", || proxy.fd_count() <= fds + 50);
+    s3.set_delay(Duration::ZERO);
+    assert!(get(&proxy, TARGET).body == synthetic_bytes(0, MIB as usize));
+}

@@ -1,0 +1,133 @@
+//! `If-Match` and its relatives (RFC 9110 §13): 304 and 412, whether the proxy knows the object
+//! already or not.
+
+use crate::support::memory_store::TestS3;
+use crate::support::object::{LAST_MODIFIED, Object};
+use crate::support::proxy::{Driver, proxy_over};
+use crate::support::raw_http::{Client, get, request};
+
+both_drivers!(
+    every_condition_is_judged_the_same_before_and_after_the_object_is_known,
+    a_remembered_object_needs_no_s3_for_304_and_412,
+    a_304_carries_the_validators_and_leaves_the_connection_open,
+    a_412_is_one_line_and_leaves_the_connection_open,
+);
+
+const TEXT: &str = "ACGTACGTAC";
+const BEFORE: &str = "Thu, 29 Feb 2024 12:30:44 GMT";
+const AFTER: &str = "Thu, 29 Feb 2024 12:30:46 GMT";
+
+type Fields<'a> = Vec<(&'a str, &'a str)>;
+
+/// Conditions and the status that they lead to; `tag` is the object's entity tag.
+fn rows<'a>(tag: &'a str, weak: &'a str, list: &'a str) -> Vec<(Fields<'a>, u16)> {
+    vec![
+        (vec![("If-None-Match", tag)], 304),
+        (vec![("If-None-Match", weak)], 304),
+        (vec![("If-None-Match", list)], 304),
+        (vec![("If-None-Match", "*")], 304),
+        (vec![("If-None-Match", "\"other\"")], 200),
+        (vec![("If-Modified-Since", LAST_MODIFIED)], 304),
+        (vec![("If-Modified-Since", AFTER)], 304),
+        (vec![("If-Modified-Since", BEFORE)], 200),
+        (vec![("If-Modified-Since", "yesterday")], 200),
+        (vec![("If-Match", tag)], 200),
+        (vec![("If-Match", list)], 200),
+        (vec![("If-Match", "*")], 200),
+        (vec![("If-Match", "\"other\"")], 412),
+        // A weak tag never matches strongly (RFC 9110 §8.8.3.2).
+        (vec![("If-Match", weak)], 412),
+        (vec![("If-Unmodified-Since", LAST_MODIFIED)], 200),
+        (vec![("If-Unmodified-Since", AFTER)], 200),
+        (vec![("If-Unmodified-Since", BEFORE)], 412),
+        (vec![("If-Unmodified-Since", "yesterday")], 200),
+        // Precedence (RFC 9110 §13.2.2): a tag outweighs its date.
+        (vec![("If-Match", tag), ("If-Unmodified-Since", BEFORE)], 200),
+        (vec![("If-None-Match", "\"other\""), ("If-Modified-Since", LAST_MODIFIED)], 200),
+        (vec![("If-None-Match", tag), ("If-Modified-Since", BEFORE)], 304),
+        (vec![("If-Match", "\"other\""), ("If-None-Match", tag)], 412),
+        (vec![("If-Match", tag), ("If-None-Match", tag)], 304),
+        (vec![("If-Unmodified-Since", BEFORE), ("If-Modified-Since", AFTER)], 412),
+        // The range comes last.
+        (vec![("Range", "bytes=0-3"), ("If-None-Match", tag)], 304),
+        (vec![("Range", "bytes=0-3"), ("If-None-Match", list)], 304),
+        (vec![("Range", "bytes=0-3"), ("If-Match", "\"other\"")], 412),
+        (vec![("Range", "bytes=0-3"), ("If-Match", tag)], 206),
+        (vec![("Range", "bytes=10-"), ("If-None-Match", tag)], 304),
+        (vec![("Range", "bytes=10-"), ("If-Match", "\"other\"")], 412),
+    ]
+}
+
+/// Runs `check` for every row, and each row for GET and HEAD, under a key of its own.
+fn for_each_row(s3: &TestS3, mut check: impl FnMut(&str, &str, &[(&str, &str)], u16)) {
+    let tag = Object::new(TEXT).quoted_e_tag();
+    let (weak, list) = (format!("W/{tag}"), format!("\"x\", {tag}, \"y\""));
+    for method in ["GET", "HEAD"] {
+        for (number, (fields, status)) in rows(&tag, &weak, &list).into_iter().enumerate() {
+            let key = format!("{method}-{number}");
+            s3.put(&key, Object::new(TEXT).with_cache_control("max-age=60"));
+            let status = if method == "HEAD" && status == 206 { 200 } else { status };
+            check(method, &format!("/files/{key}"), &fields, status);
+        }
+    }
+}
+
+fn every_condition_is_judged_the_same_before_and_after_the_object_is_known(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    for_each_row(&s3, |method, target, fields, status| {
+        for occasion in ["unknown", "known"] {
+            let answer = request(&proxy, method, target, fields);
+            let story = format!("{method} of an {occasion} object with {fields:?}");
+            assert_eq!(answer.status, status, "{story}");
+            match (method, status) {
+                ("GET", 200) => answer.assert(200, TEXT),
+                ("GET", 206) => answer.assert(206, &TEXT[..4]),
+                ("GET", 412) => answer.assert_error(412),
+                _ => answer.assert(status, ""),
+            }
+        }
+    });
+}
+
+fn a_remembered_object_needs_no_s3_for_304_and_412(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    for_each_row(&s3, |method, target, fields, status| {
+        get(&proxy, target).assert(200, TEXT);
+        s3.server.forget();
+        assert_eq!(request(&proxy, method, target, fields).status, status, "{fields:?}");
+        let needed = usize::from(method == "GET" && (status == 200 || status == 206));
+        assert_eq!(s3.server.requests().len(), needed, "{method} with {fields:?}");
+    });
+}
+
+fn a_304_carries_the_validators_and_leaves_the_connection_open(driver: Driver) {
+    let object = Object::new(TEXT).with_cache_control("max-age=60");
+    let tag = object.quoted_e_tag();
+    let s3 = TestS3::with("reads.bam", object);
+    let proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..2 {
+        let answer = client.request("GET", "/files/reads.bam", &[("If-None-Match", &tag)]);
+        answer.assert(304, "");
+        assert_eq!(answer.field("etag"), Some(tag.as_str()));
+        assert_eq!(answer.field("last-modified"), Some(LAST_MODIFIED));
+        assert_eq!(answer.field("cache-control"), Some("max-age=60"));
+        assert!(matches!(answer.field("content-length"), None | Some("10")), "RFC 9110 §8.6");
+    }
+    client.assert_open();
+}
+
+fn a_412_is_one_line_and_leaves_the_connection_open(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", TEXT);
+    let proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..2 {
+        let answer = client.request("GET", "/files/reads.bam", &[("If-Match", "\"other\"")]);
+        answer.assert_error(412);
+    }
+    let answer = client.request("HEAD", "/files/reads.bam", &[("If-Match", "\"other\"")]);
+    assert_eq!((answer.status, answer.content_length()), (412, 0));
+    client.assert_open();
+}

@@ -1,0 +1,186 @@
+//! The props themselves: a test is worth as much as the server behind it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::genomics::{CHROMOSOMES, write_bam, write_vcf};
+use crate::support::memory_store::{BUCKET, TestS3};
+use crate::support::object::{LAST_MODIFIED, Object, synthetic_bytes};
+use crate::support::s3_server::{ACCESS_KEY, PUBLIC_BUCKET, S3Server, SECRET_KEY};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok};
+use crate::support::tools;
+
+/// Asks an S3 server with curl, whose signer is independent of ours. `-i` shows the head.
+fn signed_curl(server: &S3Server, secret: &str, target: &str, more: &[&str]) -> String {
+    let url = format!("{}{target}", server.endpoint());
+    let user = format!("{ACCESS_KEY}:{secret}");
+    let mut arguments = vec!["-s", "-i", "--path-as-is", "--aws-sigv4", "aws:amz:us-east-1:s3"];
+    arguments.extend(["--user", &user, "-H", EMPTY_BODY]);
+    arguments.extend(more);
+    arguments.push(&url);
+    String::from_utf8_lossy(&tools::run(Path::new("/"), "curl", &arguments)).into_owned()
+}
+
+/// SHA-256 of nothing.
+const EMPTY_BODY: &str = "x-amz-content-sha256: \
+     e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn the_s3_server_serves_who_signs_with_the_right_secret() {
+    let s3 = TestS3::with("a/reads.bam", "ACGT");
+    let answer = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/a/reads.bam"), &[]);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nACGT"), "{answer}");
+    assert!(answer.contains(&format!("last-modified: {LAST_MODIFIED}\r\n")), "{answer}");
+    assert_eq!(s3.count("GET", "a/reads.bam"), 1);
+    assert!(s3.server.requests()[0].is_signed());
+}
+
+#[test]
+fn the_s3_server_refuses_a_wrong_secret() {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let answer = signed_curl(&s3.server, "wrong", &format!("/{BUCKET}/reads.bam"), &[]);
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.contains("<Code>SignatureDoesNotMatch</Code>"), "{answer}");
+    assert!(!answer.contains("ACGT"), "{answer}");
+}
+
+#[test]
+fn the_s3_server_wants_a_signature_except_for_the_public_bucket() {
+    let s3 = TestS3::with("reads.bam", "private");
+    s3.put_in(PUBLIC_BUCKET, "reads.bam", "public");
+    let unsigned = |bucket: &str| {
+        let url = format!("{}/{bucket}/reads.bam", s3.server.endpoint());
+        String::from_utf8_lossy(&tools::run(Path::new("/"), "curl", &["-s", &url])).into_owned()
+    };
+    assert!(unsigned(BUCKET).contains("<Code>AccessDenied</Code>"));
+    assert_eq!(unsigned(PUBLIC_BUCKET), "public");
+}
+
+#[test]
+fn the_s3_server_is_truthful_about_ranges_and_conditions() {
+    let object = Object::new("0123456789");
+    let e_tag = object.quoted_e_tag();
+    let s3 = TestS3::with("digits", object);
+    let ask = |field: String| {
+        let target = format!("/{BUCKET}/digits");
+        signed_curl(&s3.server, SECRET_KEY, &target, &["-H", &field])
+    };
+    let part = ask("Range: bytes=2-4".to_owned());
+    assert!(part.starts_with("HTTP/1.1 206 ") && part.ends_with("\r\n\r\n234"), "{part}");
+    assert!(part.contains("content-range: bytes 2-4/10\r\n"), "{part}");
+    let beyond = ask("Range: bytes=10-".to_owned());
+    assert!(beyond.starts_with("HTTP/1.1 416 "), "{beyond}");
+    assert!(beyond.contains("<ActualObjectSize>10</ActualObjectSize>"), "{beyond}");
+    let same = ask(format!("If-None-Match: {e_tag}"));
+    assert!(same.starts_with("HTTP/1.1 304 ") && same.contains(&e_tag), "{same}");
+    let other = ask("If-Match: \"other\"".to_owned());
+    assert!(other.starts_with("HTTP/1.1 412 "), "{other}");
+    assert!(other.contains("<Code>PreconditionFailed</Code>"), "{other}");
+}
+
+#[test]
+fn the_s3_server_names_what_is_missing() {
+    let s3 = TestS3::start();
+    s3.deny("secret");
+    let code = |target: &str| signed_curl(&s3.server, SECRET_KEY, target, &[]);
+    assert!(code(&format!("/{BUCKET}/none")).contains("<Code>NoSuchKey</Code>"));
+    assert!(code("/another-bucket/none").contains("<Code>NoSuchBucket</Code>"));
+    assert!(code(&format!("/{BUCKET}/secret")).contains("<Code>AccessDenied</Code>"));
+    s3.set_outage(Some(s3s::S3ErrorCode::ExpiredToken));
+    assert!(code(&format!("/{BUCKET}/none")).contains("<Code>ExpiredToken</Code>"));
+}
+
+#[test]
+fn the_s3_server_keeps_keys_apart_that_look_alike() {
+    let s3 = TestS3::start();
+    for key in ["a//b", "a/b", "a/./b", "a/../b", "a/b/"] {
+        s3.put(key, key);
+    }
+    for key in ["a//b", "a/b", "a/./b", "a/../b", "a/b/"] {
+        let answer = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/{key}"), &[]);
+        assert!(answer.ends_with(&format!("\r\n\r\n{key}")), "{key}: {answer}");
+    }
+}
+
+#[test]
+fn a_synthetic_object_has_the_same_bytes_from_every_offset() {
+    let whole = synthetic_bytes(0, 3_000_000);
+    assert_eq!(synthetic_bytes(2_097_150, 1000), whole[2_097_150..2_098_150]);
+    assert_ne!(whole[..1000], whole[1_048_576..1_049_576], "a shift by a MiB would go unnoticed");
+    let s3 = TestS3::with("big", Object::synthetic(3_000_000));
+    let range = ["-H", "Range: bytes=2097150-2098149", "-o", "/dev/stdout"];
+    let target = format!("/{BUCKET}/big");
+    let url = format!("{}{target}", s3.server.endpoint());
+    let user = format!("{ACCESS_KEY}:{SECRET_KEY}");
+    let mut arguments = vec!["-s", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &user];
+    arguments.extend(["-H", EMPTY_BODY]);
+    arguments.extend(range);
+    arguments.push(&url);
+    let body = tools::run(Path::new("/"), "curl", &arguments);
+    assert!(body == whole[2_097_150..2_098_150], "{} other bytes", body.len());
+    assert!(s3.pulled_bytes() >= 1000);
+}
+
+#[test]
+fn the_scripted_upstream_follows_its_script_and_keeps_the_heads() {
+    let upstream = ScriptedUpstream::start(|peer| {
+        peer.next_request();
+        match peer.number {
+            0 => peer.send_in_tiny_pieces(ok("slow")),
+            _ => {
+                peer.send("HTTP/1.1 200 OK\r\n");
+                peer.rest(Duration::from_millis(20));
+                peer.reset();
+            }
+        }
+    });
+    let ask = || {
+        let mut stream = TcpStream::connect(upstream.endpoint().trim_start_matches("http://"))?;
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    let first = ask().expect("an answer, then the end");
+    assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && first.ends_with("\r\n\r\nslow"), "{first}");
+    let second = ask().expect_err("a reset");
+    assert_eq!(second.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(upstream.heads(), ["GET /x HTTP/1.1\r\nHost: h\r\n\r\n"; 2]);
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[test]
+fn the_bam_and_its_index_are_what_samtools_takes_for_granted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let bam = directory.path().join("reads.bam");
+    write_bam(&bam, 5_000).expect("a BAM");
+    let again = directory.path().join("again.bam");
+    write_bam(&again, 5_000).expect("a BAM");
+    assert!(std::fs::read(&bam).expect("it") == std::fs::read(&again).expect("it"));
+    tools::run(directory.path(), "samtools", &["quickcheck", "reads.bam"]);
+    let counted = tools::run(directory.path(), "samtools", &["idxstats", "reads.bam"]);
+    let counted = String::from_utf8(counted).expect("text");
+    for (name, length) in CHROMOSOMES {
+        assert!(counted.contains(&format!("{name}\t{length}\t")), "{counted}");
+    }
+    let region = ["view", "-c", "reads.bam", "chr2:1000000-2000000"];
+    let through_index = tools::run(directory.path(), "samtools", &region);
+    std::fs::remove_file(directory.path().join("reads.bam.bai")).expect("an index");
+    tools::run(directory.path(), "samtools", &["index", "reads.bam"]);
+    assert_eq!(through_index, tools::run(directory.path(), "samtools", &region));
+    assert_ne!(through_index, b"0\n");
+}
+
+#[test]
+fn the_vcf_and_its_index_are_what_bcftools_takes_for_granted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let vcf = directory.path().join("calls.vcf.gz");
+    write_vcf(&vcf, 1_000).expect("a VCF");
+    let region = ["view", "-H", "-r", "chr3:1000000-1100000", "calls.vcf.gz"];
+    let ours = tools::run(directory.path(), "bcftools", &region);
+    assert!(!ours.is_empty());
+    tools::run(directory.path(), "tabix", &["-f", "-p", "vcf", "calls.vcf.gz"]);
+    assert_eq!(ours, tools::run(directory.path(), "bcftools", &region));
+}

@@ -1,0 +1,370 @@
+//! HTTP/1.1 and 1.0 as a strict server reads them: what two servers in a row could read
+//! differently is refused and the connection closed, everything else is served.
+
+use std::time::{Duration, Instant};
+
+use crate::support::memory_store::TestS3;
+use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
+use crate::support::raw_http::{Client, head, request, request_head};
+
+both_drivers!(
+    a_request_that_breaks_the_rules_is_400_and_the_connection_is_closed,
+    nothing_behind_a_refused_head_is_read_as_a_request,
+    harmless_oddities_are_served,
+    a_head_over_16_kib_is_431,
+    a_head_just_below_16_kib_is_served,
+    more_than_100_fields_are_431,
+    other_methods_are_405_with_allow,
+    options_asterisk_is_answered,
+    requests_on_one_connection_are_answered_in_order,
+    pipelined_requests_are_answered_in_order,
+    http_1_0_is_closed_unless_it_asks_to_be_kept,
+    connection_close_is_obeyed,
+    a_head_that_comes_byte_by_byte_is_understood,
+    errors_to_head_have_content_length_0,
+    a_tls_client_hello_is_closed_at_once,
+    a_head_that_never_ends_is_given_up,
+    an_idle_connection_is_closed_without_a_word,
+    a_client_that_half_closes_still_gets_its_answer,
+    slow_clients_do_not_keep_others_waiting,
+);
+
+const TARGET: &str = "/files/reads.bam";
+const BASES: &str = "ACGTACGTAC";
+
+/// A proxy over one object, [`TARGET`] with [`BASES`].
+fn serve(driver: Driver) -> (TestS3, Proxy) {
+    let s3 = TestS3::with("reads.bam", BASES);
+    let proxy = proxy_over(driver, &s3);
+    (s3, proxy)
+}
+
+/// Heads that are refused. `Host: h` is there unless it is the point.
+const REFUSED: [(&str, &str); 30] = [
+    ("no version", "GET /files/reads.bam\r\n\r\n"),
+    ("a version of another protocol", "GET /files/reads.bam HTTP/2.0\r\nHost: h\r\n\r\n"),
+    ("a version that is none", "GET /files/reads.bam HTTP/1\r\nHost: h\r\n\r\n"),
+    ("a lower-case version", "GET /files/reads.bam http/1.1\r\nHost: h\r\n\r\n"),
+    ("two spaces", "GET  /files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a space in the target", "GET /files/a b HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a tab for a space", "GET\t/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a target without slash", "GET files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a fragment", "GET /files/reads.bam#top HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("an asterisk to GET", "GET * HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a target of another scheme", "GET ftp://h/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("no Host", "GET /files/reads.bam HTTP/1.1\r\n\r\n"),
+    ("two Hosts", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n"),
+    ("a bare line feed", "GET /files/reads.bam HTTP/1.1\nHost: h\n\n"),
+    ("a bare line feed in the fields", "GET /files/reads.bam HTTP/1.1\r\nHost: h\nA: b\r\n\r\n"),
+    ("a bare carriage return", "GET /files/reads.bam HTTP/1.1\r\nHost: h\rA: b\r\n\r\n"),
+    ("a folded line", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n"),
+    ("a field that starts with a space", "GET /files/reads.bam HTTP/1.1\r\n Host: h\r\n\r\n"),
+    ("a NUL", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n"),
+    ("a control character", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nA: b\x01c\r\n\r\n"),
+    ("no colon", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nRange\r\n\r\n"),
+    ("a space before the colon", "GET /files/reads.bam HTTP/1.1\r\nHost : h\r\n\r\n"),
+    ("an empty name", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n"),
+    ("a body", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"),
+    (
+        "a chunked body",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "Content-Length and Transfer-Encoding",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
+         Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two lengths",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\
+         Content-Length: 3\r\n\r\nabc",
+    ),
+    (
+        "a list of lengths",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 0, 3\r\n\r\nabc",
+    ),
+    (
+        "a length that is none",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+    ),
+    (
+        "a coding that is none",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    ),
+];
+
+fn a_request_that_breaks_the_rules_is_400_and_the_connection_is_closed(driver: Driver) {
+    let (s3, proxy) = serve(driver);
+    for (story, bytes) in REFUSED {
+        let mut client = Client::connect(&proxy);
+        client.send(bytes);
+        let answer = client.answer_to("GET");
+        assert_eq!(answer.status, 400, "{story}: {}", answer.text());
+        answer.assert_error(400);
+        assert!(answer.announces_close(), "{story}");
+        client.assert_closed();
+    }
+    assert_eq!(s3.server.requests().len(), 0);
+}
+
+fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    for (story, bytes) in REFUSED {
+        let mut client = Client::connect(&proxy);
+        client.send(format!("{bytes}{}", request_head("GET", TARGET, &[])));
+        assert_eq!(client.answer_to("GET").status, 400, "{story}");
+        client.assert_closed();
+    }
+    // A method without meaning here may be answered 405, but its body is no request either.
+    let smuggled = request_head("GET", TARGET, &[]);
+    let length = smuggled.len().to_string();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("POST", TARGET, &[("Content-Length", &length)]) + &smuggled);
+    client.answer_to("POST").assert_error(405);
+    client.assert_closed();
+}
+
+fn harmless_oddities_are_served(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    for bytes in [
+        "GET /files/reads.bam HTTP/1.1\r\nhost:h\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHOST:\t h \t\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h:5000\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET http://h/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET HTTP://h:5000/files/reads.bam?x HTTP/1.1\r\nHost: other\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+        "\r\nGET /files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nAccept: text/plain\r\n\
+         Accept-Encoding: gzip, br\r\nX: \u{fc}ber\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nA:\r\nA:\r\n\r\n",
+    ] {
+        let mut client = Client::connect(&proxy);
+        client.send(bytes);
+        let answer = client.answer_to("GET");
+        answer.assert(200, BASES);
+        assert_eq!(answer.field("content-encoding"), None);
+        client.assert_open();
+    }
+}
+
+/// A request for [`TARGET`] whose head measures exactly this many bytes.
+fn head_of_size(bytes: usize) -> String {
+    let empty = request_head("GET", TARGET, &[("X", "")]).len();
+    request_head("GET", TARGET, &[("X", &"x".repeat(bytes - empty))])
+}
+
+fn a_head_over_16_kib_is_431(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    for bytes in [16 * 1024 + 1, 20_000, 1_000_000] {
+        let mut client = Client::connect(&proxy);
+        client.try_send(head_of_size(bytes));
+        let answer = client.answer_to("GET");
+        answer.assert_error(431);
+        assert!(answer.announces_close());
+        client.assert_closed();
+    }
+    // A head that would never end must not be waited for.
+    let mut client = Client::connect(&proxy);
+    client.try_send(format!("GET /{}", "a".repeat(40_000)));
+    assert!(matches!(client.answer_to("GET").status, 414 | 431));
+}
+
+fn a_head_just_below_16_kib_is_served(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    for bytes in [2047, 2048, 2049, 4096, 16 * 1024 - 1, 16 * 1024] {
+        let mut client = Client::connect(&proxy);
+        client.send(head_of_size(bytes));
+        client.answer_to("GET").assert(200, BASES);
+        client.assert_open();
+    }
+}
+
+fn more_than_100_fields_are_431(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    // `Host` is one of them.
+    request(&proxy, "GET", TARGET, &[("A", "b"); 99]).assert(200, BASES);
+    request(&proxy, "GET", TARGET, &[("A", "b"); 100]).assert_error(431);
+}
+
+fn other_methods_are_405_with_allow(driver: Driver) {
+    let (s3, proxy) = serve(driver);
+    for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "get", "PROPFIND", "G"] {
+        let answer = request(&proxy, method, TARGET, &[]);
+        answer.assert_error(405);
+        let allow = answer.field("allow").expect("RFC 9110 §15.5.6 wants it");
+        let mut allowed: Vec<_> = allow.split(',').map(str::trim).collect();
+        allowed.sort_unstable();
+        assert_eq!(allowed, ["GET", "HEAD", "OPTIONS"]);
+    }
+    assert_eq!(s3.server.requests().len(), 0, "only reading can reach S3");
+}
+
+fn options_asterisk_is_answered(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let answer = request(&proxy, "OPTIONS", "*", &[]);
+    assert!(matches!(answer.status, 200 | 204), "{}", answer.status);
+    assert!(answer.field("allow").is_some_and(|allow| allow.contains("GET")));
+}
+
+fn requests_on_one_connection_are_answered_in_order(driver: Driver) {
+    let (s3, proxy) = serve(driver);
+    s3.put("empty", "");
+    let mut client = Client::connect(&proxy);
+    for _ in 0..20 {
+        client.request("GET", TARGET, &[]).assert(200, BASES);
+        client.request("HEAD", TARGET, &[]).assert(200, "");
+        client.request("GET", TARGET, &[("Range", "bytes=1-3")]).assert(206, "CGT");
+        client.request("GET", TARGET, &[("Range", "bytes=10-")]).assert_error(416);
+        client.request("GET", "/files/missing", &[]).assert_error(404);
+        client.request("HEAD", "/files/missing", &[]).assert(404, "");
+        client.request("GET", "/files/empty", &[]).assert(200, "");
+        client.request("GET", TARGET, &[("If-None-Match", "*")]).assert(304, "");
+    }
+    assert_eq!(s3.server.accepted_connections(), 1, "one after the other needs one connection");
+}
+
+fn pipelined_requests_are_answered_in_order(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let mut all = String::new();
+    for number in 0..60 {
+        s3.put(&format!("object-{number}"), format!("body of {number}"));
+        let method = if number % 3 == 1 { "HEAD" } else { "GET" };
+        let target = if number % 5 == 4 {
+            "/files/missing".to_owned()
+        } else {
+            format!("/files/object-{number}")
+        };
+        all.push_str(&request_head(method, &target, &[]));
+    }
+    let mut client = Client::connect(&proxy);
+    client.send(all);
+    for number in 0..60 {
+        let method = if number % 3 == 1 { "HEAD" } else { "GET" };
+        let answer = client.answer_to(method);
+        let length = format!("body of {number}").len() as u64;
+        match (method, number % 5) {
+            ("GET", 4) => answer.assert_error(404),
+            ("HEAD", 4) => answer.assert(404, ""),
+            ("HEAD", _) => assert_eq!((answer.status, answer.content_length()), (200, length)),
+            _ => answer.assert(200, format!("body of {number}")),
+        }
+    }
+    client.assert_open();
+}
+
+fn http_1_0_is_closed_unless_it_asks_to_be_kept(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let mut client = Client::connect(&proxy);
+    client.send("GET /files/reads.bam HTTP/1.0\r\n\r\n");
+    client.answer_to("GET").assert(200, BASES);
+    client.assert_closed();
+
+    let mut client = Client::connect(&proxy);
+    for _ in 0..2 {
+        client.send("GET /files/reads.bam HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+        let answer = client.answer_to("GET");
+        answer.assert(200, BASES);
+        let connection = answer.field("connection").expect("1.0 has no keep-alive by default");
+        assert!(connection.eq_ignore_ascii_case("keep-alive"), "{connection}");
+    }
+    client.send("HEAD /files/missing HTTP/1.0\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").status, 404);
+    client.assert_closed();
+}
+
+fn connection_close_is_obeyed(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    for value in ["close", "Close", "foo, close", "close, TE"] {
+        for method in ["GET", "HEAD"] {
+            let mut client = Client::connect(&proxy);
+            let answer = client.request(method, TARGET, &[("Connection", value)]);
+            assert_eq!(answer.status, 200);
+            assert!(answer.announces_close(), "{value}");
+            client.assert_closed();
+        }
+    }
+}
+
+fn a_head_that_comes_byte_by_byte_is_understood(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..2 {
+        for byte in request_head("GET", TARGET, &[("Range", "bytes=2-4")]).bytes() {
+            client.send([byte]);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        client.answer_to("GET").assert(206, "GTA");
+    }
+}
+
+fn errors_to_head_have_content_length_0(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let mut client = Client::connect(&proxy);
+    for target in ["/files/missing", "/files/missing", "/elsewhere", "/files/"] {
+        let answer = client.request("HEAD", target, &[]);
+        // htsjdk believes the length of any answer to HEAD.
+        assert_eq!((answer.status, answer.content_length()), (404, 0), "{target}");
+    }
+    let bad = head(&proxy, "/files/%zz");
+    assert_eq!((bad.status, bad.content_length()), (400, 0));
+}
+
+fn a_tls_client_hello_is_closed_at_once(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let started = Instant::now();
+    let mut client = Client::connect(&proxy);
+    // The start of a record that announces more than it holds: waiting for it would hang IGV.
+    client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    client.assert_closed();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+fn a_head_that_never_ends_is_given_up(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", BASES);
+    let proxy = Config::over(driver, &s3).set("head_timeout", "1s").start();
+    let started = Instant::now();
+    let mut client = Client::connect(&proxy);
+    client.send("GET /files/reads.bam HTTP/1.1\r\nHost:");
+    let rest = String::from_utf8(client.rest()).expect("text");
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408 "), "{rest}");
+    let waited = started.elapsed();
+    assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
+}
+
+fn an_idle_connection_is_closed_without_a_word(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", BASES);
+    let proxy = Config::over(driver, &s3).set("keep_alive_timeout", "1s").start();
+    let mut client = Client::connect(&proxy);
+    client.request("GET", TARGET, &[]).assert(200, BASES);
+    let started = Instant::now();
+    client.assert_closed();
+    let waited = started.elapsed();
+    assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
+}
+
+fn a_client_that_half_closes_still_gets_its_answer(driver: Driver) {
+    let (s3, proxy) = serve(driver);
+    s3.set_delay(Duration::from_millis(200));
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    client.finish_sending();
+    client.answer_to("GET").assert(200, BASES);
+    client.assert_closed();
+}
+
+fn slow_clients_do_not_keep_others_waiting(driver: Driver) {
+    let (_s3, proxy) = serve(driver);
+    let mut slow: Vec<_> = (0..200).map(|_| Client::connect(&proxy)).collect();
+    for client in &mut slow {
+        client.send("GET /files/reads.bam HT");
+    }
+    request(&proxy, "GET", TARGET, &[]).assert(200, BASES);
+    for client in &mut slow {
+        client.send("TP/1.1\r\nHost: h\r\n\r\n");
+    }
+    for client in &mut slow {
+        client.answer_to("GET").assert(200, BASES);
+    }
+}

@@ -1,0 +1,266 @@
+//! The program as its operator meets it: start, configuration, signals, exit codes.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+
+use crate::support::PATIENCE;
+use crate::support::memory_store::TestS3;
+use crate::support::object::{Object, synthetic_bytes};
+use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
+use crate::support::raw_http::{Client, get, head, request_head};
+use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
+
+both_drivers!(
+    the_first_lines_say_where_it_listens_and_on_what,
+    sigterm_lets_a_running_transfer_finish_and_exits_0,
+    sigterm_closes_idle_connections_at_once,
+    a_transfer_that_outlasts_the_drain_is_cut,
+    a_busy_port_is_one_clear_line_and_exit_1,
+    it_listens_on_a_unix_socket,
+    it_listens_on_several_addresses,
+    several_workers_share_a_port,
+    the_file_of_2014_works_unchanged,
+    the_environment_overrides_the_file_and_flags_override_both,
+    check_says_what_works,
+);
+
+const TARGET: &str = "/files/reads.bam";
+
+fn the_first_lines_say_where_it_listens_and_on_what(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = proxy_over(driver, &s3);
+    assert_ne!(proxy.address().port(), 0);
+    let other = if driver == Driver::Epoll { Driver::IoUring } else { Driver::Epoll };
+    assert!(proxy.driver_line.contains(driver.name()), "{}", proxy.driver_line);
+    assert!(!proxy.driver_line.contains(other.name()), "{}", proxy.driver_line);
+}
+
+fn sigterm_lets_a_running_transfer_finish_and_exits_0(driver: Driver) {
+    let size = 32 << 20;
+    let s3 = TestS3::with("reads.bam", Object::synthetic(size));
+    let mut proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().content_length(), size);
+    proxy.terminate();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(proxy.is_running(), "a transfer is running");
+    let refused = std::net::TcpStream::connect(proxy.address()).and_then(|stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        io::Read::read(&mut &stream, &mut [0])
+    });
+    assert!(!matches!(refused, Ok(1)), "a new connection after SIGTERM is not served");
+    assert!(client.exactly(size as usize) == synthetic_bytes(0, size as usize));
+    client.assert_closed();
+    assert_eq!(proxy.exit_code(), Some(0));
+}
+
+fn sigterm_closes_idle_connections_at_once(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let mut proxy = Config::over(driver, &s3).set("drain_timeout", "60s").start();
+    let mut idle = Client::connect(&proxy);
+    idle.request("GET", TARGET, &[]).assert(200, "ACGT");
+    let mut silent = Client::connect(&proxy);
+    proxy.terminate();
+    idle.assert_closed();
+    silent.assert_closed();
+    assert_eq!(proxy.exit_code(), Some(0));
+}
+
+fn a_transfer_that_outlasts_the_drain_is_cut(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", Object::synthetic(64 << 20));
+    let mut proxy = Config::over(driver, &s3).set("drain_timeout", "1s").start();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().status, 200);
+    proxy.terminate();
+    let code = proxy.exit_code();
+    assert!(client.rest().len() < 64 << 20, "the body cannot have come whole");
+    assert_eq!(code, Some(0), "being told to end is no failure");
+}
+
+fn a_busy_port_is_one_clear_line_and_exit_1(driver: Driver) {
+    let s3 = TestS3::start();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a bound socket").to_string();
+    let yaml = Config::over(driver, &s3).set("listen", &address).yaml();
+    let finished = Process::with_config(&yaml).run();
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert_eq!(finished.stdout, "");
+    assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains(&address), "{}", finished.stderr);
+    assert!(finished.stderr.contains("already"), "{}", finished.stderr);
+}
+
+fn it_listens_on_a_unix_socket(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("proxy.sock");
+    let listen = format!("unix:{}", path.display());
+    let mut proxy = Config::over(driver, &s3).set("listen", &listen).start();
+    assert_eq!(proxy.url, listen);
+    let mut client = Client::on(UnixStream::connect(&path).expect("a listening socket"));
+    client.request("GET", TARGET, &[]).assert(200, "ACGT");
+    client.request("GET", TARGET, &[("Range", "bytes=1-2")]).assert(206, "CG");
+    proxy.terminate();
+    client.assert_closed();
+    assert_eq!(proxy.exit_code(), Some(0));
+    assert!(!path.exists(), "the socket is removed at the end");
+}
+
+fn it_listens_on_several_addresses(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("proxy.sock");
+    let listen = format!("[\"127.0.0.1:0\", \"unix:{}\"]", path.display());
+    let proxy = Config::over(driver, &s3).set("listen", &listen).start();
+    get(&proxy, TARGET).assert(200, "ACGT");
+    let mut client = Client::on(UnixStream::connect(&path).expect("a listening socket"));
+    client.request("GET", TARGET, &[]).assert(200, "ACGT");
+}
+
+fn several_workers_share_a_port(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("workers", "3").start();
+    for _ in 0..60 {
+        get(&proxy, TARGET).assert(200, "ACGT");
+        head(&proxy, TARGET).assert(200, "");
+    }
+    let heads = s3.count("HEAD", "reads.bam");
+    assert!(heads <= 3, "{heads} HEADs: each core remembers for itself, and asks once at most");
+}
+
+fn the_file_of_2014_works_unchanged(driver: Driver) {
+    let s3 = TestS3::with("reads.bai", "index");
+    let yaml = format!(
+        "AWS_ACCESS_KEY_ID: {ACCESS_KEY}\nAWS_SECRET_ACCESS_KEY: {SECRET_KEY}\n\
+         bucket_name: {}\nrewrite_rules:\n  bai:\n    from: '\\.bam\\.bai$'\n    to: '.bai'\n",
+        crate::support::memory_store::BUCKET
+    );
+    // The file knows neither endpoint nor port, so the test gives them from outside.
+    let mut process = Process::new(&["--listen", "127.0.0.1:0"])
+        .environment("AWS_ENDPOINT_URL", &s3.server.endpoint())
+        .environment("S3PROXY_DRIVER", driver.name());
+    process.write("config.yaml", &yaml);
+    let proxy = Proxy::start(process);
+    get(&proxy, "/files/reads.bam.bai").assert(200, "index");
+}
+
+fn the_environment_overrides_the_file_and_flags_override_both(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let yaml = Config::over(driver, &s3)
+        .set("listen", "127.0.0.1:1")
+        .set("AWS_SECRET_ACCESS_KEY", "of-the-file")
+        .yaml();
+    let process = Process::with_config(&yaml)
+        .environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .environment("S3PROXY_LISTEN", "127.0.0.1:2")
+        .argument("--listen")
+        .argument("127.0.0.1:0");
+    let proxy = Proxy::start(process);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    assert!(proxy.directory().join("test.yaml").exists());
+}
+
+fn check_says_what_works(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let check = |config: Config| Process::with_config(&config.yaml()).argument("--check").run();
+
+    let good = check(Config::over(driver, &s3));
+    assert_eq!(good.code, 0, "{good:?}");
+    assert!(good.stdout.contains(crate::support::memory_store::BUCKET), "{good:?}");
+    assert!(!s3.server.requests().is_empty(), "it asks the bucket");
+
+    let bad = check(Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret"));
+    assert_eq!(bad.code, 1, "{bad:?}");
+    let said = format!("{}{}", bad.stdout, bad.stderr);
+    assert!(said.contains("SignatureDoesNotMatch"), "{bad:?}");
+    assert!(!said.contains("wrong/secret"), "{bad:?}");
+
+    let none = check(Config::over(driver, &s3).set("bucket_name", "no-such-bucket"));
+    assert_eq!(none.code, 1, "{none:?}");
+    assert!(format!("{}{}", none.stdout, none.stderr).contains("no-such-bucket"), "{none:?}");
+}
+
+#[test]
+fn a_kernel_that_refuses_io_uring_is_served_with_epoll() {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let refuse = refuse_io_uring(libc_errno::EPERM);
+    let yaml = Config::over(Driver::IoUring, &s3).set("driver", "auto").yaml();
+    let process = Process::with_config(&yaml)
+        .before_exec(move || apply_filter(&refuse).map_err(|_| io::ErrorKind::Other.into()));
+    let proxy = Proxy::start(process);
+    assert!(proxy.driver_line.contains("epoll"), "{}", proxy.driver_line);
+    get(&proxy, TARGET).assert(200, "ACGT");
+}
+
+#[test]
+fn a_kernel_that_refuses_io_uring_fails_who_insists_on_it() {
+    let s3 = TestS3::start();
+    let refuse = refuse_io_uring(libc_errno::ENOSYS);
+    let process = Process::with_config(&Config::over(Driver::IoUring, &s3).yaml())
+        .before_exec(move || apply_filter(&refuse).map_err(|_| io::ErrorKind::Other.into()));
+    let finished = process.run();
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert!(finished.stderr.contains("io_uring"), "{finished:?}");
+}
+
+#[test]
+fn all_mistakes_of_a_configuration_are_reported_at_once() {
+    let yaml = "listen: 127.0.0.1:99999\nbucket_nam: lab\nworkers: many\nmetadata_ttl: 5 parsecs\n";
+    let finished = Process::with_config(yaml).run();
+    assert_eq!(finished.code, 78, "{finished:?}");
+    assert_eq!(finished.stdout, "");
+    for (line, word) in [(1, "listen"), (2, "bucket_name"), (3, "workers"), (4, "metadata_ttl")] {
+        let place = format!("test.yaml:{line}");
+        let said = finished.stderr.lines().find(|said| said.contains(&place));
+        let said = said.unwrap_or_else(|| panic!("nothing about {place}: {}", finished.stderr));
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_78_and_names_the_file() {
+    let finished = Process::new(&["-c", "nowhere.yaml"]).run();
+    assert_eq!(finished.code, 78, "{finished:?}");
+    assert!(finished.stderr.contains("nowhere.yaml"), "{finished:?}");
+    let finished = Process::new(&[]).run();
+    assert_eq!(finished.code, 78, "{finished:?}");
+    assert!(finished.stderr.contains("config.yaml"), "{finished:?}");
+}
+
+#[test]
+fn an_unknown_flag_is_2_and_help_and_version_are_0() {
+    let finished = Process::new(&["--colour"]).run();
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(finished.stderr.contains("--colour"), "{finished:?}");
+    let help = Process::new(&["--help"]).run();
+    assert_eq!(help.code, 0);
+    for flag in
+        ["--config", "--listen", "--workers", "--log-level", "--log-file", "--debug", "--check"]
+    {
+        assert!(help.stdout.contains(flag), "{flag}: {}", help.stdout);
+    }
+    let version = Process::new(&["--version"]).run();
+    assert_eq!(version.stdout, concat!("s3proxy ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+/// Error numbers of Linux, the same on every architecture that io_uring runs on.
+mod libc_errno {
+    pub(super) const EPERM: u32 = 1;
+    pub(super) const ENOSYS: u32 = 38;
+}
+
+/// A filter like those of container runtimes: the system calls of io_uring fail, all others pass.
+fn refuse_io_uring(errno: u32) -> BpfProgram {
+    // io_uring_setup, io_uring_enter and io_uring_register have these numbers everywhere.
+    let rules = (425..=427).map(|call| (call, Vec::<SeccompRule>::new())).collect();
+    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture)
+        .and_then(BpfProgram::try_from)
+        .expect("a filter of three system calls")
+}

@@ -1,0 +1,40 @@
+//! The suite: stories about the real program, told from outside.
+//!
+//! Every story that starts the proxy runs under both event loops, as two tests with names such
+//! as `ranges::a_range_past_the_end_is_clamped::io_uring`. Stand-ins for S3 and the other props
+//! are in `tests/support`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Makes each named story two tests, one per event loop. A story that is left out of the list is
+/// dead code, which the compiler reports.
+macro_rules! both_drivers {
+    ($($story:ident),+ $(,)?) => {$(
+        mod $story {
+            #[test]
+            fn io_uring() {
+                super::$story(crate::support::proxy::Driver::IoUring);
+            }
+
+            #[test]
+            fn epoll() {
+                super::$story(crate::support::proxy::Driver::Epoll);
+            }
+        }
+    )+};
+}
+
+mod aborts;
+mod clients;
+mod conditionals;
+mod cors;
+mod demo;
+mod fixtures;
+mod http;
+mod keys;
+mod lifecycle;
+mod metadata;
+mod mounts;
+mod ranges;
+mod statuses;

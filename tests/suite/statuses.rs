@@ -1,0 +1,323 @@
+//! What a client is told when S3 says no, says nothing, or talks nonsense.
+//!
+//! An answer of the proxy is true: never padded, never ended as if complete, never showing a
+//! secret; and whose fault it is can be read from the status.
+
+use std::time::{Duration, Instant};
+
+use crate::support::memory_store::{BUCKET, TestS3};
+use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
+use crate::support::raw_http::{Client, get, get_range, head, request_head};
+use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
+use crate::support::scripted_upstream::{ScriptedUpstream, error_xml, ok, ok_head, s3_error};
+
+both_drivers!(
+    what_is_missing_is_404_and_what_is_forbidden_is_403,
+    a_wrong_secret_is_502_and_stays_secret,
+    refused_credentials_are_502_and_named_in_the_log,
+    a_head_with_refused_credentials_is_502_too,
+    an_outage_of_s3_is_the_servers_fault,
+    slow_down_is_503_with_retry_after,
+    an_s3_that_says_nothing_is_504,
+    an_unreachable_s3_is_502,
+    an_answer_that_makes_no_sense_is_502,
+    a_head_in_tiny_pieces_is_understood,
+    an_error_without_a_length_is_understood,
+    an_s3_that_ignores_the_range_never_gives_wrong_bytes,
+    an_s3_that_dies_mid_body_closes_the_connection_short,
+    an_s3_that_stalls_mid_body_closes_the_connection_short,
+    bytes_beyond_the_announced_length_reach_nobody,
+    a_connection_that_s3_closed_meanwhile_is_replaced_invisibly,
+    a_fresh_connection_that_dies_is_502_after_a_bounded_number_of_tries,
+);
+
+const TARGET: &str = "/files/reads.bam";
+
+/// The proxy over a scripted upstream.
+fn proxy_before(driver: Driver, upstream: &ScriptedUpstream) -> Proxy {
+    Config::new(driver, &upstream.endpoint()).start()
+}
+
+fn what_is_missing_is_404_and_what_is_forbidden_is_403(driver: Driver) {
+    let s3 = TestS3::with("secret.bam", "x");
+    s3.deny("secret.bam");
+    let proxy = proxy_over(driver, &s3);
+    get(&proxy, "/files/missing").assert_error(404);
+    get(&proxy, "/files/secret.bam").assert_error(403);
+    get_range(&proxy, "/files/missing-2", "bytes=0-1").assert_error(404);
+    let proxy = Config::over(driver, &s3).set("bucket_name", "no-such-bucket").start();
+    get(&proxy, TARGET).assert_error(404);
+    assert_eq!(head(&proxy, "/files/another").status, 404);
+}
+
+/// The log names `code`; neither log nor answer shows anything that signs.
+#[track_caller]
+fn assert_says_why(proxy: &Proxy, answer: &str, code: &str) {
+    let log = proxy.stderr();
+    assert!(log.contains(code), "the log does not name {code}:\n{log}");
+    for text in [log.as_str(), answer] {
+        for secret in [SECRET_KEY, "wrong/secret", "Signature=", "AWS4-HMAC-SHA256"] {
+            assert!(!text.contains(secret), "{secret} is shown in {text}");
+        }
+    }
+    assert!(!answer.contains(ACCESS_KEY), "a client has no use for the key id: {answer}");
+}
+
+fn a_wrong_secret_is_502_and_stays_secret(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
+    let answer = get(&proxy, TARGET);
+    answer.assert_error(502);
+    assert_says_why(&proxy, &answer.text(), "SignatureDoesNotMatch");
+}
+
+fn refused_credentials_are_502_and_named_in_the_log(driver: Driver) {
+    for (status, code) in [
+        ("403 Forbidden", "InvalidAccessKeyId"),
+        ("403 Forbidden", "SignatureDoesNotMatch"),
+        ("403 Forbidden", "RequestTimeTooSkewed"),
+        ("400 Bad Request", "ExpiredToken"),
+        ("400 Bad Request", "InvalidToken"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed"),
+    ] {
+        let upstream = ScriptedUpstream::always(s3_error(status, code));
+        let proxy = proxy_before(driver, &upstream);
+        let answer = get(&proxy, TARGET);
+        answer.assert_error(502);
+        assert_says_why(&proxy, &answer.text(), code);
+    }
+}
+
+fn a_head_with_refused_credentials_is_502_too(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
+    let answer = head(&proxy, TARGET);
+    // A HEAD's 403 has no body that says whose fault it is; one more request finds out.
+    assert_eq!((answer.status, answer.content_length()), (502, 0));
+    assert_says_why(&proxy, "", "SignatureDoesNotMatch");
+}
+
+fn an_outage_of_s3_is_the_servers_fault(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = proxy_over(driver, &s3);
+    s3.set_outage(Some(s3s::S3ErrorCode::InternalError));
+    get(&proxy, TARGET).assert_error(502);
+    assert_eq!(head(&proxy, TARGET).status, 502);
+    s3.set_outage(None);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    assert_eq!(head(&proxy, TARGET).status, 200);
+}
+
+fn slow_down_is_503_with_retry_after(driver: Driver) {
+    let upstream = ScriptedUpstream::always(s3_error("503 Slow Down", "SlowDown"));
+    let proxy = proxy_before(driver, &upstream);
+    let answer = get(&proxy, TARGET);
+    answer.assert_error(503);
+    let seconds = answer.field("retry-after").expect("a time to come back");
+    assert!(seconds.parse::<u32>().is_ok_and(|seconds| seconds > 0), "{seconds}");
+}
+
+fn an_s3_that_says_nothing_is_504(driver: Driver) {
+    let upstream = ScriptedUpstream::start(|peer| while peer.next_request() {});
+    let config = Config::new(driver, &upstream.endpoint()).set("first_byte_timeout", "1s");
+    let proxy = config.start();
+    let started = Instant::now();
+    get(&proxy, TARGET).assert_error(504);
+    let waited = started.elapsed();
+    assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
+}
+
+fn an_unreachable_s3_is_502(driver: Driver) {
+    let endpoint = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        format!("http://{}", free.local_addr().expect("a bound socket"))
+    };
+    let proxy = Config::new(driver, &endpoint).start();
+    get(&proxy, TARGET).assert_error(502);
+    let answer = head(&proxy, TARGET);
+    assert_eq!((answer.status, answer.content_length()), (502, 0));
+}
+
+fn an_answer_that_makes_no_sense_is_502(driver: Driver) {
+    let body = "0123456789";
+    let without_length = ok(body).replace("Content-Length: 10\r\n", "");
+    let two_lengths = ok(body).replace("Server:", "Content-Length: 9\r\nServer:");
+    let not_a_length = ok(body).replace("Content-Length: 10", "Content-Length: ten");
+    let huge = ok(body).replace("scripted", &"x".repeat(100_000));
+    let moved = s3_error("301 Moved Permanently", "PermanentRedirect");
+    let rows = [
+        ("garbage", "\0\u{1}\u{2} SSH-2.0-OpenSSH\r\n\r\n".to_owned()),
+        ("another protocol", ok(body).replace("HTTP/1.1", "ICY/1.0")),
+        ("no length", without_length),
+        ("two lengths", two_lengths),
+        ("a length that is none", not_a_length),
+        ("a gigantic head", huge),
+        ("a redirect to another region", moved),
+        ("a part that nobody asked for", ok(body).replace("200 OK", "206 Partial Content")),
+        ("a status that is none", ok(body).replace("200 OK", "999 What")),
+        ("a folded line", ok(body).replace("Server:", "Server: x\r\n")),
+    ];
+    for (story, bytes) in rows {
+        let upstream = ScriptedUpstream::once(bytes);
+        let proxy = proxy_before(driver, &upstream);
+        let answer = get(&proxy, TARGET);
+        assert_eq!(answer.status, 502, "{story}: {}", answer.text());
+        answer.assert_error(502);
+    }
+}
+
+fn a_head_in_tiny_pieces_is_understood(driver: Driver) {
+    let upstream = ScriptedUpstream::start(|peer| {
+        while peer.next_request() {
+            peer.send_in_tiny_pieces(ok("0123456789"));
+        }
+    });
+    let proxy = proxy_before(driver, &upstream);
+    get(&proxy, TARGET).assert(200, "0123456789");
+    get(&proxy, TARGET).assert(200, "0123456789");
+    assert_eq!(upstream.connections(), 1);
+}
+
+fn an_error_without_a_length_is_understood(driver: Driver) {
+    let xml = error_xml("NoSuchKey");
+    let head = "HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\n";
+    let (first, second) = xml.split_at(40);
+    let chunked = format!(
+        "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:X};x=y\r\n{second}\r\n0\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    let upstream = ScriptedUpstream::always(chunked);
+    let proxy = proxy_before(driver, &upstream);
+    get(&proxy, "/files/a").assert_error(404);
+    get(&proxy, "/files/b").assert_error(404);
+    assert_eq!(upstream.connections(), 1, "a chunked error leaves the connection usable");
+
+    let until_close = format!("{head}Connection: close\r\n\r\n{xml}");
+    let proxy_of = |bytes: String| {
+        let upstream = ScriptedUpstream::once(bytes);
+        let proxy = proxy_before(driver, &upstream);
+        get(&proxy, TARGET).assert_error(404);
+    };
+    proxy_of(until_close);
+}
+
+fn an_s3_that_ignores_the_range_never_gives_wrong_bytes(driver: Driver) {
+    let upstream = ScriptedUpstream::always(ok("0123456789"));
+    let proxy = proxy_before(driver, &upstream);
+    let answer = get_range(&proxy, TARGET, "bytes=2-4");
+    match answer.status {
+        206 => answer.assert(206, "234"),
+        200 => answer.assert(200, "0123456789"),
+        _ => answer.assert_error(502),
+    }
+    let wrong =
+        ok("567").replace("200 OK\r\n", "206 Partial Content\r\nContent-Range: bytes 5-7/10\r\n");
+    let too_long =
+        ok("23456").replace("200 OK\r\n", "206 Partial Content\r\nContent-Range: bytes 2-4/10\r\n");
+    let silent = ok("234").replace("200 OK", "206 Partial Content");
+    for bytes in [wrong, too_long, silent] {
+        let upstream = ScriptedUpstream::once(bytes);
+        let proxy = proxy_before(driver, &upstream);
+        get_range(&proxy, TARGET, "bytes=2-4").assert_error(502);
+    }
+}
+
+/// Asks for a body of `length` bytes and returns those that came before the end.
+fn what_came_of(proxy: &Proxy, length: u64) -> Vec<u8> {
+    let mut client = Client::connect(proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    let head = client.head();
+    assert_eq!((head.status, head.content_length()), (200, length));
+    client.rest()
+}
+
+fn an_s3_that_dies_mid_body_closes_the_connection_short(driver: Driver) {
+    for resets in [false, true] {
+        for sent in [0, 10, 300_000] {
+            let upstream = ScriptedUpstream::start(move |peer| {
+                if peer.next_request() && peer.number == 0 {
+                    peer.send(ok_head(1_000_000));
+                    peer.send(vec![b'x'; sent]);
+                    // What was sent must have arrived before a reset throws it away.
+                    peer.rest(Duration::from_millis(300));
+                }
+                if resets {
+                    peer.reset();
+                }
+            });
+            let proxy = proxy_before(driver, &upstream);
+            let body = what_came_of(&proxy, 1_000_000);
+            assert!(body == vec![b'x'; sent], "{} of {sent} bytes came", body.len());
+        }
+    }
+}
+
+fn an_s3_that_stalls_mid_body_closes_the_connection_short(driver: Driver) {
+    let upstream = ScriptedUpstream::start(|peer| {
+        if peer.next_request() && peer.number == 0 {
+            peer.send(ok("0123456789").replace("Length: 10", "Length: 1000000"));
+        }
+        peer.waits_for_close();
+    });
+    let config = Config::new(driver, &upstream.endpoint()).set("stall_timeout", "1s");
+    let proxy = config.set("first_byte_timeout", "1s").start();
+    assert_eq!(what_came_of(&proxy, 1_000_000), b"0123456789");
+}
+
+fn bytes_beyond_the_announced_length_reach_nobody(driver: Driver) {
+    let upstream = ScriptedUpstream::start(|peer| {
+        while peer.next_request() {
+            let body = format!("body {}", peer.number);
+            peer.send(ok(&body) + "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nWRONG");
+        }
+    });
+    let proxy = proxy_before(driver, &upstream);
+    let mut client = Client::connect(&proxy);
+    for number in 0..5 {
+        // A connection with bytes that nobody asked for cannot be trusted with another request.
+        client.request("GET", TARGET, &[]).assert(200, format!("body {number}"));
+    }
+}
+
+fn a_connection_that_s3_closed_meanwhile_is_replaced_invisibly(driver: Driver) {
+    for resets in [false, true] {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            if peer.next_request() {
+                peer.send(ok("0123456789"));
+            }
+            // The second request gets no answer: S3 had just decided to close.
+            peer.next_request();
+            if resets {
+                peer.reset();
+            }
+        });
+        let proxy = proxy_before(driver, &upstream);
+        let mut client = Client::connect(&proxy);
+        for _ in 0..4 {
+            client.request("GET", TARGET, &[]).assert(200, "0123456789");
+        }
+        assert_eq!(upstream.connections(), 4);
+        assert_eq!(upstream.heads().len(), 7, "each but the first was sent twice");
+    }
+}
+
+fn a_fresh_connection_that_dies_is_502_after_a_bounded_number_of_tries(driver: Driver) {
+    for (partial, resets) in [("", false), ("", true), ("HTTP/1.1 200 OK\r\nCont", false)] {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            peer.next_request();
+            peer.send(partial);
+            if resets {
+                peer.reset();
+            }
+        });
+        let proxy = proxy_before(driver, &upstream);
+        get(&proxy, TARGET).assert_error(502);
+        let tries = upstream.connections();
+        assert!((1..=8).contains(&tries), "{tries} tries");
+        let expected = format!("GET /{BUCKET}/reads.bam HTTP/1.1\r\n");
+        for head in upstream.heads() {
+            assert!(head.starts_with(&expected), "{head}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, answering
+//! as S3 documents it: ranges, conditionals, errors and all fields of a head.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use hyper::StatusCode;
+use s3s::dto::{
+    ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
+    StreamingBlob, Timestamp,
+};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+
+use super::object::Object;
+use super::s3_server::S3Server;
+
+/// The bucket of most tests.
+pub(crate) const BUCKET: &str = "genomics-lab";
+
+/// Bytes that one poll of a body brings, as a real server reads from its disk.
+const CHUNK_BYTES: u64 = 64 * 1024;
+
+#[derive(Default)]
+struct State {
+    objects: HashMap<(String, String), Object>,
+    denied: Vec<String>,
+    /// What every request is answered with, while set.
+    outage: Option<S3ErrorCode>,
+    delay: Duration,
+}
+
+/// The store; clones share their objects.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    pulled_bytes: Arc<AtomicU64>,
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, bucket: &str, key: &str) -> S3Result<Object> {
+        let state = self.state();
+        if let Some(code) = &state.outage {
+            return Err(S3Error::with_message(code.clone(), "The test says so."));
+        }
+        if state.denied.iter().any(|denied| denied == key) {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        if !state.objects.keys().any(|(known, _)| known == bucket) {
+            return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
+        }
+        let object = state.objects.get(&(bucket.to_owned(), key.to_owned()));
+        object.cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+    }
+
+    async fn pause(&self) {
+        let delay = self.state().delay;
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// A signature-checking server over a [`MemoryStore`], which is what nearly every test wants.
+pub(crate) struct TestS3 {
+    pub(crate) server: S3Server,
+    store: MemoryStore,
+}
+
+impl TestS3 {
+    /// Starts with [`BUCKET`] and nothing in it.
+    pub(crate) fn start() -> TestS3 {
+        let store = MemoryStore::default();
+        let server = S3Server::start(store.clone()).expect("a server on a free loopback port");
+        let s3 = TestS3 { server, store };
+        s3.put(".bucket-exists", "");
+        s3
+    }
+
+    /// Starts with one object.
+    pub(crate) fn with(key: &str, object: impl Into<Object>) -> TestS3 {
+        let s3 = TestS3::start();
+        s3.put(key, object);
+        s3
+    }
+
+    /// Stores an object in [`BUCKET`], in place of any that was there.
+    pub(crate) fn put(&self, key: &str, object: impl Into<Object>) {
+        self.put_in(BUCKET, key, object);
+    }
+
+    /// Stores an object in any bucket, which exists from then on.
+    pub(crate) fn put_in(&self, bucket: &str, key: &str, object: impl Into<Object>) {
+        let place = (bucket.to_owned(), key.to_owned());
+        self.store.state().objects.insert(place, object.into());
+    }
+
+    /// Removes an object from [`BUCKET`].
+    pub(crate) fn delete(&self, key: &str) {
+        self.store.state().objects.remove(&(BUCKET.to_owned(), key.to_owned()));
+    }
+
+    /// From now on `key` is `AccessDenied` in every bucket.
+    pub(crate) fn deny(&self, key: &str) {
+        self.store.state().denied.push(key.to_owned());
+    }
+
+    /// Answers every request with this error, or with the truth again.
+    pub(crate) fn set_outage(&self, code: Option<S3ErrorCode>) {
+        self.store.state().outage = code;
+    }
+
+    /// Waits this long before each answer.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.store.state().delay = delay;
+    }
+
+    /// Body bytes that the connections have taken so far. What lies in socket buffers counts.
+    pub(crate) fn pulled_bytes(&self) -> u64 {
+        self.store.pulled_bytes.load(Ordering::SeqCst)
+    }
+
+    /// How many requests with this method named this key of [`BUCKET`].
+    pub(crate) fn count(&self, method: &str, key: &str) -> usize {
+        let target = format!("/{BUCKET}/{key}");
+        let requests = self.server.requests();
+        requests.iter().filter(|seen| seen.method == method && seen.target == target).count()
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for MemoryStore {
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.pause().await;
+        let input = request.input;
+        let object = self.find(&input.bucket, &input.key)?;
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
+        if conditions.verdict(&object)? == Verdict::NotModified {
+            return Ok(with_status(head_only(&object), StatusCode::NOT_MODIFIED));
+        }
+        let size = object.size();
+        let span = match input.range.as_ref().map(|range| satisfy(range, size)) {
+            None => 0..size,
+            Some(Some(span)) => span,
+            Some(None) => return Ok(not_satisfiable(size)),
+        };
+        let length = span.end - span.start;
+        let mut output = head_only(&object);
+        output.content_length = Some(length as i64);
+        output.content_type = Some(object.content_type.clone());
+        output.content_encoding = object.content_encoding.clone();
+        output.content_disposition = object.content_disposition.clone();
+        if input.range.is_some() {
+            output.content_range =
+                Some(format!("bytes {}-{}/{size}", span.start, span.end.saturating_sub(1)));
+        }
+        let pulled_bytes = Arc::clone(&self.pulled_bytes);
+        output.body = Some(StreamingBlob::wrap(Body { object, span, pulled_bytes }));
+        Ok(S3Response::new(output))
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.pause().await;
+        let input = request.input;
+        let object = self.find(&input.bucket, &input.key)?;
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
+        let verdict = conditions.verdict(&object)?;
+        let output = HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(object.size() as i64),
+            content_type: Some(object.content_type.clone()),
+            content_encoding: object.content_encoding.clone(),
+            content_disposition: object.content_disposition.clone(),
+            cache_control: object.cache_control.clone(),
+            e_tag: Some(ETag::Strong(object.e_tag.clone())),
+            last_modified: Some(object.timestamp()),
+            ..HeadObjectOutput::default()
+        };
+        Ok(match verdict {
+            Verdict::NotModified => with_status(output, StatusCode::NOT_MODIFIED),
+            Verdict::Serve => S3Response::new(output),
+        })
+    }
+}
+
+/// An answer with a status that `s3s` would not choose; `s3_server` makes it come true.
+fn with_status<T>(output: T, status: StatusCode) -> S3Response<T> {
+    let mut response = S3Response::new(output);
+    response.extensions.insert(status);
+    response
+}
+
+/// The fields that 200, 206 and 304 have in common.
+fn head_only(object: &Object) -> GetObjectOutput {
+    GetObjectOutput {
+        accept_ranges: Some("bytes".to_owned()),
+        cache_control: object.cache_control.clone(),
+        e_tag: Some(ETag::Strong(object.e_tag.clone())),
+        last_modified: Some(object.timestamp()),
+        ..GetObjectOutput::default()
+    }
+}
+
+/// 416 as S3 gives it: the size is in the XML, not in `Content-Range`.
+fn not_satisfiable(size: u64) -> S3Response<GetObjectOutput> {
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InvalidRange</Code>\
+         <Message>The requested range is not satisfiable</Message>\
+         <ActualObjectSize>{size}</ActualObjectSize></Error>"
+    );
+    let output = GetObjectOutput {
+        content_length: Some(xml.len() as i64),
+        content_type: Some("application/xml".to_owned()),
+        body: Some(StreamingBlob::from(s3s::Body::from(xml))),
+        ..GetObjectOutput::default()
+    };
+    with_status(output, StatusCode::RANGE_NOT_SATISFIABLE)
+}
+
+/// The bytes that a range stands for, if there are any.
+fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
+    if size == 0 {
+        return None;
+    }
+    range.check(size).ok()
+}
+
+/// The preconditions of one request.
+struct Conditions {
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+    if_modified_since: Option<Timestamp>,
+    if_unmodified_since: Option<Timestamp>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    Serve,
+    NotModified,
+}
+
+impl Conditions {
+    /// RFC 9110 §13.2.2. An error is 412.
+    fn verdict(&self, object: &Object) -> S3Result<Verdict> {
+        let matches = |condition: &ETagCondition| match condition {
+            ETagCondition::Any => true,
+            ETagCondition::ETag(e_tag) => e_tag.value() == object.e_tag,
+        };
+        let failed = match (&self.if_match, &self.if_unmodified_since) {
+            (Some(condition), _) => !matches(condition),
+            (None, Some(since)) => object.timestamp() > *since,
+            (None, None) => false,
+        };
+        if failed {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let not_modified = match (&self.if_none_match, &self.if_modified_since) {
+            (Some(condition), _) => matches(condition),
+            (None, Some(since)) => object.timestamp() <= *since,
+            (None, None) => false,
+        };
+        Ok(if not_modified { Verdict::NotModified } else { Verdict::Serve })
+    }
+}
+
+/// A body that is made while it is read, and counts what is taken of it.
+struct Body {
+    object: Object,
+    span: std::ops::Range<u64>,
+    pulled_bytes: Arc<AtomicU64>,
+}
+
+impl Stream for Body {
+    type Item = std::io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let left = self.span.end - self.span.start;
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = self.object.piece(self.span.start, left.min(CHUNK_BYTES));
+        self.span.start += piece.len() as u64;
+        self.pulled_bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        Poll::Ready(Some(Ok(piece)))
+    }
+}

@@ -1,0 +1,29 @@
+//! What the stories of the suite are told with: servers to stand behind the proxy, the proxy
+//! itself as a process, a client that knows exact bytes, and genomic files.
+
+pub(crate) mod genomics;
+pub(crate) mod memory_store;
+pub(crate) mod object;
+pub(crate) mod proxy;
+pub(crate) mod raw_http;
+pub(crate) mod s3_server;
+pub(crate) mod scripted_upstream;
+pub(crate) mod tools;
+
+use std::time::{Duration, Instant};
+
+/// Longest time that any single step of a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls until `true_now` holds. A state that other processes reach has no event to wait for.
+///
+/// # Panics
+/// When it does not hold within [`PATIENCE`]; `what` says what was awaited.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut true_now: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !true_now() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
