@@ -187,7 +187,9 @@ mod tests {
     }
 
     fn object(size: u64) -> Metadata {
-        Metadata { size, ..Metadata::default() }
+        let mut metadata = Metadata::default();
+        metadata.size = size;
+        metadata
     }
 
     fn size(known: Option<Known>) -> Option<u64> {

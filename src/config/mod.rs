@@ -10,6 +10,7 @@
 //! `--check` is for.
 
 mod bucket;
+mod clients;
 mod credentials;
 mod environment;
 mod file;
@@ -30,6 +31,7 @@ mod yaml;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+pub use self::clients::Clients;
 pub use self::environment::{Environment, of_process as process_environment};
 pub use self::file::File;
 pub use self::flags::Overrides;
@@ -39,7 +41,7 @@ use self::problem::{Fault, Spot};
 use self::reader::Reader;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
-use crate::{cache, cors, mount, rewrite, server, upstream};
+use crate::{cache, cors, mount, rewrite, upstream};
 
 /// The file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config.yaml";
@@ -63,7 +65,7 @@ pub struct Config {
     /// CORS.
     pub cors: cors::Policy,
     /// Client connections.
-    pub server: server::Settings,
+    pub clients: Clients,
     /// Connections to S3.
     pub upstream: upstream::Settings,
     /// The metadata map.

@@ -2,13 +2,14 @@
 //! default. The defaults of connections and of the metadata map belong to those who use them.
 
 use crate::cache::metadata;
+use crate::config::clients::Clients;
 use crate::config::problem::{Fault, Place};
 use crate::config::reader::Reader;
-use crate::config::values::{self, count, duration_ms, timeout_ms};
+use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, rules, web};
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
-use crate::{server, upstream};
+use crate::upstream;
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
 pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
@@ -19,7 +20,7 @@ pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
         mounts: mounts::read(reader, home),
         rewrite_rules: rules::read(reader),
         cors: web::cors(reader),
-        server: server(reader),
+        clients: clients(reader),
         upstream: upstream(reader),
         metadata: metadata(reader),
         genomic_suffixes: web::genomic_suffixes(reader),
@@ -51,22 +52,22 @@ fn listen(reader: &mut Reader) -> Vec<ListenAddress> {
     addresses
 }
 
-fn server(reader: &mut Reader) -> server::Settings {
-    let default = server::Settings::default();
-    let mut timeout = |key, default| reader.value_or(key, timeout_ms, default);
-    let head_timeout_ms = timeout("head_timeout", default.head_timeout_ms);
-    let keep_alive_timeout_ms = timeout("keep_alive_timeout", default.keep_alive_timeout_ms);
-    let client_stall_timeout_ms = timeout("client_stall_timeout", default.client_stall_timeout_ms);
-    server::Settings {
+fn clients(reader: &mut Reader) -> Clients {
+    let default = Clients::default();
+    let mut within = |key, default| reader.value_or(key, timeout, default);
+    let head_timeout = within("head_timeout", default.head_timeout);
+    let keep_alive_timeout = within("keep_alive_timeout", default.keep_alive_timeout);
+    let stall_timeout = within("client_stall_timeout", default.stall_timeout);
+    Clients {
         max_connections: reader.value_or(
             "max_client_connections",
             count::<1, 1_000_000>,
             default.max_connections,
         ),
-        head_timeout_ms,
-        keep_alive_timeout_ms,
-        client_stall_timeout_ms,
-        drain_timeout_ms: reader.value_or("drain_timeout", duration_ms, default.drain_timeout_ms),
+        head_timeout,
+        keep_alive_timeout,
+        stall_timeout,
+        drain_timeout: reader.value_or("drain_timeout", duration, default.drain_timeout),
     }
 }
 
@@ -79,35 +80,35 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         count::<0, 65_535>,
         default.max_idle_connections,
     );
-    let mut timeout = |key, default| reader.value_or(key, timeout_ms, default);
+    let mut within = |key, default| reader.value_or(key, timeout, default);
     upstream::Settings {
         max_connections,
         // No more can be idle than are open.
         max_idle_connections: max_idle_connections.min(max_connections),
-        idle_timeout_ms: timeout("upstream_idle_timeout", default.idle_timeout_ms),
-        connect_timeout_ms: timeout("connect_timeout", default.connect_timeout_ms),
-        first_byte_timeout_ms: timeout("first_byte_timeout", default.first_byte_timeout_ms),
-        stall_timeout_ms: timeout("stall_timeout", default.stall_timeout_ms),
+        idle_timeout: within("upstream_idle_timeout", default.idle_timeout),
+        connect_timeout: within("connect_timeout", default.connect_timeout),
+        first_byte_timeout: within("first_byte_timeout", default.first_byte_timeout),
+        stall_timeout: within("stall_timeout", default.stall_timeout),
     }
 }
 
 fn metadata(reader: &mut Reader) -> metadata::Settings {
     let default = metadata::Settings::default();
-    let ttl_ms = reader.value_or("metadata_ttl", duration_ms, default.ttl_ms);
+    let ttl = reader.value_or("metadata_ttl", duration, default.ttl);
     let negative = reader.spot("metadata_negative_ttl");
-    let negative_ttl_ms = match reader.value("metadata_negative_ttl", duration_ms) {
-        Some(negative_ttl_ms) => negative_ttl_ms,
-        None => default.negative_ttl_ms.min(ttl_ms),
+    let negative_ttl = match reader.value("metadata_negative_ttl", duration) {
+        Some(negative_ttl) => negative_ttl,
+        None => default.negative_ttl.min(ttl),
     };
     if let Some(spot) = negative
-        && negative_ttl_ms > ttl_ms
+        && negative_ttl > ttl
     {
         let fault = Fault::new("is longer than metadata_ttl", "write the same or less");
         reader.report(&spot, fault);
     }
     metadata::Settings {
-        ttl_ms,
-        negative_ttl_ms,
+        ttl,
+        negative_ttl,
         max_entries: reader.value_or(
             "metadata_entries",
             count::<1, 100_000_000>,

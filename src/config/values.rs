@@ -1,9 +1,7 @@
 //! Single values: durations, numbers, and choices.
 //!
-//! The configuration is in words and units a person writes; below it all is milliseconds and
-//! counts.
-
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -18,7 +16,7 @@ const DURATION_MS_MAX: u64 = 30 * 24 * 3_600_000;
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 /// `500ms`, `30s`, `5m`, `2h`.
-pub(super) fn duration_ms(text: &str) -> Result<u64, Fault> {
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     const REMEDY: &str = "write a whole number and its unit, such as 500ms, 30s, 5m or 2h";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -34,16 +32,16 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, Fault> {
     };
     let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
     match ms {
-        Some(ms) if ms <= DURATION_MS_MAX => Ok(ms),
+        Some(ms) if ms <= DURATION_MS_MAX => Ok(Duration::from_millis(ms)),
         _ => Err(Fault::new(format!("{} is too long", quoted(text)), "write 720h at most")),
     }
 }
 
 /// A duration that must not be nothing.
-pub(super) fn timeout_ms(text: &str) -> Result<u64, Fault> {
-    match duration_ms(text)? {
-        0 => Err(Fault::new("leaves no time at all", "write 1ms or more")),
-        ms => Ok(ms),
+pub(super) fn timeout(text: &str) -> Result<Duration, Fault> {
+    match duration(text)? {
+        Duration::ZERO => Err(Fault::new("leaves no time at all", "write 1ms or more")),
+        timeout => Ok(timeout),
     }
 }
 
@@ -135,19 +133,19 @@ mod tests {
 
     #[test]
     fn durations_carry_their_unit() {
-        assert_eq!(duration_ms("500ms"), Ok(500));
-        assert_eq!(duration_ms("30s"), Ok(30_000));
-        assert_eq!(duration_ms("5m"), Ok(300_000));
-        assert_eq!(duration_ms("2h"), Ok(7_200_000));
-        assert_eq!(duration_ms("0s"), Ok(0));
-        assert_eq!(say(duration_ms("300")), "300 has no unit; write '300s' for seconds");
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_millis(30_000)));
+        assert_eq!(duration("5m"), Ok(Duration::from_millis(300_000)));
+        assert_eq!(duration("2h"), Ok(Duration::from_millis(7_200_000)));
+        assert_eq!(duration("0s"), Ok(Duration::from_millis(0)));
+        assert_eq!(say(duration("300")), "300 has no unit; write '300s' for seconds");
         for wrong in ["", "s", "-1s", "1.5s", "5 m", "5M", "5min", "1h30m", "٣s", "5d"] {
-            assert!(say(duration_ms(wrong)).contains("is not a duration; write"), "{wrong}");
+            assert!(say(duration(wrong)).contains("is not a duration; write"), "{wrong}");
         }
         for long in ["721h", "99999999999999999999s", "18446744073709551615h"] {
-            assert!(say(duration_ms(long)).contains("too long"), "{long}");
+            assert!(say(duration(long)).contains("too long"), "{long}");
         }
-        assert!(say(timeout_ms("0ms")).contains("no time"));
+        assert!(say(timeout("0ms")).contains("no time"));
     }
 
     #[test]

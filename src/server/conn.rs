@@ -50,7 +50,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 impl ClientConnection {
     /// Receives until the buffer starts with a whole head.
     async fn read_head(&mut self) -> Reading {
-        let head_timeout = self.core.config().server.head_timeout;
+        let head_timeout = self.core.config().clients.head_timeout;
         let mut deadline = None;
         loop {
             self.skip_empty_lines();
@@ -88,7 +88,7 @@ impl ClientConnection {
             }
             None if self.core.draining.get() => return false,
             None => {
-                let timeout = self.core.config().server.keep_alive_timeout;
+                let timeout = self.core.config().clients.keep_alive_timeout;
                 self.stream.receive_idle(buf, timeout).await
             }
         };
@@ -143,7 +143,7 @@ impl ClientConnection {
         let body_bytes = writer::write_refusal(&self.core, failure, &mut scratch.head);
         let head = std::mem::take(&mut scratch.head);
         let end = head.len();
-        let timeout = self.core.config().server.head_timeout;
+        let timeout = self.core.config().clients.head_timeout;
         let (sent, head) = self.stream.send(head, 0..end, timeout).await;
         scratch.head = head;
         self.core.put_back_scratch(scratch);

@@ -281,7 +281,7 @@ impl Fetch<'_> {
         };
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(status, metadata, extent));
-        let stall = self.core.config().server.client_stall_timeout;
+        let stall = self.core.config().clients.stall_timeout;
         let sent = answer.send_to(client, head, length, stall).await;
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {

@@ -1,6 +1,7 @@
 //! The HTTP server: workers, their connections, and each connection's requests.
 
 pub mod answer;
+pub mod check;
 pub mod conn;
 pub mod core;
 pub mod handler;
@@ -8,4 +9,4 @@ pub mod worker;
 pub mod writer;
 
 mod running;
-pub use running::{Running, StartError, start};
+pub use running::{Running, StartError, open_log, start};

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -29,8 +29,13 @@ pub enum StartError {
     #[error("cannot listen on {0}: {1}")]
     Listen(ListenAddress, io::Error),
     /// The log file cannot be opened.
-    #[error("cannot write log_file {}: {1}", .0.display())]
-    LogFile(PathBuf, io::Error),
+    #[error("cannot write log_file {path}: {error}")]
+    LogFile {
+        /// The file's path.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
     /// The event loop was refused.
     #[error("cannot start a worker: {0}; try 'driver: auto'")]
     Worker(io::Error),
@@ -90,7 +95,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 }
 
 /// Resolves the origins and opens the access log.
-fn share(config: Config) -> Result<Arc<Shared>, StartError> {
+pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
     let mut origins = Vec::new();
     for mount in &config.mounts {
         if !origins.contains(&mount.bucket.origin) {
@@ -110,9 +115,9 @@ fn share(config: Config) -> Result<Arc<Shared>, StartError> {
 ///
 /// # Errors
 /// [`StartError::LogFile`].
-pub fn open_log(path: &PathBuf) -> Result<File, StartError> {
+pub fn open_log(path: &Path) -> Result<File, StartError> {
     let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|error| StartError::LogFile(path.clone(), error))
+    opened.map_err(|error| StartError::LogFile { path: path.display().to_string(), error })
 }
 
 /// The cores that `count` workers stay on. With fewer workers than cores the first is chosen by

@@ -18,7 +18,7 @@ use crate::server::core::{Core, Shared};
 use crate::sys::cpu;
 use crate::sys::driver;
 use crate::sys::socket::{Accepted, Listener};
-use crate::sys::stream::{Deadlines, Stream};
+use crate::sys::stream::Stream;
 
 /// What a worker is started with.
 pub struct Worker {
@@ -98,7 +98,7 @@ async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) {
     core.draining.set(true);
     listeners.iter().for_each(|listener| listener.close());
     core.deadlines.close_idle();
-    let deadline = Instant::now() + core.config().server.drain_timeout;
+    let deadline = Instant::now() + core.config().clients.drain_timeout;
     while core.connections.get() > 0 && Instant::now() < deadline {
         monoio::time::sleep(Duration::from_millis(10)).await;
         core.deadlines.close_idle();
@@ -127,7 +127,7 @@ async fn sweep(core: Rc<Core>) {
 async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
     let mut out_of_resources = false;
     loop {
-        if core.connections.get() >= core.config().server.max_connections {
+        if core.connections.get() >= core.config().clients.max_connections {
             monoio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }
@@ -156,7 +156,7 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
 /// Those of `accept4(2)` that are about this process or machine, not about one connection.
 fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
     for _ in 0..ACCEPT_BURST {
-        if core.connections.get() >= core.config().server.max_connections {
+        if core.connections.get() >= core.config().clients.max_connections {
             return Ok(());
         }
         match listener.accept() {

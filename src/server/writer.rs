@@ -147,7 +147,7 @@ impl HeadWriter<'_> {
     ) -> Outcome {
         let head = std::mem::take(&mut scratch.head);
         let length = head.len();
-        let timeout = self.core.config().server.client_stall_timeout;
+        let timeout = self.core.config().clients.stall_timeout;
         let (sent, head) = client.send(head, 0..length, timeout).await;
         scratch.head = head;
         let complete = sent.is_ok();

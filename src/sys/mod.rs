@@ -3,5 +3,6 @@
 
 pub mod cpu;
 pub mod driver;
+pub mod process;
 pub mod socket;
 pub mod stream;

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{self, Shutdown};
+use std::net::{self, Shutdown, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
@@ -123,7 +123,8 @@ impl Deadlines {
     }
 }
 
-/// A connected TCP or Unix socket of one core.
+/// A connected TCP or Unix socket of one core. Always non-blocking, so that a system call made on
+/// the core's thread never holds it up; the event loop's operations wait all the same.
 pub struct Stream {
     socket: TcpStream,
     slot: usize,
@@ -131,8 +132,19 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes over an accepted or connected socket of the event loop.
-    pub fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
+    /// Connects to an address, and turns Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub async fn connect(address: SocketAddr, deadlines: &Rc<Deadlines>) -> io::Result<Stream> {
+        let socket = TcpStream::connect_addr(address).await?;
+        socket.set_nodelay(true)?;
+        // With io_uring the event loop makes blocking sockets.
+        SockRef::from(&borrow(&socket)).set_nonblocking(true)?;
+        Ok(Stream::new(socket, deadlines))
+    }
+
+    fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
         let slot = deadlines.insert(socket.as_raw_fd());
         Stream { socket, slot, deadlines: Rc::clone(deadlines) }
     }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::BufResult;
-use monoio::net::TcpStream;
 
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
@@ -49,12 +48,9 @@ pub async fn connect(
 ) -> io::Result<Connection> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
     for &address in origin.addresses().iter() {
-        let connecting = monoio::time::timeout(timeout, TcpStream::connect_addr(address));
+        let connecting = monoio::time::timeout(timeout, Stream::connect(address, deadlines));
         match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(socket) => {
-                socket.set_nodelay(true)?;
-                return Ok(Connection { stream: Stream::new(socket, deadlines), reused: false });
-            }
+            Ok(stream) => return Ok(Connection { stream, reused: false }),
             Err(error) => failure = error,
         }
     }

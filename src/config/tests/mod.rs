@@ -5,6 +5,7 @@ mod mounts;
 mod sources;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 use crate::s3::bucket::Addressing;
@@ -70,7 +71,7 @@ fn the_example_parses_and_shows_the_defaults() {
     assert_eq!(example.workers, defaults.workers);
     assert_eq!(example.driver, defaults.driver);
     assert_eq!(example.cors, defaults.cors);
-    assert_eq!(example.server, defaults.server);
+    assert_eq!(example.clients, defaults.clients);
     assert_eq!(example.upstream, defaults.upstream);
     assert_eq!(example.metadata, defaults.metadata);
     assert_eq!(example.genomic_suffixes, defaults.genomic_suffixes);
@@ -181,7 +182,10 @@ fn cors_is_a_star_or_off_or_a_list_of_origins() {
 
 #[test]
 fn a_negative_answer_is_not_believed_longer_than_a_positive_one() {
-    assert_eq!(config(&short_and("metadata_ttl: 1s")).metadata.negative_ttl_ms, 1_000);
+    assert_eq!(
+        config(&short_and("metadata_ttl: 1s")).metadata.negative_ttl,
+        Duration::from_secs(1)
+    );
     let said = says(&short_and("metadata_ttl: 1s\nmetadata_negative_ttl: 2s"));
     assert!(said.contains(":5: metadata_negative_ttl: is longer than metadata_ttl"), "{said}");
 }
@@ -194,21 +198,21 @@ fn connection_settings_reach_their_owners() {
          upstream_max_idle_connections: 7\nupstream_idle_timeout: 8s\nconnect_timeout: 9s\n\
          first_byte_timeout: 10s\nstall_timeout: 11s",
     ));
-    let expected = server::Settings {
+    let expected = Clients {
         max_connections: 1,
-        head_timeout_ms: 2_000,
-        keep_alive_timeout_ms: 3_000,
-        client_stall_timeout_ms: 4_000,
-        drain_timeout_ms: 0,
+        head_timeout: Duration::from_millis(2_000),
+        keep_alive_timeout: Duration::from_millis(3_000),
+        stall_timeout: Duration::from_millis(4_000),
+        drain_timeout: Duration::from_millis(0),
     };
-    assert_eq!(config.server, expected);
+    assert_eq!(config.clients, expected);
     let expected = upstream::Settings {
         max_connections: 6,
         max_idle_connections: 6,
-        idle_timeout_ms: 8_000,
-        connect_timeout_ms: 9_000,
-        first_byte_timeout_ms: 10_000,
-        stall_timeout_ms: 11_000,
+        idle_timeout: Duration::from_millis(8_000),
+        connect_timeout: Duration::from_millis(9_000),
+        first_byte_timeout: Duration::from_millis(10_000),
+        stall_timeout: Duration::from_millis(11_000),
     };
     assert_eq!(config.upstream, expected);
 }

@@ -13,7 +13,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     let config = with(&text, &variables, &flags).unwrap();
     assert_eq!(config.workers, Some(3));
     assert_eq!(config.log_level, log::LevelFilter::Warn);
-    assert_eq!(config.metadata.ttl_ms, 60_000);
+    assert_eq!(config.metadata.ttl.as_secs(), 60);
     assert_eq!(config.driver, driver::Choice::Auto);
 }
 

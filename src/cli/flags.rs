@@ -1,12 +1,10 @@
-//! The program: flags, then configuration, then the run, then the exit code.
+//! The command line and the exit codes.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config;
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;
@@ -115,26 +113,6 @@ impl Flags {
             log_file: self.log_file.clone(),
         }
     }
-}
-
-/// The whole program.
-pub fn main() -> ExitCode {
-    let flags = Flags::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let environment = config::process_environment();
-    match config::load(flags.config.as_deref(), &environment, &flags.overrides()) {
-        Ok(config) => run(config, flags.check),
-        Err(problems) => {
-            // Where standard error is closed the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "{problems}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-    }
-}
-
-/// The call site of the server: with `check`, try each bucket and say what works; else serve
-/// until told to stop.
-fn run(_config: Config, _check: bool) -> ExitCode {
-    ExitCode::from(EXIT_OK)
 }
 
 #[cfg(test)]

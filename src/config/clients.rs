@@ -1,0 +1,31 @@
+//! Settings of the client side. They live here since the server stands above the configuration.
+
+use std::time::Duration;
+
+/// What an operator may set about client connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// Client connections that one core holds at once; beyond it new ones wait in the backlog.
+    pub max_connections: usize,
+    /// Time from a request's first byte to the end of its head.
+    pub head_timeout: Duration,
+    /// An idle keep-alive connection is closed after this time.
+    pub keep_alive_timeout: Duration,
+    /// A client that takes no byte for this long is given up. Long by default: htslib parks a
+    /// connection while it reads on another.
+    pub stall_timeout: Duration,
+    /// After SIGTERM, running transfers get this long to finish.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Clients {
+    fn default() -> Clients {
+        Clients {
+            max_connections: 8192,
+            head_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

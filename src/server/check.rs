@@ -1,0 +1,132 @@
+//! `--check`: asks each bucket for one byte of an object and says in words what came of it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::http1::conditional::Preconditions;
+use crate::http1::range::ByteRange;
+use crate::mount::Mount;
+use crate::s3::client::BucketId;
+use crate::s3::error::{Kind, ServiceError};
+use crate::s3::request::{ObjectRequest, Operation};
+use crate::server::core::Core;
+use crate::server::running::share;
+use crate::sys::driver;
+
+/// What was found out about one mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// `/files/ → bucket lab at http://minio:9000`.
+    subject: String,
+    /// Whether objects can be expected to be served.
+    pub works: bool,
+    /// In words.
+    words: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let works = if self.works { "ok" } else { "FAILED" };
+        write!(f, "{}: {works}: {}", self.subject, self.words)
+    }
+}
+
+/// A key that no bucket should have; that it is missing is the best answer.
+const PROBE_KEY: &str = "s3proxy-check-of-a-key-that-need-not-exist";
+
+/// Checks every mount.
+///
+/// # Errors
+/// Where not even an event loop can be had.
+pub fn run(config: Config) -> io::Result<Vec<Finding>> {
+    let shared = share(config).map_err(io::Error::other)?;
+    let mut event_loop = driver::build(shared.config.driver)?;
+    let findings = event_loop.runtime.block_on(async {
+        let core = Core::new(Arc::clone(&shared));
+        let mut findings = Vec::new();
+        for (index, mount) in shared.config.mounts.iter().enumerate() {
+            findings.push(check(&core, BucketId(index), mount).await);
+        }
+        findings
+    });
+    // As in a worker: the process ends now anyway.
+    std::mem::forget(event_loop.runtime);
+    Ok(findings)
+}
+
+async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
+    let origin = &mount.bucket.origin;
+    let subject =
+        format!("{} → bucket {} at http://{origin}:{}", mount.path, mount.bucket.name, origin.port);
+    let request = ObjectRequest {
+        operation: Operation::Get,
+        key: &format!("{}{PROBE_KEY}", mount.prefix),
+        range: Some(ByteRange::Closed { first: 0, last: 0 }),
+        conditions: Preconditions::default(),
+    };
+    let (works, words) = match core.s3.send(id, &request).await {
+        Ok(answer) if matches!(answer.head().status, 200 | 206) => {
+            (true, "an object was read".to_owned())
+        }
+        Ok(answer) => judge(&answer.into_error().await),
+        Err(error) => (false, error.to_string()),
+    };
+    Finding { subject, works, words }
+}
+
+fn judge(error: &ServiceError) -> (bool, String) {
+    let failed = |words: &str| (false, format!("{words}; {error}"));
+    match error.kind() {
+        Kind::NotFound if error.code == "NoSuchBucket" => failed("there is no such bucket"),
+        Kind::NotFound => (
+            true,
+            "reached, and the credentials are accepted (a missing key is told as 404)".to_owned(),
+        ),
+        Kind::AccessDenied => (
+            true,
+            "reached, and the credentials are accepted, but they may not list the bucket: a \
+             missing key is told as 403 (grant s3:ListBucket for an honest 404)"
+                .to_owned(),
+        ),
+        Kind::RangeNotSatisfiable => (true, "an empty object was read".to_owned()),
+        Kind::Credentials => {
+            failed("the credentials are refused: check the access key, the secret and their expiry")
+        }
+        Kind::Clock => failed("this machine's clock is wrong: set it (NTP)"),
+        Kind::WrongEndpoint => failed("check 'region' and 'endpoint'"),
+        Kind::SlowDown | Kind::TimedOut => failed("S3 is overloaded or slow: try again"),
+        Kind::Unexplained | Kind::PreconditionFailed | Kind::Other => {
+            failed("S3 gives an unexpected answer")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, code: &str) -> (bool, String) {
+        let body = format!("<Error><Code>{code}</Code></Error>");
+        judge(&ServiceError::parse(status, body.as_bytes(), None))
+    }
+
+    #[test]
+    fn a_missing_key_is_the_best_answer_and_a_missing_bucket_is_not() {
+        assert!(judged(404, "NoSuchKey").0);
+        assert!(!judged(404, "NoSuchBucket").0);
+    }
+
+    #[test]
+    fn refused_credentials_fail_and_name_s3s_reason() {
+        let (works, words) = judged(403, "SignatureDoesNotMatch");
+        assert!(!works && words.contains("secret") && words.contains("SignatureDoesNotMatch"));
+    }
+
+    #[test]
+    fn a_bucket_that_may_not_be_listed_works_with_a_hint() {
+        let (works, words) = judged(403, "AccessDenied");
+        assert!(works && words.contains("s3:ListBucket"));
+    }
+}
