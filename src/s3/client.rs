@@ -181,28 +181,46 @@ impl Answer {
         length: u64,
         client_stall: Duration,
     ) -> Sent {
+        // The first bytes of the body leave together with the head, so they are waited for; and
+        // where they never come, the client can still be told so.
+        if length > 0
+            && self.buf.len() == self.body_start
+            && let Err(error) = self.receive_more(length).await
+        {
+            self.finish(None).await;
+            return Sent { end: relay::End::SourceFailed(error), bytes: 0 };
+        }
         // S3's head has been read out of the buffer; the client's takes its place, right before
         // the body. It fits: its fields came with S3's head, and the rest fits the head room.
         let start = self.body_start - client_head.len();
         self.buf[start..self.body_start].copy_from_slice(client_head);
         let too_much = self.truncate_body(length);
-        let prefix_length = (self.buf.len() - self.body_start) as u64;
+        let remaining = length - (self.buf.len() - self.body_start) as u64;
         let patience = Patience { source: self.stall_timeout, sink: client_stall };
         let buf = std::mem::take(&mut self.buf);
         let prefix = start..buf.len();
-        let (report, buf) = relay::copy::copy(
-            &mut self.lease.stream,
-            client,
-            buf,
-            prefix,
-            length - prefix_length,
-            patience,
-        )
-        .await;
+        let source = &mut self.lease.stream;
+        let (report, buf) =
+            relay::copy::copy(source, client, buf, prefix, remaining, patience).await;
         self.buf = buf;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent }
+    }
+
+    /// Receives up to `limit` bytes behind what the buffer holds.
+    ///
+    /// # Errors
+    /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
+    async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let buf = std::mem::take(&mut self.buf);
+        let (received, buf) = self.lease.stream.receive(buf, limit, self.stall_timeout).await;
+        self.buf = buf;
+        match received? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts what came with the head to `length` body bytes; `true` where more came, after which
@@ -249,16 +267,8 @@ impl Answer {
                 },
                 BodyLength::Known(_) | BodyLength::UntilClose => {}
             }
-            let room = limit.saturating_sub(self.buf.len());
-            let received = if room == 0 {
-                0
-            } else {
-                let buf = std::mem::take(&mut self.buf);
-                let (result, buf) = self.lease.stream.receive(buf, room, self.stall_timeout).await;
-                self.buf = buf;
-                result.unwrap_or(0)
-            };
-            if received == 0 {
+            let room = limit.saturating_sub(self.buf.len()) as u64;
+            if room == 0 || self.receive_more(room).await.is_err() {
                 let body = match self.head.body_length {
                     BodyLength::Chunked => decoded,
                     _ => self.buf[self.body_start..].to_vec(),

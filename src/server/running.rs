@@ -37,7 +37,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The event loop was refused.
-    #[error("cannot start a worker: {0}; try 'driver: auto'")]
+    #[error("cannot start a worker: {0}")]
     Worker(io::Error),
     /// A thread was refused.
     #[error("cannot start a thread: {0}")]
