@@ -92,7 +92,7 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
         &config::Environment::default(),
         &config::Overrides::default(),
     )?;
-    let proxy = server::start(settings)?;
+    let mut proxy = server::start(settings)?;
     let url = proxy.addresses.first().ok_or("the proxy listens nowhere")?.to_string();
     say("proxy", &format!("{url}  {}", workers(&proxy.drivers)));
     say("proof", &prove(&url, &s3, &bucket.join(LARGE))?);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors, ground floor first.
 const FLOORS: [&[&str]; 9] = [
     &["limits", "clock"],
-    &["sys"],
+    &["sys", "metrics"],
     &["http1"],
     &["upstream", "relay"],
     &["s3"],

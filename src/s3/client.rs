@@ -9,8 +9,7 @@ use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
 use crate::http1::response::{Field, ResponseError, ResponseHead};
 use crate::limits;
-use crate::relay::buffers::Buffers;
-use crate::relay::{self, Patience};
+use crate::relay::{self, Patience, Relay};
 use crate::s3::bucket::Bucket;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
@@ -27,7 +26,7 @@ pub struct BucketId(pub usize);
 pub struct Client {
     buckets: Vec<(RefCell<RequestWriter>, OriginId)>,
     pool: Rc<Pool>,
-    buffers: Rc<Buffers>,
+    relay: Rc<Relay>,
     settings: Settings,
 }
 
@@ -62,11 +61,11 @@ impl Client {
     pub fn new(
         buckets: Vec<(Bucket, OriginId)>,
         pool: Rc<Pool>,
-        buffers: Rc<Buffers>,
+        relay: Rc<Relay>,
         settings: Settings,
     ) -> Client {
         let writer = |(bucket, origin)| (RefCell::new(RequestWriter::new(bucket)), origin);
-        Client { buckets: buckets.into_iter().map(writer).collect(), pool, buffers, settings }
+        Client { buckets: buckets.into_iter().map(writer).collect(), pool, relay, settings }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -97,13 +96,14 @@ impl Client {
         bucket: BucketId,
         request: &ObjectRequest<'_>,
     ) -> Result<Answer, ClientError> {
-        let mut buf = self.buffers.take();
+        self.relay.counters.s3_requests.add(1);
+        let mut buf = self.relay.buffers.take();
         self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf);
         let length = buf.len();
         let timeout = self.settings.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, 0..length, timeout).await;
         if let Err(error) = sent {
-            self.buffers.put_back(buf);
+            self.relay.buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
         // The same buffer takes the answer, behind room for the client's head.
@@ -121,11 +121,11 @@ impl Client {
                 body_start,
                 buf,
                 lease,
-                buffers: Rc::clone(&self.buffers),
+                relay: Rc::clone(&self.relay),
                 stall_timeout: self.settings.stall_timeout,
             }),
             Err(error) => {
-                self.buffers.put_back(buf);
+                self.relay.buffers.put_back(buf);
                 Err(error)
             }
         }
@@ -143,7 +143,7 @@ pub struct Answer {
     body_start: usize,
     buf: Vec<u8>,
     lease: Lease,
-    buffers: Rc<Buffers>,
+    relay: Rc<Relay>,
     stall_timeout: Duration,
 }
 
@@ -200,9 +200,7 @@ impl Answer {
         let buf = std::mem::take(&mut self.buf);
         let prefix = start..buf.len();
         let source = &mut self.lease.stream;
-        let (report, buf) =
-            relay::copy::copy(source, client, buf, prefix, remaining, patience).await;
-        self.buf = buf;
+        let report = self.relay.run(source, client, buf, prefix, remaining, patience).await;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent }
@@ -302,6 +300,9 @@ impl Answer {
         let keep = |remaining: &u64| self.head.keep_alive && *remaining <= limits::DRAIN_BYTES;
         let mut buf = std::mem::take(&mut self.buf);
         if let Some(remaining) = remaining.filter(keep) {
+            if remaining > 0 && buf.capacity() == 0 {
+                buf = self.relay.buffers.take();
+            }
             let (discarded, returned) =
                 relay::copy::discard(&mut self.lease.stream, buf, remaining, self.stall_timeout)
                     .await;
@@ -310,6 +311,6 @@ impl Answer {
                 self.lease.put_back();
             }
         }
-        self.buffers.put_back(buf);
+        self.relay.buffers.put_back(buf);
     }
 }
