@@ -42,9 +42,14 @@ fn abort_after(proxy: &Proxy, bytes: usize, with_reset: bool) {
     assert_eq!(client.head().status, 200);
     assert!(client.exactly(bytes) == synthetic_bytes(0, bytes));
     if with_reset {
-        let socket = SockRef::from(client.socket());
-        socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
+        reset(client);
     }
+}
+
+/// Goes away with a reset, so that the next bytes sent to the client fail at once.
+fn reset(client: Client) {
+    let socket = SockRef::from(client.socket());
+    socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
 }
 
 fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
@@ -154,9 +159,10 @@ fn memory_does_not_grow_with_the_object(driver: Driver) {
     assert!(grown < 4 * MIB, "{grown} bytes for one transfer");
 }
 
-/// Serves `length` bytes in two halves. Between them the first client goes away; later requests
-/// get a short whole answer. Says on which connection each request came.
-fn two_halves(length: usize) -> ScriptedUpstream {
+/// Serves `length` bytes in three parts. After the first the client goes away, the second shows
+/// that to the proxy, and the third is the remainder. Later requests get a short whole answer that
+/// says on which connection they came.
+fn three_parts(length: usize) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         if !peer.next_request() {
             return;
@@ -165,7 +171,9 @@ fn two_halves(length: usize) -> ScriptedUpstream {
             peer.send(ok_head(length));
             peer.send(vec![b'x'; 1000]);
             peer.rest(Duration::from_millis(300));
-            peer.send(vec![b'y'; length - 1000]);
+            peer.send(vec![b'y'; 1000]);
+            peer.rest(Duration::from_millis(300));
+            peer.send(vec![b'z'; length - 2000]);
         } else {
             peer.send(ok("on a fresh connection"));
         }
@@ -175,25 +183,25 @@ fn two_halves(length: usize) -> ScriptedUpstream {
     })
 }
 
-/// Starts a transfer, leaves it after the first half, waits, and asks again.
+/// Starts a transfer, leaves it after the first part, waits, and asks again.
 fn next_answer_after_an_abort(driver: Driver, upstream: &ScriptedUpstream) -> String {
     let proxy = Config::new(driver, &upstream.endpoint()).start();
     let mut client = Client::connect(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().status, 200);
     assert!(client.exactly(1000) == [b'x'; 1000]);
-    drop(client);
-    std::thread::sleep(Duration::from_millis(900));
+    reset(client);
+    std::thread::sleep(Duration::from_millis(1200));
     get(&proxy, "/files/another").text()
 }
 
 fn a_small_remainder_is_drained_and_the_connection_kept(driver: Driver) {
-    let upstream = two_halves(20_000);
+    let upstream = three_parts(20_000);
     assert_eq!(next_answer_after_an_abort(driver, &upstream), "on the same connection");
 }
 
 fn a_large_remainder_is_not_read(driver: Driver) {
-    let upstream = two_halves(64 << 20);
+    let upstream = three_parts(64 << 20);
     assert_eq!(next_answer_after_an_abort(driver, &upstream), "on a fresh connection");
 }
 
