@@ -34,6 +34,14 @@ pub const POOLED_RELAY_BUFFERS: usize = 64;
 /// Bytes that one body may splice before the core's other tasks have their turn.
 pub const SPLICE_TURN_BYTES: u64 = 2 * 1024 * 1024;
 
+/// How far S3 may send ahead of a client that has not yet shown that it reads on, in bytes. htslib
+/// asks for everything, takes a few hundred KiB and goes away; what it did not take is bandwidth
+/// and money lost.
+pub const RECEIVE_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Bytes a client must have taken for S3 to be let send ahead as fast as the network carries.
+pub const READS_ON_BYTES: u64 = 2 * 1024 * 1024;
+
 /// Largest error body of S3 that is read to learn its code, in bytes. AWS's are below 1 KiB.
 pub const ERROR_BODY_BYTES: usize = 32 * 1024;
 

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::limits::READS_ON_BYTES;
 use crate::relay::{End, Patience, Report};
 use crate::sys::stream::Stream;
 
@@ -29,6 +30,9 @@ pub async fn copy(
         report.sent += length;
         if report.remaining == 0 {
             return (report, buf);
+        }
+        if report.sent >= READS_ON_BYTES {
+            source.receive_ahead_freely();
         }
         buf.clear();
         let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::limits::SPLICE_TURN_BYTES;
+use crate::limits::{READS_ON_BYTES, SPLICE_TURN_BYTES};
 use crate::metrics::Counters;
 use crate::relay::pipes::PipeLease;
 use crate::relay::{End, Patience, Report};
@@ -55,6 +55,9 @@ impl Relay<'_> {
             }
             if let Err(error) = self.drain().await {
                 return End::SinkFailed(error);
+            }
+            if self.sent >= READS_ON_BYTES {
+                self.source.receive_ahead_freely();
             }
         }
         End::Complete

@@ -6,4 +6,5 @@ pub mod driver;
 pub mod pipe;
 pub mod process;
 pub mod socket;
+mod sockopt;
 pub mod stream;

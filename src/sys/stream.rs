@@ -22,6 +22,8 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 use socket2::SockRef;
 
+use crate::sys::sockopt;
+
 /// The deadlines of all sockets of one core.
 #[derive(Default)]
 pub struct Deadlines {
@@ -96,7 +98,7 @@ impl Deadlines {
                 // SAFETY: as in `shut_down_where`: the slot is open, so the number still names
                 // the stream's socket.
                 let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
-                set_receive_low_water(socket, 1);
+                sockopt::set_receive_low_water(socket, 1);
                 *patient_since = None;
             }
         }
@@ -156,29 +158,13 @@ impl Deadlines {
     }
 }
 
-/// Sets `SO_RCVLOWAT`, in bytes. The kernel wakes a reader that may go on with the new value
-/// (`tcp_set_rcvlowat`). Refused only for sockets that have no such thing, which then never wait.
-fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: u32) {
-    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the descriptor is borrowed and so open; the option value is a C int that outlives
-    // the call, and its size is given.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            std::ptr::from_ref(&value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        );
-    }
-}
-
 /// A connected TCP or Unix socket of one core. Always non-blocking, so that a system call made on
 /// the core's thread never holds it up; the event loop's operations wait all the same.
 pub struct Stream {
     socket: TcpStream,
     slot: usize,
     low_water: u32,
+    ahead_is_limited: bool,
     deadlines: Rc<Deadlines>,
 }
 
@@ -197,7 +183,13 @@ impl Stream {
 
     fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
         let slot = deadlines.insert(socket.as_raw_fd());
-        Stream { socket, slot, low_water: 1, deadlines: Rc::clone(deadlines) }
+        Stream {
+            socket,
+            slot,
+            low_water: 1,
+            ahead_is_limited: false,
+            deadlines: Rc::clone(deadlines),
+        }
     }
 
     /// Takes over a non-blocking socket made outside the event loop.
@@ -335,8 +327,29 @@ impl Stream {
     pub fn set_low_water(&mut self, bytes: u32) {
         if self.low_water != bytes {
             self.low_water = bytes;
-            set_receive_low_water(self.borrow(), bytes);
+            sockopt::set_receive_low_water(self.borrow(), bytes);
         }
+    }
+
+    /// Bounds how far the kernel receives ahead of its reader, in bytes, until
+    /// [`receive_ahead_freely`](Self::receive_ahead_freely).
+    pub fn limit_receive_ahead(&mut self, bytes: usize) {
+        self.ahead_is_limited = true;
+        // Advice, like the other options.
+        let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(bytes);
+    }
+
+    /// Lets the kernel receive as far ahead as the connection's speed asks for.
+    pub fn receive_ahead_freely(&mut self) {
+        if std::mem::take(&mut self.ahead_is_limited) {
+            sockopt::unlock_buffers(self.borrow());
+        }
+    }
+
+    /// Whether the kernel is still kept from receiving far ahead. What the peer has been promised
+    /// room for cannot be taken back, so this cannot be had again.
+    pub fn receives_ahead_little(&self) -> bool {
+        self.ahead_is_limited
     }
 
     /// The file descriptor.

@@ -50,7 +50,10 @@ pub async fn connect(
     for &address in origin.addresses().iter() {
         let connecting = monoio::time::timeout(timeout, Stream::connect(address, deadlines));
         match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Connection { stream, reused: false }),
+            Ok(mut stream) => {
+                stream.limit_receive_ahead(limits::RECEIVE_AHEAD_BYTES);
+                return Ok(Connection { stream, reused: false });
+            }
             Err(error) => failure = error,
         }
     }

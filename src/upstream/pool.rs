@@ -129,14 +129,16 @@ impl Pool {
 
 impl Lease {
     /// Gives the connection back for the next request. Only to be called when the last answer
-    /// has been read to its end and S3 keeps the connection open.
+    /// has been read to its end and S3 keeps the connection open. One on which S3 may send far
+    /// ahead is closed: the next client may be one that goes away after a few bytes.
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         connection.reused = true;
         let mut idle = self.pool.idle.borrow_mut();
         let all_idle: usize = idle.iter().map(VecDeque::len).sum();
-        if all_idle >= self.pool.settings.max_idle_connections {
-            // The count goes down with the lease.
+        let another_client_could_use_it = connection.stream.receives_ahead_little();
+        if all_idle >= self.pool.settings.max_idle_connections || !another_client_could_use_it {
+            // Closed. The count goes down with the lease.
             return;
         }
         idle[self.origin.0].push_back(Idle { connection, since: Instant::now() });

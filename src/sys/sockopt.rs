@@ -1,0 +1,40 @@
+//! Socket options that the standard library and socket2 do not have. All of them are advice: where
+//! the kernel or the kind of socket does not know one, things work without.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Linux 5.14, `include/uapi/asm-generic/socket.h`.
+const SO_BUF_LOCK: libc::c_int = 72;
+
+/// `SO_RCVLOWAT`: readers are woken for this many bytes at least. The kernel wakes one that may go
+/// on with the new value (`tcp_set_rcvlowat`).
+pub(super) fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: u32) {
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes);
+}
+
+/// `TCP_NOTSENT_LOWAT`: a socket takes bytes only while fewer than this many wait to be sent for
+/// the first time. Those under way are not limited, so throughput does not suffer.
+pub(super) fn set_unsent_limit(socket: BorrowedFd<'_>, bytes: u32) {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
+}
+
+/// Lets the kernel size the buffers by what the connection carries, after an `SO_RCVBUF` had
+/// ended that.
+pub(super) fn unlock_buffers(socket: BorrowedFd<'_>) {
+    set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
+}
+
+fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) {
+    let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is borrowed and so open; the option value is a C int that outlives
+    // the call, and its size is given.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        );
+    }
+}
