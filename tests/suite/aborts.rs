@@ -79,14 +79,24 @@ fn settled(mut value: impl FnMut() -> u64) -> u64 {
     last
 }
 
-/// What the sockets between origin, proxy and client may hold: the kernel lets one loopback
-/// socket grow to about 6 MiB on the receiving and 4 MiB on the sending side, twice.
-const MOST_AHEAD: u64 = 24 * MIB;
+/// Bytes that may be on their way to a client that takes none: the test's own socket holds a few
+/// hundred KiB, the origin's sending side grows to 4 MiB (`tcp_wmem`), and the rest is what the
+/// proxy may read ahead.
+const MOST_AHEAD: u64 = 6 * MIB;
+
+/// A client whose own socket holds little, so that what is pulled is the proxy's doing. The
+/// kernel would let it grow to the limit of the machine (`tcp_rmem`).
+fn client_with_a_small_socket(proxy: &Proxy) -> Client {
+    let client = Client::connect(proxy);
+    let socket = SockRef::from(client.socket());
+    socket.set_recv_buffer_size(64 * 1024).expect("an open socket");
+    client
+}
 
 fn a_client_that_stops_reading_stops_the_reading_from_s3(driver: Driver) {
     let (s3, proxy) = serve(driver, 1024 * MIB);
     let rss = proxy.rss_bytes();
-    let mut client = Client::connect(&proxy);
+    let mut client = client_with_a_small_socket(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().content_length(), 1024 * MIB);
     let pulled = settled(|| s3.pulled_bytes());
@@ -129,7 +139,7 @@ fn parked_clients_do_not_keep_others_waiting(driver: Driver) {
 fn a_client_that_never_reads_is_given_up_in_the_end(driver: Driver) {
     let s3 = TestS3::with("big.bam", Object::synthetic(64 * MIB));
     let proxy = Config::over(driver, &s3).set("client_stall_timeout", "1s").start();
-    let mut client = Client::connect(&proxy);
+    let mut client = client_with_a_small_socket(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     eventually("S3 is connected", || s3.server.open_connections() == 1);
     eventually("the transfer is given up", || s3.server.open_connections() == 0);
