@@ -42,9 +42,14 @@ fn abort_after(proxy: &Proxy, bytes: usize, with_reset: bool) {
     assert_eq!(client.head().status, 200);
     assert!(client.exactly(bytes) == synthetic_bytes(0, bytes));
     if with_reset {
-        let socket = SockRef::from(client.socket());
-        socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
+        reset(client);
     }
+}
+
+/// Goes away with a reset, so that the next bytes sent to the client fail at once.
+fn reset(client: Client) {
+    let socket = SockRef::from(client.socket());
+    socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
 }
 
 fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
@@ -74,14 +79,24 @@ fn settled(mut value: impl FnMut() -> u64) -> u64 {
     last
 }
 
-/// What the sockets between origin, proxy and client may hold: the kernel lets one loopback
-/// socket grow to about 6 MiB on the receiving and 4 MiB on the sending side, twice.
-const MOST_AHEAD: u64 = 24 * MIB;
+/// Bytes that may be on their way to a client that takes none: the test's own socket holds a few
+/// hundred KiB, the origin's sending side grows to 4 MiB (`tcp_wmem`), and the rest is what the
+/// proxy may read ahead.
+const MOST_AHEAD: u64 = 6 * MIB;
+
+/// A client whose own socket holds little, so that what is pulled is the proxy's doing. The
+/// kernel would let it grow to the limit of the machine (`tcp_rmem`).
+fn client_with_a_small_socket(proxy: &Proxy) -> Client {
+    let client = Client::connect(proxy);
+    let socket = SockRef::from(client.socket());
+    socket.set_recv_buffer_size(64 * 1024).expect("an open socket");
+    client
+}
 
 fn a_client_that_stops_reading_stops_the_reading_from_s3(driver: Driver) {
     let (s3, proxy) = serve(driver, 1024 * MIB);
     let rss = proxy.rss_bytes();
-    let mut client = Client::connect(&proxy);
+    let mut client = client_with_a_small_socket(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().content_length(), 1024 * MIB);
     let pulled = settled(|| s3.pulled_bytes());
@@ -124,7 +139,7 @@ fn parked_clients_do_not_keep_others_waiting(driver: Driver) {
 fn a_client_that_never_reads_is_given_up_in_the_end(driver: Driver) {
     let s3 = TestS3::with("big.bam", Object::synthetic(64 * MIB));
     let proxy = Config::over(driver, &s3).set("client_stall_timeout", "1s").start();
-    let mut client = Client::connect(&proxy);
+    let mut client = client_with_a_small_socket(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     eventually("S3 is connected", || s3.server.open_connections() == 1);
     eventually("the transfer is given up", || s3.server.open_connections() == 0);
@@ -154,9 +169,10 @@ fn memory_does_not_grow_with_the_object(driver: Driver) {
     assert!(grown < 4 * MIB, "{grown} bytes for one transfer");
 }
 
-/// Serves `length` bytes in two halves. Between them the first client goes away; later requests
-/// get a short whole answer. Says on which connection each request came.
-fn two_halves(length: usize) -> ScriptedUpstream {
+/// Serves `length` bytes in three parts. After the first the client goes away, the second shows
+/// that to the proxy, and the third is the remainder. Later requests get a short whole answer that
+/// says on which connection they came.
+fn three_parts(length: usize) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         if !peer.next_request() {
             return;
@@ -165,7 +181,9 @@ fn two_halves(length: usize) -> ScriptedUpstream {
             peer.send(ok_head(length));
             peer.send(vec![b'x'; 1000]);
             peer.rest(Duration::from_millis(300));
-            peer.send(vec![b'y'; length - 1000]);
+            peer.send(vec![b'y'; 1000]);
+            peer.rest(Duration::from_millis(300));
+            peer.send(vec![b'z'; length - 2000]);
         } else {
             peer.send(ok("on a fresh connection"));
         }
@@ -175,25 +193,25 @@ fn two_halves(length: usize) -> ScriptedUpstream {
     })
 }
 
-/// Starts a transfer, leaves it after the first half, waits, and asks again.
+/// Starts a transfer, leaves it after the first part, waits, and asks again.
 fn next_answer_after_an_abort(driver: Driver, upstream: &ScriptedUpstream) -> String {
     let proxy = Config::new(driver, &upstream.endpoint()).start();
     let mut client = Client::connect(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().status, 200);
     assert!(client.exactly(1000) == [b'x'; 1000]);
-    drop(client);
-    std::thread::sleep(Duration::from_millis(900));
+    reset(client);
+    std::thread::sleep(Duration::from_millis(1200));
     get(&proxy, "/files/another").text()
 }
 
 fn a_small_remainder_is_drained_and_the_connection_kept(driver: Driver) {
-    let upstream = two_halves(20_000);
+    let upstream = three_parts(20_000);
     assert_eq!(next_answer_after_an_abort(driver, &upstream), "on the same connection");
 }
 
 fn a_large_remainder_is_not_read(driver: Driver) {
-    let upstream = two_halves(64 << 20);
+    let upstream = three_parts(64 << 20);
     assert_eq!(next_answer_after_an_abort(driver, &upstream), "on a fresh connection");
 }
 

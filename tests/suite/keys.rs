@@ -264,7 +264,11 @@ fn a_target_that_is_no_key_is_400(driver: Driver) {
         "/files/%F4%90%80%80",
     ];
     for target in targets {
-        get(&proxy, target).assert_error(400);
+        let mut client = Client::connect(&proxy);
+        let answer = client.request("GET", target, &[]);
+        answer.assert_error(400);
+        assert!(answer.announces_close(), "{target}");
+        client.assert_closed();
     }
     let mut client = Client::connect(&proxy);
     client.send(b"GET /files/\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n");

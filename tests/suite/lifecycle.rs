@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
 
-use crate::support::PATIENCE;
 use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
 use crate::support::raw_http::{Client, get, head, request_head};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
+use crate::support::{PATIENCE, eventually};
 
 both_drivers!(
     the_first_lines_say_where_it_listens_and_on_what,
@@ -26,6 +26,7 @@ both_drivers!(
     the_file_of_2014_works_unchanged,
     the_environment_overrides_the_file_and_flags_override_both,
     check_says_what_works,
+    the_log_goes_where_the_configuration_says,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -185,6 +186,26 @@ fn check_says_what_works(driver: Driver) {
     let none = check(Config::over(driver, &s3).set("bucket_name", "no-such-bucket"));
     assert_eq!(none.code, 1, "{none:?}");
     assert!(format!("{}{}", none.stdout, none.stderr).contains("no-such-bucket"), "{none:?}");
+}
+
+fn the_log_goes_where_the_configuration_says(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let line = "\"GET /files/reads.bam HTTP/1.1\" 200 4";
+    let to_stderr = proxy_over(driver, &s3);
+    get(&to_stderr, TARGET).assert(200, "ACGT");
+    eventually("the request is logged", || to_stderr.stderr().contains(line));
+
+    let to_file = Config::over(driver, &s3).set("log_file", "proxy.log").start();
+    get(&to_file, TARGET).assert(200, "ACGT");
+    let path = to_file.directory().join("proxy.log");
+    let logged = || std::fs::read_to_string(&path).is_ok_and(|text| text.contains(line));
+    eventually("the request is logged to the file", logged);
+    assert_eq!(to_file.stderr(), "");
+
+    let silent = Config::over(driver, &s3).set("access_log", "false").start();
+    get(&silent, TARGET).assert(200, "ACGT");
+    get(&silent, TARGET).assert(200, "ACGT");
+    assert!(!silent.stderr().contains("GET /files"), "{}", silent.stderr());
 }
 
 #[test]

@@ -37,4 +37,5 @@ mod lifecycle;
 mod metadata;
 mod mounts;
 mod ranges;
+mod signing;
 mod statuses;
