@@ -7,6 +7,7 @@
 //! Per wake-up: one wait, one splice in, one or more splices out; no allocation, no byte copied.
 
 use std::io;
+use std::time::Instant;
 
 use crate::limits::{READS_ON_BYTES, SPLICE_TURN_BYTES};
 use crate::metrics::Counters;
@@ -65,6 +66,7 @@ impl Relay<'_> {
 
     /// Waits for bytes of the source and moves them into the pipe.
     async fn fill(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + self.patience.source;
         loop {
             let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
             match self.lease.pipe().fill(self.source, limit)? {
@@ -76,7 +78,7 @@ impl Relay<'_> {
                 Moved::Blocked => {
                     // The kernel cuts it to what the socket can hold.
                     let low_water = self.remaining.min(LOW_WATER_BYTES) as u32;
-                    self.source.readable(low_water, self.patience.source).await?;
+                    self.source.readable(low_water, deadline).await?;
                     self.turn = 0;
                 }
             }
@@ -85,14 +87,17 @@ impl Relay<'_> {
 
     /// Moves what the pipe holds into the sink.
     async fn drain(&mut self) -> io::Result<()> {
+        // Counted from the last byte that was taken: a wait that ends in vain does not renew it.
+        let mut deadline = Instant::now() + self.patience.sink;
         while !self.lease.pipe().is_empty() {
             match self.lease.pipe().drain(self.sink, self.remaining > 0)? {
                 Moved::Bytes(count) => {
                     self.sent += count as u64;
                     self.turn += count as u64;
+                    deadline = Instant::now() + self.patience.sink;
                 }
                 Moved::Blocked => {
-                    self.sink.writable(self.patience.sink).await?;
+                    self.sink.writable(deadline).await?;
                     self.turn = 0;
                 }
             }

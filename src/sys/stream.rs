@@ -276,14 +276,13 @@ impl Stream {
     /// are that many bytes, or some and the wait has lasted for a tenth of a second.
     ///
     /// # Errors
-    /// As `poll(2)`; `TimedOut` when nothing came within `timeout`.
-    pub async fn readable(&mut self, low_water: u32, timeout: Duration) -> io::Result<()> {
-        let now = Instant::now();
+    /// As `poll(2)`; `TimedOut` when nothing came until `deadline`.
+    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         self.set_low_water(low_water);
         if low_water > 1 {
-            self.deadlines.set_patient_since(self.slot, Some(now));
+            self.deadlines.set_patient_since(self.slot, Some(Instant::now()));
         }
-        self.deadlines.set_wait(self.slot, Wait::Until(now + timeout));
+        self.deadlines.set_wait(self.slot, Wait::Until(deadline));
         let result = self.socket.readable(false).await;
         if low_water > 1 && !self.deadlines.is_patient(self.slot) {
             // The table has ended the patience, and the low-water mark with it.
@@ -296,9 +295,9 @@ impl Stream {
     /// Waits until there is room to send.
     ///
     /// # Errors
-    /// As `poll(2)`; `TimedOut` when there was none within `timeout`.
-    pub async fn writable(&mut self, timeout: Duration) -> io::Result<()> {
-        self.deadlines.set_wait(self.slot, Wait::Until(Instant::now() + timeout));
+    /// As `poll(2)`; `TimedOut` when there was none until `deadline`.
+    pub async fn writable(&mut self, deadline: Instant) -> io::Result<()> {
+        self.deadlines.set_wait(self.slot, Wait::Until(deadline));
         let result = self.socket.writable(false).await;
         self.after_wait(result.map(|()| 0)).map(|_| ())
     }

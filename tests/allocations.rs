@@ -1,0 +1,163 @@
+//! What must not touch the heap, counted: everything that each request passes through.
+
+#![allow(unsafe_code, reason = "a counting allocator")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use s3proxy::cache::metadata::{MetadataMap, Settings};
+use s3proxy::http1::conditional::Preconditions;
+use s3proxy::http1::range::ByteRange;
+use s3proxy::http1::request;
+use s3proxy::http1::response::ResponseHead;
+use s3proxy::http1::target::percent_decode;
+use s3proxy::s3::bucket::{Addressing, Bucket};
+use s3proxy::s3::client::BucketId;
+use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::object::Metadata;
+use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
+use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
+use s3proxy::upstream::Origin;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes on to the system's allocator as it came; counting touches only a
+// thread-local that is made without allocating.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations `action` makes on this thread.
+fn allocations(mut action: impl FnMut()) -> u64 {
+    let before = ALLOCATIONS.get();
+    action();
+    ALLOCATIONS.get() - before
+}
+
+/// Does `action` once to warm up, then asserts that doing it again allocates nothing.
+#[track_caller]
+fn assert_steady(mut action: impl FnMut()) {
+    action();
+    assert_eq!(allocations(|| (0..100).for_each(|_| action())), 0);
+}
+
+const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\nx-amz-request-id: 1\r\nETag: \"e\"\r\n\
+    Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Type: application/octet-stream\r\n\
+    Content-Range: bytes 0-4095/20000000\r\nContent-Length: 4096\r\n\r\n";
+
+fn credentials() -> Credentials {
+    Credentials {
+        access_key_id: "AKIDEXAMPLE".to_owned(),
+        secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+        session_token: Some("token".repeat(100)),
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+#[test]
+fn a_signature_of_the_same_day_allocates_nothing() {
+    let (credentials, mut out) = (credentials(), Vec::with_capacity(1024));
+    let mut signer = Signer::new("us-east-1", "s3");
+    let mut seconds = 1_440_938_160;
+    assert_steady(|| {
+        seconds += 1;
+        let time = Timestamp::new(seconds);
+        let parts = SignedParts {
+            method: "GET",
+            path: b"/bucket/runs/a.bam",
+            query: "",
+            headers: &[("host", b"s3.example.org"), ("x-amz-date", time.as_bytes())],
+            payload_hash: EMPTY_PAYLOAD_SHA256,
+        };
+        out.clear();
+        let signature = signer.sign(&credentials, time, &parts);
+        signer.write_authorization(&credentials, time, parts.headers, &signature, &mut out);
+    });
+    assert!(out.starts_with(b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/"));
+}
+
+#[test]
+fn a_whole_signed_request_allocates_nothing() {
+    let bucket = Bucket {
+        name: "bucket".to_owned(),
+        region: "us-east-1".to_owned(),
+        origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port: 9000 }),
+        addressing: Addressing::Path,
+        credentials: Some(Arc::new(credentials())),
+    };
+    let (mut writer, mut out) = (RequestWriter::new(bucket), Vec::with_capacity(4096));
+    let range = Some(ByteRange::Closed { first: 0, last: 4095 });
+    let conditions = Preconditions { if_none_match: Some(b"\"e\""), ..Preconditions::default() };
+    assert_steady(|| {
+        out.clear();
+        let key = "runs/é a.bam";
+        let request = ObjectRequest { operation: Operation::Get, key, range, conditions };
+        writer.write(&request, &mut out);
+    });
+    assert!(out.starts_with(b"GET /bucket/runs/%C3%A9%20a.bam HTTP/1.1\r\n"));
+}
+
+#[test]
+fn reading_a_request_head_and_its_key_allocates_nothing() {
+    let head = b"GET /files/runs/a%20b.bam HTTP/1.1\r\nHost: localhost:5000\r\n\
+        User-Agent: htslib/1.21\r\nAccept: */*\r\nRange: bytes=0-4095\r\n\r\n";
+    let mut key = String::with_capacity(64);
+    assert_steady(|| {
+        let request = request::parse(head).expect("a good head");
+        key.clear();
+        percent_decode(&request.target_text["/files/".len()..], 1024, &mut key).expect("a key");
+        assert!(request.range.and_then(ByteRange::parse).is_some());
+    });
+    assert_eq!(key, "runs/a b.bam");
+}
+
+#[test]
+fn reading_a_response_head_and_its_metadata_allocates_nothing() {
+    let mut metadata = Metadata::default();
+    assert_steady(|| {
+        let head = ResponseHead::parse(RESPONSE).expect("a good head");
+        assert!(metadata.read(&head, RESPONSE, true));
+    });
+    assert_eq!(metadata.size, 20_000_000);
+}
+
+#[test]
+fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
+    let mut metadata = Metadata::default();
+    let head = ResponseHead::parse(RESPONSE).expect("a good head");
+    assert!(metadata.read(&head, RESPONSE, true));
+    let mut map = MetadataMap::new(Settings::default());
+    assert_steady(|| {
+        let now = Instant::now();
+        map.learn_object(BucketId(0), "runs/a.bam", &metadata, now);
+        assert!(map.get(BucketId(0), "runs/a.bam", now).is_some());
+    });
+}
