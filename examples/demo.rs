@@ -35,8 +35,8 @@ const LARGE: &str = "runs/demo.bam";
 /// The key of the small one.
 const SMALL: &str = "runs/small.bam";
 /// Reads that make about 20 MB.
-const LARGE_READS: usize = 150_000;
-/// Reads that make about 0.3 MB.
+const LARGE_READS: usize = 200_000;
+/// Reads that make about 0.2 MB.
 const SMALL_READS: usize = 2_000;
 /// The region to look at.
 const REGION_OF_INTEREST: &str = "chr1:1,000,000-1,002,000";
@@ -81,8 +81,10 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
     say("S3", &format!("{}  bucket {BUCKET}, every signature is checked", s3.endpoint()));
 
     let config_path = options.directory.join("config.yaml");
-    fs::write(&config_path, configuration(options.port, &s3.endpoint()))?;
+    let log_path = options.directory.join("proxy.log");
+    fs::write(&config_path, configuration(options.port, &s3.endpoint(), &log_path))?;
     say("config", &config_path.display().to_string());
+    say("log", &format!("{}  one line per request", log_path.display()));
 
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     let settings = config::load(
@@ -90,9 +92,9 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
         &config::Environment::default(),
         &config::Overrides::default(),
     )?;
-    let proxy = server::start(settings)?;
+    let mut proxy = server::start(settings)?;
     let url = proxy.addresses.first().ok_or("the proxy listens nowhere")?.to_string();
-    say("proxy", &format!("{url}  on {}", proxy.drivers.join(", ")));
+    say("proxy", &format!("{url}  {}", workers(&proxy.drivers)));
     say("proof", &prove(&url, &s3, &bucket.join(LARGE))?);
 
     print_commands(&url);
@@ -105,6 +107,12 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn say(what: &str, text: &str) {
     println!("  {what:<8} {text}");
+}
+
+/// `2 workers on io_uring (…)`; all workers of one machine get the same.
+fn workers(drivers: &[String]) -> String {
+    let driver = drivers.first().map_or("nothing", String::as_str);
+    format!("{} worker{} on {driver}", drivers.len(), if drivers.len() == 1 { "" } else { "s" })
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -124,7 +132,7 @@ fn ensure_free(port: u16) -> Result<(), String> {
     }
 }
 
-fn configuration(port: u16, endpoint: &str) -> String {
+fn configuration(port: u16, endpoint: &str, log_path: &Path) -> String {
     format!(
         "# Written by the demo, which serves from it. The S3 server ends with the demo.\n\
          listen: 127.0.0.1:{port}\n\
@@ -133,7 +141,9 @@ fn configuration(port: u16, endpoint: &str) -> String {
          AWS_SECRET_ACCESS_KEY: {SECRET_KEY}\n\
          region: {REGION}\n\
          endpoint: {endpoint}\n\
-         addressing: path\n"
+         addressing: path\n\
+         log_file: {}\n",
+        log_path.display()
     )
 }
 
@@ -154,8 +164,8 @@ fn prove(url: &str, s3: &S3Server, file: &Path) -> Result<String, Box<dyn Error>
         return Err(format!("S3 answered {refused} to a request without signature").into());
     }
     Ok(format!(
-        "{LENGTH} bytes from the middle, the same as in the file, for {signed} signed request\n\
-         {:11}(the same request straight to S3, unsigned: {refused})",
+        "{LENGTH} bytes from offset {FIRST}, the same as in the file, for {signed} signed request\n\
+         {:11}(the same read straight from S3, unsigned: {refused})",
         ""
     ))
 }

@@ -15,7 +15,7 @@
 //! | 4 | `s3` |
 //! | 3 | `upstream`, `relay` |
 //! | 2 | `http1` |
-//! | 1 | `sys` |
+//! | 1 | `sys`, `metrics` |
 //! | 0 | `limits`, `clock` |
 
 pub mod access_log;
@@ -27,6 +27,7 @@ pub mod cors;
 pub mod http1;
 pub mod limits;
 
+pub mod metrics;
 pub mod mount;
 pub mod relay;
 pub mod rewrite;

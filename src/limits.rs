@@ -31,6 +31,9 @@ pub const RELAY_BUFFER_BYTES: usize = HEADROOM_BYTES + 64 * 1024;
 /// Relay buffers one core keeps for the next body.
 pub const POOLED_RELAY_BUFFERS: usize = 64;
 
+/// Bytes that one body may splice before the core's other tasks have their turn.
+pub const SPLICE_TURN_BYTES: u64 = 2 * 1024 * 1024;
+
 /// Largest error body of S3 that is read to learn its code, in bytes. AWS's are below 1 KiB.
 pub const ERROR_BODY_BYTES: usize = 32 * 1024;
 

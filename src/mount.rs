@@ -1,8 +1,7 @@
 //! Mounts: which part of the URL space belongs to which bucket, and what the key is.
 
-use crate::http1::target::{DecodeError, percent_decode};
+use crate::http1::target::DecodeError;
 use crate::limits;
-use crate::rewrite::Rules;
 use crate::s3::bucket::Bucket;
 use crate::s3::client::BucketId;
 
@@ -27,17 +26,11 @@ pub fn route<'m, 'p>(mounts: &'m [Mount], path: &'p str) -> Option<(BucketId, &'
 }
 
 impl Mount {
-    /// Writes the key that a path behind this mount stands for into `key`: decoded once,
-    /// rewritten, and with the mount's prefix.
+    /// Puts the mount's prefix in front of a key.
     ///
     /// # Errors
-    /// See [`DecodeError`].
-    pub fn key(&self, path: &str, rules: &Rules, key: &mut String) -> Result<(), DecodeError> {
-        key.clear();
-        percent_decode(path, limits::KEY_BYTES, key)?;
-        if let std::borrow::Cow::Owned(rewritten) = rules.apply(key) {
-            *key = rewritten;
-        }
+    /// [`DecodeError::TooLong`] where both together are longer than a key may be.
+    pub fn prepend_prefix(&self, key: &mut String) -> Result<(), DecodeError> {
         key.insert_str(0, &self.prefix);
         if key.len() > limits::KEY_BYTES { Err(DecodeError::TooLong) } else { Ok(()) }
     }
@@ -48,7 +41,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rewrite::Rule;
     use crate::s3::bucket::Addressing;
     use crate::upstream::Origin;
 
@@ -63,9 +55,9 @@ mod tests {
         Mount { path: path.to_owned(), prefix: prefix.to_owned(), bucket }
     }
 
-    fn key(mount: &Mount, path: &str, rules: &Rules) -> Result<String, DecodeError> {
-        let mut key = "left over".to_owned();
-        mount.key(path, rules, &mut key).map(|()| key)
+    fn with_prefix(mount: &Mount, key: &str) -> Result<String, DecodeError> {
+        let mut key = key.to_owned();
+        mount.prepend_prefix(&mut key).map(|()| key)
     }
 
     #[test]
@@ -81,15 +73,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_prefix_and_rewritten_path() {
-        let rules = Rules(vec![Rule::new("bai", r"\.bam\.bai$", ".bai").unwrap()]);
-        assert_eq!(key(&mount("/f/", "runs/"), "a%20b.bam.bai", &rules).unwrap(), "runs/a b.bai");
-    }
-
-    #[test]
-    fn the_limit_counts_prefix_and_path_together() {
-        let (mount, rules) = (mount("/f/", "runs/"), Rules::default());
-        assert_eq!(key(&mount, &"k".repeat(1019), &rules).unwrap().len(), 1024);
-        assert_eq!(key(&mount, &"k".repeat(1020), &rules), Err(DecodeError::TooLong));
+    fn the_limit_counts_prefix_and_key_together() {
+        let mount = mount("/f/", "runs/");
+        assert_eq!(with_prefix(&mount, "a.bam").unwrap(), "runs/a.bam");
+        assert_eq!(with_prefix(&mount, &"k".repeat(1019)).unwrap().len(), 1024);
+        assert_eq!(with_prefix(&mount, &"k".repeat(1020)), Err(DecodeError::TooLong));
     }
 }

@@ -6,7 +6,7 @@ mod logging;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::cli::flags::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
@@ -29,16 +29,17 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the counters.
 fn serve(config: Config) -> u8 {
     process::raise_open_files_limit();
     let started = logging::start(&config).map_err(|error| error.to_string()).and_then(|()| {
         // Before anything listens, so that an early signal is not lost.
-        let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
+        let signals =
+            Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| error.to_string())?;
         let running = server::start(config).map_err(|error| error.to_string())?;
         Ok((signals, running))
     });
-    let (mut signals, running) = match started {
+    let (mut signals, mut running) = match started {
         Ok(started) => started,
         Err(error) => {
             complain(&error);
@@ -46,13 +47,16 @@ fn serve(config: Config) -> u8 {
         }
     };
     announce(&running);
-    signals.forever().next();
+    while signals.forever().next() == Some(SIGUSR1) {
+        log::info!("{}", running.counters());
+    }
     log::info!("draining: running answers may finish; a second signal ends at once");
     std::thread::spawn(move || {
-        signals.forever().next();
+        signals.forever().find(|&signal| signal != SIGUSR1);
         std::process::exit(i32::from(EXIT_FAILED));
     });
     running.drain();
+    log::info!("{}", running.counters());
     EXIT_OK
 }
 

@@ -41,7 +41,7 @@ use self::problem::{Fault, Spot};
 use self::reader::Reader;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
-use crate::{cache, cors, mount, rewrite, upstream};
+use crate::{cache, cors, mount, relay, rewrite, upstream};
 
 /// The file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config.yaml";
@@ -68,6 +68,8 @@ pub struct Config {
     pub clients: Clients,
     /// Connections to S3.
     pub upstream: upstream::Settings,
+    /// The way of bodies.
+    pub relay: relay::Settings,
     /// The metadata map.
     pub metadata: cache::metadata::Settings,
     /// Suffixes of keys whose stored `Content-Encoding` is not passed on.

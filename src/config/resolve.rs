@@ -9,7 +9,7 @@ use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, rules, web};
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
-use crate::upstream;
+use crate::{relay, upstream};
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
 pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
@@ -22,6 +22,7 @@ pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
         cors: web::cors(reader),
         clients: clients(reader),
         upstream: upstream(reader),
+        relay: relay(reader),
         metadata: metadata(reader),
         genomic_suffixes: web::genomic_suffixes(reader),
         log_level: reader.value_or("log_level", values::log_level, log::LevelFilter::Info),
@@ -89,6 +90,23 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         connect_timeout: within("connect_timeout", default.connect_timeout),
         first_byte_timeout: within("first_byte_timeout", default.first_byte_timeout),
         stall_timeout: within("stall_timeout", default.stall_timeout),
+    }
+}
+
+fn relay(reader: &mut Reader) -> relay::Settings {
+    const MIB: u64 = 1 << 20;
+    let default = relay::Settings::default();
+    relay::Settings {
+        splice: reader.value_or("splice", values::splice, default.splice),
+        splice_threshold: reader.value_or(
+            "splice_threshold",
+            values::size::<1, { 1024 * 1024 * MIB }>,
+            default.splice_threshold,
+        ),
+        pipe_size: reader
+            .value("pipe_size", values::size::<4096, { 64 * MIB }>)
+            .map_or(default.pipe_size, |size| size as usize),
+        max_pipes: reader.value_or("max_pipes", count::<1, 65_535>, default.max_pipes),
     }
 }
 

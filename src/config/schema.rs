@@ -70,6 +70,11 @@ pub(super) const KEYS: &[Key] = &[
     key("connect_timeout", One, &["S3PROXY_CONNECT_TIMEOUT"]),
     key("first_byte_timeout", One, &["S3PROXY_FIRST_BYTE_TIMEOUT"]),
     key("stall_timeout", One, &["S3PROXY_STALL_TIMEOUT"]),
+    // The way of bodies.
+    key("splice", One, &["S3PROXY_SPLICE"]),
+    key("splice_threshold", One, &["S3PROXY_SPLICE_THRESHOLD"]),
+    key("pipe_size", One, &["S3PROXY_PIPE_SIZE"]),
+    key("max_pipes", One, &["S3PROXY_MAX_PIPES"]),
 ];
 
 /// The keys of one of the `mounts`.

@@ -45,6 +45,32 @@ pub(super) fn timeout(text: &str) -> Result<Duration, Fault> {
     }
 }
 
+/// Units of size and their lengths in bytes.
+const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// `512B`, `64KiB`, `1MiB`, `1GiB`, from `MIN` to `MAX` bytes.
+pub(super) fn size<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, Fault> {
+    const REMEDY: &str = "write a whole number and its unit, such as 64KiB or 1MiB";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = SIZES.iter().find(|(name, _)| *name == unit);
+    let (Ok(number), Some(&(_, unit))) = (number.parse::<u64>(), unit) else {
+        return Err(Fault::new(format!("{} is not a size", quoted(text)), REMEDY));
+    };
+    match number.checked_mul(unit) {
+        Some(size) if (MIN..=MAX).contains(&size) => Ok(size),
+        _ => {
+            let range = format!("write a size from {MIN}B to {}MiB", MAX >> 20);
+            Err(Fault::new(format!("{} is out of range", quoted(text)), range))
+        }
+    }
+}
+
+/// Whether bodies are spliced.
+pub(super) fn splice(text: &str) -> Result<bool, Fault> {
+    choice(text, &[("auto", true), ("off", false)])
+}
+
 /// A number from `MIN` to `MAX`.
 pub(super) fn count<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, Fault> {
     let range = || format!("write a number from {MIN} to {MAX}");
@@ -146,6 +172,18 @@ mod tests {
             assert!(say(duration(long)).contains("too long"), "{long}");
         }
         assert!(say(timeout("0ms")).contains("no time"));
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!(size::<1, 1048576>("64KiB"), Ok(65_536));
+        assert_eq!(size::<1, 1048576>("1MiB"), Ok(1_048_576));
+        for wrong in ["64", "64KB", "KiB", "-1KiB", "1 MiB", ""] {
+            assert!(say(size::<1, 1048576>(wrong)).contains("is not a size; write"), "{wrong}");
+        }
+        for far in ["0B", "2MiB", "99999999999GiB"] {
+            assert!(say(size::<1, 1048576>(far)).contains("from 1B to 1MiB"), "{far}");
+        }
     }
 
     #[test]

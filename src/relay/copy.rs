@@ -8,9 +8,6 @@ use crate::relay::{End, Patience, Report};
 use crate::sys::stream::Stream;
 
 /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`; hands the buffer back.
-///
-/// The first receive is made before anything is sent where the prefix leaves room, so that a
-/// head in the prefix and the first bytes of the body leave together.
 pub async fn copy(
     source: &mut Stream,
     sink: &mut Stream,
@@ -21,23 +18,7 @@ pub async fn copy(
 ) -> (Report, Vec<u8>) {
     let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
     let mut unsent = prefix;
-    // The prefix ends where the buffer's bytes end, so what is received continues it.
-    buf.truncate(unsent.end);
     loop {
-        if report.remaining > 0 && buf.len() < buf.capacity() {
-            let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
-            let (received, returned) = source.receive(buf, limit, patience.source).await;
-            buf = returned;
-            match received {
-                Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => report.remaining -= count as u64,
-                Err(error) => report.end = End::SourceFailed(error),
-            }
-            if matches!(report.end, End::SourceFailed(_)) {
-                return (report, buf);
-            }
-            unsent.end = buf.len();
-        }
         let length = unsent.len() as u64;
         let (sent, returned) = sink.send(buf, unsent, patience.sink).await;
         buf = returned;
@@ -50,7 +31,18 @@ pub async fn copy(
             return (report, buf);
         }
         buf.clear();
-        unsent = 0..0;
+        let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
+        let (received, returned) = source.receive(buf, limit, patience.source).await;
+        buf = returned;
+        match received {
+            Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => report.remaining -= count as u64,
+            Err(error) => report.end = End::SourceFailed(error),
+        }
+        if matches!(report.end, End::SourceFailed(_)) {
+            return (report, buf);
+        }
+        unsent = 0..buf.len();
     }
 }
 

@@ -2,14 +2,58 @@
 //!
 //! The relay is blind: it is given a prefix (bytes to send first, in a buffer), two sockets and a
 //! length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
-//! less than it was given, and holds one buffer whatever the length. A reader that stops stops
-//! the relay's reading: nothing is received before the last bytes were taken.
+//! less than it was given, and holds one buffer or one pipe whatever the length. A reader that
+//! stops stops the relay's reading: nothing is received before the last bytes were taken.
 
 pub mod buffers;
 pub mod copy;
+pub mod pipes;
+pub mod splice;
 
 use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::metrics::Counters;
+use crate::relay::buffers::Buffers;
+use crate::relay::pipes::Pipes;
+use crate::sys::stream::Stream;
+
+/// What an operator may set about the way of bodies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether bodies may be spliced at all.
+    pub splice: bool,
+    /// Bodies with fewer bytes than this are copied.
+    pub splice_threshold: u64,
+    /// Size that a pipe is asked for, in bytes.
+    pub pipe_size: usize,
+    /// Pipes that one core may have. Further bodies are copied.
+    pub max_pipes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            splice: true,
+            splice_threshold: 256 * 1024,
+            pipe_size: 1024 * 1024,
+            max_pipes: 64,
+        }
+    }
+}
+
+/// The means of one core to relay bodies.
+pub struct Relay {
+    /// The buffers of the copying relay.
+    pub buffers: Rc<Buffers>,
+    /// The pipes of the splicing one.
+    pub pipes: Rc<Pipes>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
 
 /// How long the relay waits for either side before it gives that side up.
 #[derive(Clone, Copy, Debug)]
@@ -41,4 +85,52 @@ pub struct Report {
     /// Bytes that the sink took, the prefix included; what a failed send took of its last bytes
     /// is not counted.
     pub sent: u64,
+}
+
+impl Relay {
+    /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
+    /// into its pool. The one place that decides between splicing and copying.
+    pub async fn run(
+        &self,
+        source: &mut Stream,
+        sink: &mut Stream,
+        buf: Vec<u8>,
+        prefix: Range<usize>,
+        length: u64,
+        patience: Patience,
+    ) -> Report {
+        let Some(mut lease) = self.pipes.take(length, &self.counters) else {
+            let (report, buf) = copy::copy(source, sink, buf, prefix, length, patience).await;
+            self.counters.bytes_copied.add(report.sent);
+            self.buffers.put_back(buf);
+            return report;
+        };
+        let (prefixed, buf) = copy::copy(source, sink, buf, prefix, 0, patience).await;
+        self.counters.bytes_copied.add(prefixed.sent);
+        if !matches!(prefixed.end, End::Complete) {
+            self.buffers.put_back(buf);
+            return Report { remaining: length, ..prefixed };
+        }
+        let spliced =
+            splice::splice(source, sink, &mut lease, length, patience, &self.counters).await;
+        if spliced.sent > 0 || !self.is_refused(&spliced.end) {
+            self.buffers.put_back(buf);
+            return Report { sent: prefixed.sent + spliced.sent, ..spliced };
+        }
+        // Not one byte could be spliced: this kernel does not let us. None is lost.
+        self.counters.splice_refused.add(1);
+        let remaining = spliced.remaining;
+        let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, patience).await;
+        self.counters.bytes_copied.add(copied.sent);
+        self.buffers.put_back(buf);
+        Report { sent: prefixed.sent + copied.sent, ..copied }
+    }
+
+    /// Whether splicing failed because it is not allowed; remembered if so. Only a refusal to
+    /// fill the pipe can be made good: bytes in a pipe are out of the copying relay's reach.
+    fn is_refused(&self, end: &End) -> bool {
+        let End::SourceFailed(error) = end else { return false };
+        self.pipes.note_failure(error);
+        crate::sys::pipe::is_refusal(error)
+    }
 }

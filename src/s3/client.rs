@@ -9,8 +9,7 @@ use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
 use crate::http1::response::{Field, ResponseError, ResponseHead};
 use crate::limits;
-use crate::relay::buffers::Buffers;
-use crate::relay::{self, Patience};
+use crate::relay::{self, Patience, Relay};
 use crate::s3::bucket::Bucket;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
@@ -27,7 +26,7 @@ pub struct BucketId(pub usize);
 pub struct Client {
     buckets: Vec<(RefCell<RequestWriter>, OriginId)>,
     pool: Rc<Pool>,
-    buffers: Rc<Buffers>,
+    relay: Rc<Relay>,
     settings: Settings,
 }
 
@@ -62,11 +61,11 @@ impl Client {
     pub fn new(
         buckets: Vec<(Bucket, OriginId)>,
         pool: Rc<Pool>,
-        buffers: Rc<Buffers>,
+        relay: Rc<Relay>,
         settings: Settings,
     ) -> Client {
         let writer = |(bucket, origin)| (RefCell::new(RequestWriter::new(bucket)), origin);
-        Client { buckets: buckets.into_iter().map(writer).collect(), pool, buffers, settings }
+        Client { buckets: buckets.into_iter().map(writer).collect(), pool, relay, settings }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -97,13 +96,14 @@ impl Client {
         bucket: BucketId,
         request: &ObjectRequest<'_>,
     ) -> Result<Answer, ClientError> {
-        let mut buf = self.buffers.take();
+        self.relay.counters.s3_requests.add(1);
+        let mut buf = self.relay.buffers.take();
         self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf);
         let length = buf.len();
         let timeout = self.settings.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, 0..length, timeout).await;
         if let Err(error) = sent {
-            self.buffers.put_back(buf);
+            self.relay.buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
         // The same buffer takes the answer, behind room for the client's head.
@@ -121,11 +121,11 @@ impl Client {
                 body_start,
                 buf,
                 lease,
-                buffers: Rc::clone(&self.buffers),
+                relay: Rc::clone(&self.relay),
                 stall_timeout: self.settings.stall_timeout,
             }),
             Err(error) => {
-                self.buffers.put_back(buf);
+                self.relay.buffers.put_back(buf);
                 Err(error)
             }
         }
@@ -143,7 +143,7 @@ pub struct Answer {
     body_start: usize,
     buf: Vec<u8>,
     lease: Lease,
-    buffers: Rc<Buffers>,
+    relay: Rc<Relay>,
     stall_timeout: Duration,
 }
 
@@ -181,28 +181,44 @@ impl Answer {
         length: u64,
         client_stall: Duration,
     ) -> Sent {
+        // The first bytes of the body leave together with the head, so they are waited for; and
+        // where they never come, the client can still be told so.
+        if length > 0
+            && self.buf.len() == self.body_start
+            && let Err(error) = self.receive_more(length).await
+        {
+            self.finish(None).await;
+            return Sent { end: relay::End::SourceFailed(error), bytes: 0 };
+        }
         // S3's head has been read out of the buffer; the client's takes its place, right before
         // the body. It fits: its fields came with S3's head, and the rest fits the head room.
         let start = self.body_start - client_head.len();
         self.buf[start..self.body_start].copy_from_slice(client_head);
         let too_much = self.truncate_body(length);
-        let prefix_length = (self.buf.len() - self.body_start) as u64;
+        let remaining = length - (self.buf.len() - self.body_start) as u64;
         let patience = Patience { source: self.stall_timeout, sink: client_stall };
         let buf = std::mem::take(&mut self.buf);
         let prefix = start..buf.len();
-        let (report, buf) = relay::copy::copy(
-            &mut self.lease.stream,
-            client,
-            buf,
-            prefix,
-            length - prefix_length,
-            patience,
-        )
-        .await;
-        self.buf = buf;
+        let source = &mut self.lease.stream;
+        let report = self.relay.run(source, client, buf, prefix, remaining, patience).await;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent }
+    }
+
+    /// Receives up to `limit` bytes behind what the buffer holds.
+    ///
+    /// # Errors
+    /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
+    async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let buf = std::mem::take(&mut self.buf);
+        let (received, buf) = self.lease.stream.receive(buf, limit, self.stall_timeout).await;
+        self.buf = buf;
+        match received? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts what came with the head to `length` body bytes; `true` where more came, after which
@@ -249,16 +265,8 @@ impl Answer {
                 },
                 BodyLength::Known(_) | BodyLength::UntilClose => {}
             }
-            let room = limit.saturating_sub(self.buf.len());
-            let received = if room == 0 {
-                0
-            } else {
-                let buf = std::mem::take(&mut self.buf);
-                let (result, buf) = self.lease.stream.receive(buf, room, self.stall_timeout).await;
-                self.buf = buf;
-                result.unwrap_or(0)
-            };
-            if received == 0 {
+            let room = limit.saturating_sub(self.buf.len()) as u64;
+            if room == 0 || self.receive_more(room).await.is_err() {
                 let body = match self.head.body_length {
                     BodyLength::Chunked => decoded,
                     _ => self.buf[self.body_start..].to_vec(),
@@ -292,6 +300,9 @@ impl Answer {
         let keep = |remaining: &u64| self.head.keep_alive && *remaining <= limits::DRAIN_BYTES;
         let mut buf = std::mem::take(&mut self.buf);
         if let Some(remaining) = remaining.filter(keep) {
+            if remaining > 0 && buf.capacity() == 0 {
+                buf = self.relay.buffers.take();
+            }
             let (discarded, returned) =
                 relay::copy::discard(&mut self.lease.stream, buf, remaining, self.stall_timeout)
                     .await;
@@ -300,6 +311,6 @@ impl Answer {
                 self.lease.put_back();
             }
         }
-        self.buffers.put_back(buf);
+        self.relay.buffers.put_back(buf);
     }
 }

@@ -44,7 +44,7 @@ pub fn run(config: Config) -> io::Result<Vec<Finding>> {
     let shared = share(config).map_err(io::Error::other)?;
     let mut event_loop = driver::build(shared.config.driver)?;
     let findings = event_loop.runtime.block_on(async {
-        let core = Core::new(Arc::clone(&shared));
+        let core = Core::new(Arc::clone(&shared), Arc::default());
         let mut findings = Vec::new();
         for (index, mount) in shared.config.mounts.iter().enumerate() {
             findings.push(check(&core, BucketId(index), mount).await);

@@ -13,7 +13,10 @@ use crate::cache::flight::Flights;
 use crate::cache::metadata::{Known, MetadataMap};
 use crate::clock;
 use crate::config::Config;
+use crate::metrics::Counters;
+use crate::relay::Relay;
 use crate::relay::buffers::Buffers;
+use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
 use crate::s3::object::Metadata;
 use crate::server::answer::Failure;
@@ -54,6 +57,8 @@ pub struct Core {
     pub flights: Flights<Result<Known, Failure>>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
     /// Client connections.
     pub connections: Cell<usize>,
     /// No new requests: the process is about to end.
@@ -75,9 +80,14 @@ pub struct Scratch {
 }
 
 impl Core {
-    /// The state of the calling thread's core.
-    pub fn new(shared: Arc<Shared>) -> Rc<Core> {
+    /// The state of the calling thread's core, which counts in `counters`.
+    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Rc<Core> {
         let config = &shared.config;
+        let relay = Rc::new(Relay {
+            buffers: Buffers::new(),
+            pipes: Pipes::new(config.relay.clone()),
+            counters: Arc::clone(&counters),
+        });
         let deadlines = Rc::new(Deadlines::default());
         let pool = Pool::new(
             config.upstream.clone(),
@@ -91,12 +101,8 @@ impl Core {
             (mount.bucket.clone(), OriginId(origin.expect("every mount's origin is among them")))
         });
         Rc::new(Core {
-            s3: Client::new(
-                buckets.collect(),
-                Rc::clone(&pool),
-                Buffers::new(),
-                config.upstream.clone(),
-            ),
+            s3: Client::new(buckets.collect(), Rc::clone(&pool), relay, config.upstream.clone()),
+            counters,
             metadata: RefCell::new(MetadataMap::new(config.metadata.clone())),
             flights: Flights::new(),
             connections: Cell::new(0),

@@ -14,7 +14,8 @@ use crate::http1::conditional::{IfRange, Preconditions, Verdict};
 use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::request::{Method, Request};
-use crate::http1::target::Target;
+use crate::http1::target::{Target, percent_decode};
+use crate::limits;
 use crate::mount;
 use crate::relay;
 use crate::s3::client::{Answer, BucketId, ClientError};
@@ -60,7 +61,10 @@ fn locate(core: &Core, request: &Request<'_>, key: &mut String) -> Result<Bucket
     if rest.is_empty() {
         return Err(Failure::NotMounted);
     }
-    mount.key(rest, &config.rewrite_rules, key).map_err(Failure::Key)?;
+    key.clear();
+    percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
+    config.rewrite_rules.apply(key);
+    mount.prepend_prefix(key).map_err(Failure::Key)?;
     if key.is_empty() { Err(Failure::NotMounted) } else { Ok(bucket) }
 }
 

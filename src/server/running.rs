@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use crate::config::Config;
+use crate::metrics::Counters;
 use crate::server::core::Shared;
 use crate::server::worker::Worker;
 use crate::sys::cpu;
@@ -37,7 +38,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The event loop was refused.
-    #[error("cannot start a worker: {0}; try 'driver: auto'")]
+    #[error("cannot start a worker: {0}")]
     Worker(io::Error),
     /// A thread was refused.
     #[error("cannot start a thread: {0}")]
@@ -50,6 +51,7 @@ pub struct Running {
     pub addresses: Vec<ListenAddress>,
     /// The event loop of each worker, in words.
     pub drivers: Vec<String>,
+    counters: Vec<Arc<Counters>>,
     drains: Vec<UnixStream>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -72,7 +74,13 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let (sender, receiver) = mpsc::channel();
     let cores = cores_for(count);
-    let mut running = Running { addresses, drivers: Vec::new(), drains: vec![], workers: vec![] };
+    let mut running = Running {
+        addresses,
+        drivers: Vec::new(),
+        counters: (0..count).map(|_| Arc::default()).collect(),
+        drains: Vec::new(),
+        workers: Vec::new(),
+    };
     for index in 0..count {
         let (ours, theirs) = UnixStream::pair().map_err(StartError::Thread)?;
         theirs.set_nonblocking(true).map_err(StartError::Thread)?;
@@ -80,6 +88,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             shared: Arc::clone(&shared),
             listeners: listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect(),
             core: cores.get(index).copied(),
+            counters: Arc::clone(&running.counters[index]),
             drain: theirs,
             started: sender.clone(),
         };
@@ -132,8 +141,13 @@ fn cores_for(count: usize) -> Vec<usize> {
 }
 
 impl Running {
+    /// What all workers have counted so far.
+    pub fn counters(&self) -> Counters {
+        Counters::sum(self.counters.iter().map(Arc::as_ref))
+    }
+
     /// Stops listening, lets running answers finish, and waits for the workers' end.
-    pub fn drain(self) {
+    pub fn drain(&mut self) {
         for drain in &self.drains {
             // It fails only where the worker has ended by itself.
             let _ = drain.shutdown(Shutdown::Both);
@@ -143,7 +157,7 @@ impl Running {
                 let _ = std::fs::remove_file(path);
             }
         }
-        for worker in self.workers {
+        for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 log::error!("a worker ended by a defect of s3proxy");
             }

@@ -13,6 +13,7 @@ use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::metrics::Counters;
 use crate::server::conn;
 use crate::server::core::{Core, Shared};
 use crate::sys::cpu;
@@ -28,6 +29,8 @@ pub struct Worker {
     pub listeners: Vec<OwnedFd>,
     /// The core it stays on.
     pub core: Option<usize>,
+    /// What it counts in.
+    pub counters: Arc<Counters>,
     /// Ends (reads as closed) when the worker is to drain.
     pub drain: UnixStream,
     /// Told once the event loop runs: its description, or why there is none.
@@ -62,7 +65,7 @@ impl Worker {
             }
         };
         event_loop.runtime.block_on(async {
-            let core = Core::new(Arc::clone(&self.shared));
+            let core = Core::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
             match self.register(&core) {
                 Ok((listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));

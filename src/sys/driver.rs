@@ -58,7 +58,12 @@ pub fn build(choice: Choice) -> io::Result<EventLoop> {
     }
     match ring() {
         Ok(event_loop) => Ok(event_loop),
-        Err(error) if choice == Choice::IoUring => Err(error),
+        Err(error) if choice == Choice::IoUring => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "the kernel refuses io_uring ({error}); write 'driver: auto' for epoll instead"
+            ),
+        )),
         Err(error) => epoll(format!("epoll (io_uring refused: {error})")),
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub mod driver;
+pub mod pipe;
 pub mod process;
 pub mod socket;
 pub mod stream;

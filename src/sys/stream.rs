@@ -4,6 +4,9 @@
 //! core instead keeps the deadlines of all its sockets in one table and looks at it a few times a
 //! second: a socket past its deadline is shut down, which ends the pending operation. Deadlines
 //! are therefore kept to within one period of [`Deadlines::sweep`], never early.
+//!
+//! The same table ends waits for a *large* amount of bytes: a socket that is told to wake its
+//! reader only for many bytes (`SO_RCVLOWAT`) is told otherwise when they do not come soon.
 
 use std::cell::RefCell;
 use std::io;
@@ -25,6 +28,9 @@ pub struct Deadlines {
     slots: RefCell<Slots>,
 }
 
+/// How long a reader may be kept waiting for many bytes while there are some.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct Slots {
     entries: Vec<Slot>,
@@ -34,7 +40,7 @@ struct Slots {
 #[derive(Clone, Copy)]
 enum Slot {
     Free,
-    Open { socket: RawFd, wait: Wait },
+    Open { socket: RawFd, wait: Wait, patient_since: Option<Instant> },
 }
 
 /// What a socket is waiting for.
@@ -51,8 +57,10 @@ enum Wait {
 }
 
 impl Deadlines {
-    /// Shuts down every socket whose deadline is not after `now`.
+    /// Shuts down every socket whose deadline is not after `now`, and wakes the readers that have
+    /// been waiting for many bytes for too long.
     pub fn sweep(&self, now: Instant) {
+        self.end_patience(now);
         self.shut_down_where(|wait| match wait {
             Wait::Until(deadline) | Wait::IdleUntil(deadline) => deadline <= now,
             Wait::None | Wait::Expired => false,
@@ -66,7 +74,7 @@ impl Deadlines {
 
     fn shut_down_where(&self, chosen: impl Fn(Wait) -> bool) {
         for slot in &mut self.slots.borrow_mut().entries {
-            if let Slot::Open { socket, wait } = slot
+            if let Slot::Open { socket, wait, .. } = slot
                 && chosen(*wait)
             {
                 // SAFETY: a slot is open exactly as long as the `Stream` that owns the socket
@@ -80,9 +88,34 @@ impl Deadlines {
         }
     }
 
+    fn end_patience(&self, now: Instant) {
+        for slot in &mut self.slots.borrow_mut().entries {
+            if let Slot::Open { socket, patient_since, .. } = slot
+                && patient_since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
+            {
+                // SAFETY: as in `shut_down_where`: the slot is open, so the number still names
+                // the stream's socket.
+                let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
+                set_receive_low_water(socket, 1);
+                *patient_since = None;
+            }
+        }
+    }
+
+    fn is_patient(&self, index: usize) -> bool {
+        let slot = self.slots.borrow().entries[index];
+        matches!(slot, Slot::Open { patient_since: Some(_), .. })
+    }
+
+    fn set_patient_since(&self, index: usize, since: Option<Instant>) {
+        if let Slot::Open { patient_since, .. } = &mut self.slots.borrow_mut().entries[index] {
+            *patient_since = since;
+        }
+    }
+
     fn insert(&self, socket: RawFd) -> usize {
         let mut slots = self.slots.borrow_mut();
-        let slot = Slot::Open { socket, wait: Wait::None };
+        let slot = Slot::Open { socket, wait: Wait::None, patient_since: None };
         match slots.free.pop() {
             Some(index) => {
                 slots.entries[index] = slot;
@@ -123,11 +156,29 @@ impl Deadlines {
     }
 }
 
+/// Sets `SO_RCVLOWAT`, in bytes. The kernel wakes a reader that may go on with the new value
+/// (`tcp_set_rcvlowat`). Refused only for sockets that have no such thing, which then never wait.
+fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: u32) {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is borrowed and so open; the option value is a C int that outlives
+    // the call, and its size is given.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            std::ptr::from_ref(&value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        );
+    }
+}
+
 /// A connected TCP or Unix socket of one core. Always non-blocking, so that a system call made on
 /// the core's thread never holds it up; the event loop's operations wait all the same.
 pub struct Stream {
     socket: TcpStream,
     slot: usize,
+    low_water: u32,
     deadlines: Rc<Deadlines>,
 }
 
@@ -146,7 +197,7 @@ impl Stream {
 
     fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
         let slot = deadlines.insert(socket.as_raw_fd());
-        Stream { socket, slot, deadlines: Rc::clone(deadlines) }
+        Stream { socket, slot, low_water: 1, deadlines: Rc::clone(deadlines) }
     }
 
     /// Takes over a non-blocking socket made outside the event loop.
@@ -227,6 +278,70 @@ impl Stream {
         }
         self.deadlines.set_wait(self.slot, Wait::None);
         result
+    }
+
+    /// Waits until there is something to receive; where `low_water` is more than 1, until there
+    /// are that many bytes, or some and the wait has lasted for a tenth of a second.
+    ///
+    /// # Errors
+    /// As `poll(2)`; `TimedOut` when nothing came within `timeout`.
+    pub async fn readable(&mut self, low_water: u32, timeout: Duration) -> io::Result<()> {
+        let now = Instant::now();
+        self.set_low_water(low_water);
+        if low_water > 1 {
+            self.deadlines.set_patient_since(self.slot, Some(now));
+        }
+        self.deadlines.set_wait(self.slot, Wait::Until(now + timeout));
+        let result = self.socket.readable(false).await;
+        if low_water > 1 && !self.deadlines.is_patient(self.slot) {
+            // The table has ended the patience, and the low-water mark with it.
+            self.low_water = 1;
+        }
+        self.deadlines.set_patient_since(self.slot, None);
+        self.after_wait(result.map(|()| 0)).map(|_| ())
+    }
+
+    /// Waits until there is room to send.
+    ///
+    /// # Errors
+    /// As `poll(2)`; `TimedOut` when there was none within `timeout`.
+    pub async fn writable(&mut self, timeout: Duration) -> io::Result<()> {
+        self.deadlines.set_wait(self.slot, Wait::Until(Instant::now() + timeout));
+        let result = self.socket.writable(false).await;
+        self.after_wait(result.map(|()| 0)).map(|_| ())
+    }
+
+    /// Lets the other tasks of the core go on, and their sockets be looked at.
+    pub async fn give_way(&mut self) {
+        if !monoio::utils::is_legacy() {
+            // An operation of the ring: it completes at once, but not before the ring is entered,
+            // which a task that wakes itself would keep the core from doing.
+            let _ = self.socket.writable(true).await;
+            return;
+        }
+        let mut given = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut given, true) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    /// Has the kernel report the socket as readable only when that many bytes are there. Kept
+    /// until changed, so to be set back to 1 before anything else is received.
+    pub fn set_low_water(&mut self, bytes: u32) {
+        if self.low_water != bytes {
+            self.low_water = bytes;
+            set_receive_low_water(self.borrow(), bytes);
+        }
+    }
+
+    /// The file descriptor.
+    pub(super) fn borrow(&self) -> BorrowedFd<'_> {
+        borrow(&self.socket)
     }
 
     /// Says that no more bytes will be sent.

@@ -157,6 +157,7 @@ fn the_environment_overrides_the_file_and_flags_override_both(driver: Driver) {
         .set("AWS_SECRET_ACCESS_KEY", "of-the-file")
         .yaml();
     let process = Process::with_config(&yaml)
+        .environment("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         .environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         .environment("S3PROXY_LISTEN", "127.0.0.1:2")
         .argument("--listen")

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::eventually;
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
 use crate::support::raw_http::{Client, get, get_range, head, request_head};
@@ -26,6 +27,7 @@ both_drivers!(
     an_s3_that_ignores_the_range_never_gives_wrong_bytes,
     an_s3_that_dies_mid_body_closes_the_connection_short,
     an_s3_that_stalls_mid_body_closes_the_connection_short,
+    what_s3_has_sent_is_not_held_back,
     bytes_beyond_the_announced_length_reach_nobody,
     a_connection_that_s3_closed_meanwhile_is_replaced_invisibly,
     a_fresh_connection_that_dies_is_502_after_a_bounded_number_of_tries,
@@ -53,8 +55,8 @@ fn what_is_missing_is_404_and_what_is_forbidden_is_403(driver: Driver) {
 /// The log names `code`; neither log nor answer shows anything that signs.
 #[track_caller]
 fn assert_says_why(proxy: &Proxy, answer: &str, code: &str) {
+    eventually(&format!("the log names {code}"), || proxy.stderr().contains(code));
     let log = proxy.stderr();
-    assert!(log.contains(code), "the log does not name {code}:\n{log}");
     for text in [log.as_str(), answer] {
         for secret in [SECRET_KEY, "wrong/secret", "Signature=", "AWS4-HMAC-SHA256"] {
             assert!(!text.contains(secret), "{secret} is shown in {text}");
@@ -223,11 +225,15 @@ fn an_s3_that_ignores_the_range_never_gives_wrong_bytes(driver: Driver) {
     }
 }
 
-/// Asks for a body of `length` bytes and returns those that came before the end.
+/// Asks for a body of `length` bytes from an S3 that fails, and returns what came before the
+/// connection was closed short. Nothing came if the failure was early enough to be answered.
 fn what_came_of(proxy: &Proxy, length: u64) -> Vec<u8> {
     let mut client = Client::connect(proxy);
     client.send(request_head("GET", TARGET, &[]));
     let head = client.head();
+    if matches!(head.status, 502 | 504) {
+        return Vec::new();
+    }
     assert_eq!((head.status, head.content_length()), (200, length));
     client.rest()
 }
@@ -248,7 +254,8 @@ fn an_s3_that_dies_mid_body_closes_the_connection_short(driver: Driver) {
             });
             let proxy = proxy_before(driver, &upstream);
             let body = what_came_of(&proxy, 1_000_000);
-            assert!(body == vec![b'x'; sent], "{} of {sent} bytes came", body.len());
+            assert!(body.len() <= sent && body.iter().all(|&byte| byte == b'x'), "padded");
+            assert!(sent < 300_000 || body.len() > 100_000, "{} of {sent} bytes", body.len());
         }
     }
 }
@@ -256,13 +263,35 @@ fn an_s3_that_dies_mid_body_closes_the_connection_short(driver: Driver) {
 fn an_s3_that_stalls_mid_body_closes_the_connection_short(driver: Driver) {
     let upstream = ScriptedUpstream::start(|peer| {
         if peer.next_request() && peer.number == 0 {
-            peer.send(ok("0123456789").replace("Length: 10", "Length: 1000000"));
+            peer.send(ok_head(1_000_000));
+            peer.send(vec![b'x'; 300_000]);
         }
         peer.waits_for_close();
     });
     let config = Config::new(driver, &upstream.endpoint()).set("stall_timeout", "1s");
     let proxy = config.set("first_byte_timeout", "1s").start();
-    assert_eq!(what_came_of(&proxy, 1_000_000), b"0123456789");
+    let body = what_came_of(&proxy, 1_000_000);
+    assert!(body.len() <= 300_000 && body.iter().all(|&byte| byte == b'x'), "padded");
+    assert!(body.len() > 100_000, "{} of 300000 bytes", body.len());
+}
+
+fn what_s3_has_sent_is_not_held_back(driver: Driver) {
+    let upstream = ScriptedUpstream::start(|peer| {
+        if peer.next_request() {
+            peer.send(ok_head(20) + "0123456789");
+            peer.rest(Duration::from_secs(3));
+            peer.send("abcdefghij");
+        }
+    });
+    let proxy = proxy_before(driver, &upstream);
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    let started = Instant::now();
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.exactly(10), b"0123456789");
+    let waited = started.elapsed();
+    assert_eq!(client.exactly(10), b"abcdefghij");
+    assert!(waited < Duration::from_secs(2), "bytes at hand were held back for {waited:?}");
 }
 
 fn bytes_beyond_the_announced_length_reach_nobody(driver: Driver) {

@@ -1,6 +1,6 @@
 //! Genomic files out of a seed: the same bytes on every machine, and no external tool needed.
 //!
-//! Reads and qualities are random enough that BGZF cannot fold them away, so a file of 150,000
+//! Reads and qualities are random enough that BGZF cannot fold them away, so a file of 200,000
 //! reads measures about 20 MB and its index points to real offsets in it.
 
 use std::fs::File;
@@ -103,10 +103,9 @@ fn bam_header() -> io::Result<sam::Header> {
 
 /// One mapped read; about every tenth has a small deletion.
 fn read(dice: &mut Dice, chromosome: usize, number: usize, start: usize) -> io::Result<RecordBuf> {
-    let bases: Vec<u8> = (0..READ_BASES).map(|_| b"ACGT"[dice.below(4)]).collect();
+    let bases = dice.pick_each(b"ACGT");
     // Real instruments report a handful of qualities, most of them high.
-    let qualities: Vec<u8> =
-        (0..READ_BASES).map(|_| [37, 37, 37, 37, 37, 25, 25, 11][dice.below(8)]).collect();
+    let qualities = dice.pick_each(&[37, 37, 37, 37, 37, 25, 25, 11]);
     let cigar = if dice.below(10) == 0 {
         vec![Op::new(Kind::Match, 70), Op::new(Kind::Deletion, 3), Op::new(Kind::Match, 80)]
     } else {
@@ -139,9 +138,25 @@ struct Dice(u64);
 impl Dice {
     /// A number below `bound`, which is not 0.
     fn below(&mut self, bound: usize) -> usize {
+        (self.throw() >> 16) as usize % bound
+    }
+
+    /// One of these values, at most eight, for each base of a read. Several come out of one
+    /// throw, since a file needs 60 million of them.
+    fn pick_each<const N: usize>(&mut self, values: &[u8; N]) -> Vec<u8> {
+        let mut picked = Vec::with_capacity(READ_BASES + 16);
+        while picked.len() < READ_BASES {
+            let throw = self.throw() >> 8;
+            picked.extend((0..16).map(|at| values[(throw >> (3 * at)) as usize % N]));
+        }
+        picked.truncate(READ_BASES);
+        picked
+    }
+
+    fn throw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % bound
+        self.0
     }
 }

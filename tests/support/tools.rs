@@ -1,7 +1,14 @@
 //! Programs that the group already uses, run as they run them.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// No program takes longer on these files; one that does hangs, and is killed.
+const LONGEST_RUN: Duration = Duration::from_secs(30);
 
 /// Runs a program in `directory` and returns its standard output.
 ///
@@ -21,14 +28,45 @@ pub(crate) fn run_any(
     program: &str,
     arguments: &[&str],
 ) -> (Option<i32>, Vec<u8>, String) {
-    let output = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .current_dir(directory)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .env_remove("http_proxy")
         .env_remove("all_proxy")
-        .output()
+        .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}; ./tests/run installs what is missing"));
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), output.stdout, stderr)
+    let pid = Pid::from_child(&child);
+    let outcome = std::thread::scope(|scope| {
+        let stderr = child.stderr.take();
+        let complaints = scope.spawn(move || read_all(stderr));
+        let stdout = child.stdout.take();
+        let printed = scope.spawn(move || read_all(stdout));
+        let deadline = Instant::now() + LONGEST_RUN;
+        while !printed.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let in_time = printed.is_finished();
+        if !in_time {
+            // Not waited for yet, so the id is still its own.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let status = child.wait().expect("a child of ours");
+        let stdout = printed.join().expect("a reader does not panic");
+        let stderr = complaints.join().expect("a reader does not panic");
+        (in_time, status, stdout, stderr)
+    });
+    let (in_time, status, stdout, stderr) = outcome;
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(in_time, "{program} {arguments:?} took more than {LONGEST_RUN:?}: {stderr}");
+    (status.code(), stdout, stderr)
+}
+
+fn read_all(stream: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What came before an error is still worth showing.
+    let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
+    bytes
 }

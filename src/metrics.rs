@@ -1,0 +1,89 @@
+//! Counters: each core has its own and is the only one to write them; they are added up when
+//! somebody asks.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread raises and any may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Raises it. Only the owning core may call this, so no locked instruction is needed.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one core.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the names say it; the fallbacks are explained")]
+pub struct Counters {
+    pub requests: Counter,
+    /// Requests that were answered without S3.
+    pub answered_from_memory: Counter,
+    pub s3_requests: Counter,
+    pub bytes_spliced: Counter,
+    pub bytes_copied: Counter,
+    /// Bodies that were copied since no pipe was to be had.
+    pub splice_no_pipe: Counter,
+    /// Bodies that were copied since the kernel refused to splice.
+    pub splice_refused: Counter,
+}
+
+impl Counters {
+    /// The sums over all cores.
+    pub fn sum<'a>(all: impl IntoIterator<Item = &'a Counters>) -> Counters {
+        let sum = Counters::default();
+        for counters in all {
+            for (to, from) in sum.each().into_iter().zip(counters.each()) {
+                to.1.add(from.1.get());
+            }
+        }
+        sum
+    }
+
+    fn each(&self) -> [(&'static str, &Counter); 7] {
+        [
+            ("requests", &self.requests),
+            ("answered_from_memory", &self.answered_from_memory),
+            ("s3_requests", &self.s3_requests),
+            ("bytes_spliced", &self.bytes_spliced),
+            ("bytes_copied", &self.bytes_copied),
+            ("splice_no_pipe", &self.splice_no_pipe),
+            ("splice_refused", &self.splice_refused),
+        ]
+    }
+}
+
+/// `requests=3 answered_from_memory=1 …`
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, counter)) in self.each().into_iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{name}={}", counter.get())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_over_all_cores() {
+        let cores = [Counters::default(), Counters::default()];
+        cores[0].requests.add(1);
+        cores[1].requests.add(2);
+        cores[1].bytes_copied.add(5);
+        let words = Counters::sum(&cores).to_string();
+        assert!(words.starts_with("requests=3 answered_from_memory=0 "), "{words}");
+        assert!(words.contains(" bytes_copied=5 "), "{words}");
+    }
+}

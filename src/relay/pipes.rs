@@ -1,0 +1,92 @@
+//! The pipes of one core.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use crate::metrics::Counters;
+use crate::relay::Settings;
+use crate::sys::pipe::{Pipe, is_refusal};
+
+/// Pipes that wait for their next body, and how many there are in all.
+pub struct Pipes {
+    settings: Settings,
+    idle: RefCell<Vec<Pipe>>,
+    in_use: Cell<usize>,
+    refused: Cell<bool>,
+}
+
+/// A pipe in use. Given back empty it is kept; a pipe that still holds bytes is closed, since its
+/// next user would send them to another client.
+pub struct PipeLease {
+    pipe: Option<Pipe>,
+    pipes: Rc<Pipes>,
+}
+
+impl Pipes {
+    /// No pipes.
+    pub fn new(settings: Settings) -> Rc<Pipes> {
+        let refused = Cell::new(!settings.splice);
+        Rc::new(Pipes { settings, idle: RefCell::default(), in_use: Cell::new(0), refused })
+    }
+
+    /// A pipe for a body of `length` bytes, where that pays and one is to be had; the reason
+    /// against it is counted.
+    pub fn take(self: &Rc<Self>, length: u64, counters: &Counters) -> Option<PipeLease> {
+        if self.refused.get() || length < self.settings.splice_threshold {
+            return None;
+        }
+        if self.in_use.get() >= self.settings.max_pipes {
+            counters.splice_no_pipe.add(1);
+            return None;
+        }
+        let pipe = match self.idle.borrow_mut().pop().map_or_else(|| self.open(), Ok) {
+            Ok(pipe) => pipe,
+            Err(error) => {
+                counters.splice_no_pipe.add(1);
+                self.note_failure(&error);
+                return None;
+            }
+        };
+        self.in_use.update(|count| count + 1);
+        Some(PipeLease { pipe: Some(pipe), pipes: Rc::clone(self) })
+    }
+
+    /// A new pipe, if it is large enough to be worth its system calls.
+    fn open(&self) -> io::Result<Pipe> {
+        let pipe = Pipe::new(self.settings.pipe_size)?;
+        if pipe.capacity() < SMALLEST_PIPE_BYTES.min(self.settings.pipe_size) {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "the kernel gives small pipes only (fs.pipe-user-pages-soft)",
+            ));
+        }
+        Ok(pipe)
+    }
+
+    /// Remembers that this process may not splice at all, so that it is not tried again.
+    pub fn note_failure(&self, error: &io::Error) {
+        if is_refusal(error) && !self.refused.replace(true) {
+            log::warn!("the kernel refuses to splice ({error}): bodies are copied instead");
+        }
+    }
+}
+
+/// A pipe below this size moves so little at a time that copying costs less.
+const SMALLEST_PIPE_BYTES: usize = 64 * 1024;
+
+impl PipeLease {
+    /// The pipe.
+    pub fn pipe(&mut self) -> &mut Pipe {
+        self.pipe.as_mut().expect("a lease holds its pipe until it is dropped")
+    }
+}
+
+impl Drop for PipeLease {
+    fn drop(&mut self) {
+        self.pipes.in_use.update(|count| count - 1);
+        if let Some(pipe) = self.pipe.take().filter(Pipe::is_empty) {
+            self.pipes.idle.borrow_mut().push(pipe);
+        }
+    }
+}

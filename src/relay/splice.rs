@@ -1,0 +1,103 @@
+//! The zero-copy relay: source → pipe → sink, without the bytes ever entering this process.
+//!
+//! `splice(2)` is called on the core's thread: through the ring it would be handed to a worker
+//! thread of the kernel, which costs more than a copy. The event loop only waits. A wait for the
+//! source is for many bytes at once, since each wake-up costs two system calls whatever it brings.
+//!
+//! Per wake-up: one wait, one splice in, one or more splices out; no allocation, no byte copied.
+
+use std::io;
+
+use crate::limits::SPLICE_TURN_BYTES;
+use crate::metrics::Counters;
+use crate::relay::pipes::PipeLease;
+use crate::relay::{End, Patience, Report};
+use crate::sys::pipe::Moved;
+use crate::sys::stream::Stream;
+
+/// Bytes worth waiting for before the source is looked at again. Larger marks save wake-ups but
+/// hold bytes back and let the source's window fill.
+const LOW_WATER_BYTES: u64 = 256 * 1024;
+
+/// Moves `length` bytes of `source` to `sink`.
+pub async fn splice(
+    source: &mut Stream,
+    sink: &mut Stream,
+    lease: &mut PipeLease,
+    length: u64,
+    patience: Patience,
+    counters: &Counters,
+) -> Report {
+    let mut relay = Relay { source, sink, lease, patience, remaining: length, sent: 0, turn: 0 };
+    let end = relay.run().await;
+    let Relay { remaining, sent, .. } = relay;
+    counters.bytes_spliced.add(sent);
+    relay.source.set_low_water(1);
+    Report { end, remaining, sent }
+}
+
+struct Relay<'a> {
+    source: &'a mut Stream,
+    sink: &'a mut Stream,
+    lease: &'a mut PipeLease,
+    patience: Patience,
+    remaining: u64,
+    sent: u64,
+    /// Bytes moved since other tasks had their turn.
+    turn: u64,
+}
+
+impl Relay<'_> {
+    async fn run(&mut self) -> End {
+        while self.remaining > 0 {
+            if let Err(error) = self.fill().await {
+                return End::SourceFailed(error);
+            }
+            if let Err(error) = self.drain().await {
+                return End::SinkFailed(error);
+            }
+        }
+        End::Complete
+    }
+
+    /// Waits for bytes of the source and moves them into the pipe.
+    async fn fill(&mut self) -> io::Result<()> {
+        loop {
+            let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+            match self.lease.pipe().fill(self.source, limit)? {
+                Moved::Bytes(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Moved::Bytes(count) => {
+                    self.remaining -= count as u64;
+                    return Ok(());
+                }
+                Moved::Blocked => {
+                    // The kernel cuts it to what the socket can hold.
+                    let low_water = self.remaining.min(LOW_WATER_BYTES) as u32;
+                    self.source.readable(low_water, self.patience.source).await?;
+                    self.turn = 0;
+                }
+            }
+        }
+    }
+
+    /// Moves what the pipe holds into the sink.
+    async fn drain(&mut self) -> io::Result<()> {
+        while !self.lease.pipe().is_empty() {
+            match self.lease.pipe().drain(self.sink, self.remaining > 0)? {
+                Moved::Bytes(count) => {
+                    self.sent += count as u64;
+                    self.turn += count as u64;
+                }
+                Moved::Blocked => {
+                    self.sink.writable(self.patience.sink).await?;
+                    self.turn = 0;
+                }
+            }
+            if self.turn >= SPLICE_TURN_BYTES {
+                self.turn = 0;
+                self.sink.give_way().await;
+            }
+        }
+        Ok(())
+    }
+}
