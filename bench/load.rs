@@ -314,7 +314,8 @@ impl Load {
             let index = (tally.latencies_us.len() as f64 * p / 100.0) as usize;
             tally.latencies_us.get(index).or(tally.latencies_us.last()).copied().unwrap_or(0)
         };
-        let wrong: Vec<_> = tally.wrong.iter().map(|(what, n)| format!("\"{what}\": {n}")).collect();
+        let wrong: Vec<_> =
+            tally.wrong.iter().map(|(what, n)| format!("\"{what}\": {n}")).collect();
         format!(
             "{{\"requests\": {}, \"seconds\": {:.6}, \"bytes\": {}, \"connections\": {}, \
              \"p50_us\": {}, \"p99_us\": {}, \"p99.9_us\": {}, \"wrong\": {{{}}}}}",
@@ -367,7 +368,8 @@ fn check_head(bytes: &[u8], request: &Prepared) -> Result<Option<(usize, u64)>, 
     if status != request.status {
         return Err(format!("status {status}"));
     }
-    let length = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let length =
+        head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|field| str::from_utf8(field.value).ok()?.trim().parse().ok());
     match length {
         Some(length) if length == request.length => Ok(Some((end, length))),

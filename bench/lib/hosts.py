@@ -10,7 +10,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import time
 
@@ -71,7 +70,7 @@ class Network:
         with open(log, "ab") as stderr:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stdout or stderr, stderr=stderr,
-                env={**os.environ, **(environment or {})}, start_new_session=True)
+                env={**_plain_environment(), **(environment or {})}, start_new_session=True)
         self.processes.append(process)
         return process
 
@@ -79,7 +78,7 @@ class Network:
         """Runs a process to its end and answers its standard output."""
         process = subprocess.Popen(
             self.command(host, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, start_new_session=True)
+            stderr=subprocess.PIPE, text=True, env=_plain_environment(), start_new_session=True)
         self.processes.append(process)
         try:
             out, err = process.communicate(timeout=timeout)
@@ -139,6 +138,12 @@ class Network:
         for name, pid in re.findall(r"^(s3pb(\d+)-\w+)", names, re.MULTILINE):
             if not os.path.exists(f"/proc/{pid}"):
                 _succeeds(["ip", "netns", "del", name])
+
+
+def _plain_environment():
+    """Ours without what would configure a contender behind its configuration file's back."""
+    foreign = ("AWS_", "S3PROXY_", "RCLONE_", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def _ip(*arguments):
@@ -232,9 +237,3 @@ def sent_bytes(pid, device):
             if name.strip() == device:
                 return int(counters.split()[8])
     raise Unavailable(f"no device {device}")
-
-
-def can_connect(address, port):
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((address, port)) == 0
