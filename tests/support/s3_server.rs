@@ -84,8 +84,16 @@ impl S3Server {
     /// # Errors
     /// When the port or the thread cannot be had.
     pub(crate) fn start(store: impl S3) -> io::Result<S3Server> {
+        S3Server::start_at((Ipv4Addr::LOCALHOST, 0).into(), store)
+    }
+
+    /// Serves `store` at an address.
+    ///
+    /// # Errors
+    /// When the address or the thread cannot be had.
+    pub(crate) fn start_at(address: SocketAddr, store: impl S3) -> io::Result<S3Server> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
         let journal = Arc::new(Journal::default());
         let (stop, stopped) = oneshot::channel();

@@ -1,0 +1,179 @@
+//! What one request costs apart from system calls, step by step:
+//!
+//! ```text
+//! cargo bench --bench micro             measures
+//! cargo bench --bench micro -- --test   runs each step once
+//! ```
+
+#![allow(missing_docs, reason = "criterion's macros make a public function")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use s3proxy::cache::metadata::{MetadataMap, Settings};
+use s3proxy::http1::conditional::Preconditions;
+use s3proxy::http1::framing::find_head_end;
+use s3proxy::http1::range::ByteRange;
+use s3proxy::http1::request;
+use s3proxy::http1::response::ResponseHead;
+use s3proxy::http1::target::percent_decode;
+use s3proxy::limits;
+use s3proxy::mount::Mount;
+use s3proxy::rewrite::{Rule, Rules};
+use s3proxy::s3::bucket::{Addressing, Bucket};
+use s3proxy::s3::client::BucketId;
+use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::object::Metadata;
+use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
+use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
+use s3proxy::upstream::Origin;
+
+/// As htslib sends it.
+const REQUEST: &[u8] = b"GET /files/runs/2024/sample%201.bam HTTP/1.1\r\n\
+    Host: 127.0.0.1:5000\r\n\
+    Range: bytes=1048576-1114111\r\n\
+    User-Agent: htslib/1.16 libcurl/7.88.1\r\n\
+    Accept: */*\r\n\r\n";
+
+/// As S3 answers it.
+const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\n\
+    x-amz-id-2: eftixk72aD6Ap51TnqcoF8eFidJG9Z/2mkiDFu8yU9AS1ed4OpIszj7UDNEHGran\r\n\
+    x-amz-request-id: 318BC8BC148832E5\r\n\
+    Date: Thu, 29 Feb 2024 12:30:46 GMT\r\n\
+    Last-Modified: Thu, 29 Feb 2024 12:30:45 GMT\r\n\
+    ETag: \"9b2cf535f27731c974343645a3985328\"\r\n\
+    x-amz-server-side-encryption: AES256\r\n\
+    Accept-Ranges: bytes\r\n\
+    Content-Range: bytes 1048576-1114111/1073741824\r\n\
+    Content-Type: application/octet-stream\r\n\
+    Server: AmazonS3\r\n\
+    Content-Length: 65536\r\n\r\n";
+
+const KEY: &str = "runs/2024/sample 1.bam";
+const RANGE: &[u8] = b"bytes=1048576-1114111";
+const OBJECT_BYTES: u64 = 1 << 30;
+
+fn credentials() -> Credentials {
+    Credentials {
+        access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+        secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+        session_token: None,
+    }
+}
+
+fn bucket() -> Bucket {
+    Bucket {
+        name: "genomics-lab".to_owned(),
+        region: "us-east-1".to_owned(),
+        origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port: 9000 }),
+        addressing: Addressing::Path,
+        credentials: Some(Arc::new(credentials())),
+    }
+}
+
+fn metadata() -> Metadata {
+    let head = ResponseHead::parse(RESPONSE).expect("a valid head");
+    let mut metadata = Metadata::default();
+    assert!(metadata.read(&head, RESPONSE, true), "the head describes an object");
+    metadata
+}
+
+fn heads(c: &mut Criterion) {
+    c.bench_function("request head", |b| {
+        b.iter(|| {
+            black_box(find_head_end(black_box(REQUEST)));
+            request::parse(black_box(REQUEST)).map(|request| request.keep_alive)
+        });
+    });
+    c.bench_function("response head", |b| {
+        b.iter(|| {
+            black_box(find_head_end(black_box(RESPONSE)));
+            ResponseHead::parse(black_box(RESPONSE))
+        });
+    });
+    let head = ResponseHead::parse(RESPONSE).expect("a valid head");
+    let mut metadata = Metadata::default();
+    c.bench_function("metadata from a head", |b| {
+        b.iter(|| metadata.read(&head, black_box(RESPONSE), true));
+    });
+}
+
+fn signing(c: &mut Criterion) {
+    let (credentials, time) = (credentials(), Timestamp::new(1_709_209_845));
+    let mut signer = Signer::new("us-east-1", "s3");
+    let headers: [(&str, &[u8]); 3] = [
+        ("host", b"s3.example.org:9000"),
+        ("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes()),
+        ("x-amz-date", b"20240229T123045Z"),
+    ];
+    let parts = SignedParts {
+        method: "GET",
+        path: b"/genomics-lab/runs/2024/sample%201.bam",
+        query: "",
+        headers: &headers,
+        payload_hash: EMPTY_PAYLOAD_SHA256,
+    };
+    c.bench_function("signature", |b| {
+        b.iter(|| signer.sign(&credentials, time, black_box(&parts)));
+    });
+
+    let mut writer = RequestWriter::new(bucket());
+    let request = ObjectRequest {
+        operation: Operation::Get,
+        key: KEY,
+        range: ByteRange::parse(RANGE),
+        conditions: Preconditions::default(),
+    };
+    let mut out = Vec::with_capacity(2048);
+    c.bench_function("signed request head", |b| {
+        b.iter(|| {
+            out.clear();
+            writer.write(black_box(&request), &mut out);
+        });
+    });
+}
+
+fn ranges(c: &mut Criterion) {
+    c.bench_function("range", |b| {
+        b.iter(|| ByteRange::parse(black_box(RANGE))?.resolve(black_box(OBJECT_BYTES)));
+    });
+}
+
+fn keys(c: &mut Criterion) {
+    let path = "/files/".to_owned();
+    let mount = Mount { path, prefix: "lab/".to_owned(), bucket: bucket() };
+    let mut key = String::with_capacity(limits::KEY_BYTES);
+    let rule = Rule::new("bai", r"\.bam\.bai$", ".bai").expect("a valid expression");
+    for (name, rules) in [("key", Rules::default()), ("key, one rule", Rules(vec![rule]))] {
+        c.bench_function(name, |b| {
+            b.iter(|| {
+                key.clear();
+                let path = black_box("runs/2024/sample%201.bam");
+                percent_decode(path, limits::KEY_BYTES, &mut key)?;
+                rules.apply(&mut key);
+                mount.prepend_prefix(&mut key)
+            });
+        });
+    }
+}
+
+fn metadata_map(c: &mut Criterion) {
+    let settings = Settings::default();
+    let mut map = MetadataMap::new(settings.clone());
+    let (metadata, now) = (metadata(), Instant::now());
+    for number in 0..settings.max_entries {
+        let key = format!("runs/2024/sample {number}.bam");
+        map.learn_object(BucketId(0), &key, &metadata, now);
+    }
+    c.bench_function("metadata hit", |b| {
+        b.iter(|| map.get(BucketId(0), black_box(KEY), now).expect("it was learned"));
+    });
+    c.bench_function("metadata learned again", |b| {
+        b.iter(|| map.learn_object(BucketId(0), black_box(KEY), &metadata, now));
+    });
+}
+
+criterion_group!(micro, heads, signing, ranges, keys, metadata_map);
+criterion_main!(micro);
