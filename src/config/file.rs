@@ -27,15 +27,12 @@ pub(super) struct Setting {
 /// The settings of a file.
 pub(super) fn read(file: File<'_>, problems: &mut Vec<Problem>) -> Vec<Setting> {
     let whole = Spot::new(Place::File { name: file.name.to_owned(), line: None }, "");
-    let root = match yaml::parse(file.text) {
-        Ok(Some(root)) => root,
-        Ok(None) => return Vec::new(),
-        Err(malformed) => {
-            let fault = Fault::new(malformed.what, malformed.remedy);
-            problems.push(whole.on_line(malformed.line).problem(fault));
-            return Vec::new();
-        }
-    };
+    let (root, mistakes) = yaml::parse(file.text);
+    problems.extend(mistakes.into_iter().map(|malformed| {
+        let fault = Fault::new(malformed.what, malformed.remedy);
+        whole.on_line(malformed.line).problem(fault)
+    }));
+    let Some(root) = root else { return Vec::new() };
     let Value::Map(entries) = root.value else {
         let fault = Fault::new("holds no 'key: value' lines", "see config.example.yaml");
         problems.push(whole.on_line(root.line).problem(fault));

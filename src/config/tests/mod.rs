@@ -3,6 +3,7 @@
 mod hostile;
 mod mounts;
 mod sources;
+mod yaml;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -143,6 +144,21 @@ fn a_key_or_a_mount_written_twice_is_a_mistake() {
     assert!(said.starts_with("config.yaml:3: /a/ is written twice"), "{said}");
     let said = says(&short_and("listen: ['127.0.0.1:1', '127.0.0.1:1']"));
     assert!(said.contains("names http://127.0.0.1:1 twice"), "{said}");
+}
+
+#[test]
+fn a_key_written_twice_hides_no_other_mistake() {
+    let said = says(&short_and(
+        "workers: many\nmetadata_ttl: 300\nmetadata_tll: 5m\nmetadata_ttl: soon\nworkers: 2",
+    ));
+    let expected = "\
+config.yaml:4: workers: 'many' is not a number; write 'auto' or a number from 1 to 1024
+config.yaml:5: metadata_ttl: 300 has no unit; write '300s' for seconds
+config.yaml:6: metadata_tll: unknown key; did you mean 'metadata_ttl'?
+config.yaml:7: metadata_ttl is written twice; keep one of the two
+config.yaml:7: metadata_ttl: 'soon' is not a duration; write a whole number and its unit, such as 500ms, 30s, 5m or 2h
+config.yaml:8: workers is written twice; keep one of the two";
+    assert_eq!(said, expected);
 }
 
 #[test]

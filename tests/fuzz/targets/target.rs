@@ -1,0 +1,32 @@
+//! A request target and its one decoding into a key.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use s3proxy::http1::target::{Target, percent_decode};
+use s3proxy::limits::KEY_BYTES;
+use s3proxy::s3::sigv4::write_encoded_path;
+
+fuzz_target!(|target: &str| {
+    let Some(Target::Resource { path, query }) = Target::parse(target) else { return };
+    assert!(path.starts_with('/') && !path.contains(['?', '#']) && !query.contains('#'));
+    let mut key = String::from("prefix/");
+    if percent_decode(path, KEY_BYTES, &mut key).is_err() {
+        return;
+    }
+    let decoded = key.strip_prefix("prefix/").expect("decoding appends");
+    assert!(decoded.len() <= KEY_BYTES && decoded.len() <= path.len());
+    // A NUL is never decoded; one written plainly never gets past the parser of heads.
+    assert!(path.contains('\0') || !decoded.contains('\0'));
+    assert!(path.contains('%') || decoded == path);
+
+    // What S3 decodes from the path that is sent to it is the same key.
+    let (mut encoded, mut again) = (Vec::new(), String::new());
+    write_encoded_path(decoded.as_bytes(), &mut encoded);
+    let encoded = std::str::from_utf8(&encoded).expect("the encoding is ASCII");
+    assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#'));
+    if !decoded.contains('\0') {
+        assert_eq!(percent_decode(encoded, KEY_BYTES, &mut again), Ok(()));
+        assert_eq!(again, decoded);
+    }
+});
