@@ -22,7 +22,8 @@ pub fn main() -> ExitCode {
         Ok(config) if flags.check => run_check(config),
         Ok(config) => serve(config),
         Err(problems) => {
-            complain(&problems);
+            // Each on a line of its own that starts with where it is, as compilers do.
+            let _ = writeln!(io::stderr(), "{problems}");
             EXIT_CONFIG
         }
     };
