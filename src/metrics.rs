@@ -25,8 +25,6 @@ impl Counter {
 #[allow(missing_docs, reason = "the names say it; the fallbacks are explained")]
 pub struct Counters {
     pub requests: Counter,
-    /// Requests that were answered without S3.
-    pub answered_from_memory: Counter,
     pub s3_requests: Counter,
     pub bytes_spliced: Counter,
     pub bytes_copied: Counter,
@@ -48,10 +46,9 @@ impl Counters {
         sum
     }
 
-    fn each(&self) -> [(&'static str, &Counter); 7] {
+    fn each(&self) -> [(&'static str, &Counter); 6] {
         [
             ("requests", &self.requests),
-            ("answered_from_memory", &self.answered_from_memory),
             ("s3_requests", &self.s3_requests),
             ("bytes_spliced", &self.bytes_spliced),
             ("bytes_copied", &self.bytes_copied),
@@ -61,7 +58,7 @@ impl Counters {
     }
 }
 
-/// `requests=3 answered_from_memory=1 …`
+/// `requests=3 s3_requests=1 …`
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, counter)) in self.each().into_iter().enumerate() {
@@ -83,7 +80,7 @@ mod tests {
         cores[1].requests.add(2);
         cores[1].bytes_copied.add(5);
         let words = Counters::sum(&cores).to_string();
-        assert!(words.starts_with("requests=3 answered_from_memory=0 "), "{words}");
+        assert!(words.starts_with("requests=3 s3_requests=0 "), "{words}");
         assert!(words.contains(" bytes_copied=5 "), "{words}");
     }
 }

@@ -184,6 +184,7 @@ fn log(
     outcome: &Outcome,
     started: Instant,
 ) {
+    core.counters.requests.add(1);
     core.log(&access_log::Entry {
         peer: peer.map(|peer| peer.ip()),
         unix_seconds: clock::unix_seconds(),
