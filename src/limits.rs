@@ -25,8 +25,13 @@ pub const RESPONSE_FIELDS: usize = 100;
 /// first body bytes leave in one send.
 pub const HEADROOM_BYTES: usize = 4 * 1024;
 
-/// Size of one relay buffer, in bytes: head room plus what one receive may bring.
-pub const RELAY_BUFFER_BYTES: usize = HEADROOM_BYTES + 64 * 1024;
+/// Largest body that is received whole before it is sent on, in bytes: it then leaves in one send
+/// together with its head, and each send saved is a packet saved.
+pub const GATHERED_BODY_BYTES: u64 = 64 * 1024;
+
+/// Size of one relay buffer, in bytes: room for the client's head, for S3's, and for a gathered
+/// body.
+pub const RELAY_BUFFER_BYTES: usize = 2 * HEADROOM_BYTES + GATHERED_BODY_BYTES as usize;
 
 /// Relay buffers one core keeps for the next body.
 pub const POOLED_RELAY_BUFFERS: usize = 64;

@@ -181,12 +181,9 @@ impl Answer {
         length: u64,
         client_stall: Duration,
     ) -> Sent {
-        // The first bytes of the body leave together with the head, so they are waited for; and
-        // where they never come, the client can still be told so.
-        if length > 0
-            && self.buf.len() == self.body_start
-            && let Err(error) = self.receive_more(length).await
-        {
+        // Head and body leave in one send where the buffer holds them, and otherwise the head with
+        // the body's first bytes; where those never come, the client can still be told so.
+        if let Err(error) = self.gather(length).await {
             self.finish(None).await;
             return Sent { end: relay::End::SourceFailed(error), bytes: 0 };
         }
@@ -204,6 +201,21 @@ impl Answer {
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent }
+    }
+
+    /// Receives the whole body of `length` bytes where it is small, else its first bytes.
+    ///
+    /// # Errors
+    /// As [`receive_more`](Self::receive_more).
+    async fn gather(&mut self, length: u64) -> io::Result<()> {
+        let enough = if length <= limits::GATHERED_BODY_BYTES { length } else { 1 };
+        loop {
+            let came = (self.buf.len() - self.body_start) as u64;
+            if came >= enough.min(length) || self.buf.len() == self.buf.capacity() {
+                return Ok(());
+            }
+            self.receive_more(length - came).await?;
+        }
     }
 
     /// Receives up to `limit` bytes behind what the buffer holds.
