@@ -39,10 +39,17 @@ pub const POOLED_RELAY_BUFFERS: usize = 64;
 /// Bytes that one body may splice before the core's other tasks have their turn.
 pub const SPLICE_TURN_BYTES: u64 = 2 * 1024 * 1024;
 
-/// How far S3 may send ahead of a client that has not yet shown that it reads on, in bytes. htslib
-/// asks for everything, takes a few hundred KiB and goes away; what it did not take is bandwidth
-/// and money lost.
+/// How far S3 may send ahead of a client that asked for everything and has not yet shown that it
+/// reads on, in bytes. htslib takes a few hundred KiB and goes away; what it did not take is
+/// bandwidth and money lost.
 pub const RECEIVE_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Bytes that may wait to be sent to such a client.
+pub const UNSENT_BYTES: u32 = 256 * 1024;
+
+/// Bytes that may wait to be sent to a client that reads on. More does not make it faster, and is
+/// memory of the kernel for each slow reader; a quarter costs a third more CPU per byte.
+pub const UNSENT_BYTES_FREELY: u32 = 2 * 1024 * 1024;
 
 /// Bytes a client must have taken for S3 to be let send ahead as fast as the network carries.
 pub const READS_ON_BYTES: u64 = 2 * 1024 * 1024;

@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 CLIENT, PROXY, ORIGIN = "client", "proxy", "origin"
 # Each pair of hosts, and the first three bytes of its network; the first host is .1, the other .2.
@@ -30,6 +31,7 @@ class Network:
         self.isolated = os.geteuid() == 0 and _succeeds(["ip", "netns", "list"])
         self.prefix = f"s3pb{os.getpid()}"
         self.processes = []
+        self.congestion_control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
         cores = sorted(os.sched_getaffinity(0))
         # The proxy has a core to itself; with only two, load and origin share the other.
         self.cores = {PROXY: cores[0], ORIGIN: cores[-1], CLIENT: cores[1 % len(cores)]}
@@ -119,6 +121,7 @@ class Network:
         for host in (CLIENT, PROXY, ORIGIN):
             _ip("netns", "add", f"{self.prefix}-{host}")
             _ip("-n", f"{self.prefix}-{host}", "link", "set", "lo", "up")
+            self._end_pacing(host)
         for a, b, network in LINKS:
             _ip("link", "add", "name", f"to-{b}", "netns", f"{self.prefix}-{a}", "type", "veth",
                 "peer", "name", f"to-{a}", "netns", f"{self.prefix}-{b}")
@@ -126,6 +129,15 @@ class Network:
                 namespace = f"{self.prefix}-{host}"
                 _ip("-n", namespace, "addr", "add", f"{network}.{number}/24", "dev", f"to-{other}")
                 _ip("-n", namespace, "link", "set", f"to-{other}", "up")
+
+    def _end_pacing(self, host):
+        """The kernel's default congestion control, or Reno where that is not allowed: BBR, which
+        some machines have instead, sets a timer per packet, and that would be measured."""
+        for name in ("cubic", "reno"):
+            if _succeeds(["ip", "netns", "exec", f"{self.prefix}-{host}", "sysctl", "-qw",
+                          f"net.ipv4.tcp_congestion_control={name}"]):
+                self.congestion_control = name
+                return
 
     def remove_namespaces(self):
         if self.isolated:

@@ -4,8 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::limits::READS_ON_BYTES;
-use crate::relay::{End, Patience, Report};
+use crate::relay::{End, Report, Terms};
 use crate::sys::stream::Stream;
 
 /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`; hands the buffer back.
@@ -15,13 +14,13 @@ pub async fn copy(
     mut buf: Vec<u8>,
     prefix: Range<usize>,
     length: u64,
-    patience: Patience,
+    terms: Terms,
 ) -> (Report, Vec<u8>) {
     let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
     let mut unsent = prefix;
     loop {
         let length = unsent.len() as u64;
-        let (sent, returned) = sink.send(buf, unsent, patience.sink).await;
+        let (sent, returned) = sink.send(buf, unsent, terms.sink_stall).await;
         buf = returned;
         if let Err(error) = sent {
             report.end = End::SinkFailed(error);
@@ -31,12 +30,10 @@ pub async fn copy(
         if report.remaining == 0 {
             return (report, buf);
         }
-        if report.sent >= READS_ON_BYTES {
-            source.receive_ahead_freely();
-        }
+        terms.apply(source, sink, report.sent);
         buf.clear();
         let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
-        let (received, returned) = source.receive(buf, limit, patience.source).await;
+        let (received, returned) = source.receive(buf, limit, terms.source_stall).await;
         buf = returned;
         match received {
             Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),

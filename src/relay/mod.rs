@@ -16,10 +16,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::{READS_ON_BYTES, RECEIVE_AHEAD_BYTES};
 use crate::metrics::Counters;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::sys::stream::Stream;
+use crate::sys::stream::{Ahead, Stream};
 
 /// What an operator may set about the way of bodies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +56,28 @@ pub struct Relay {
     pub counters: Arc<Counters>,
 }
 
-/// How long the relay waits for either side before it gives that side up.
+/// What is expected of the two sides.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For the next bytes of the source.
-    pub source: Duration,
-    /// For the sink to take some.
-    pub sink: Duration,
+pub struct Terms {
+    /// How long the next bytes of the source are waited for.
+    pub source_stall: Duration,
+    /// How long the sink is waited for to take some.
+    pub sink_stall: Duration,
+    /// How far the source may send ahead of the sink from the beginning on; once the sink has
+    /// taken [`READS_ON_BYTES`](crate::limits::READS_ON_BYTES), freely.
+    pub ahead: Ahead,
+}
+
+impl Terms {
+    /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
+    fn apply(&self, source: &mut Stream, sink: &mut Stream, sent: u64) {
+        if self.ahead == Ahead::Freely || sent >= READS_ON_BYTES {
+            source.receive_ahead_freely();
+            sink.send_ahead(Ahead::Freely);
+        } else {
+            sink.send_ahead(Ahead::Little);
+        }
+    }
 }
 
 /// How a relay ended.
@@ -97,22 +113,24 @@ impl Relay {
         buf: Vec<u8>,
         prefix: Range<usize>,
         length: u64,
-        patience: Patience,
+        terms: Terms,
     ) -> Report {
+        if length > RECEIVE_AHEAD_BYTES as u64 {
+            terms.apply(source, sink, 0);
+        }
         let Some(mut lease) = self.pipes.take(length, &self.counters) else {
-            let (report, buf) = copy::copy(source, sink, buf, prefix, length, patience).await;
+            let (report, buf) = copy::copy(source, sink, buf, prefix, length, terms).await;
             self.counters.bytes_copied.add(report.sent);
             self.buffers.put_back(buf);
             return report;
         };
-        let (prefixed, buf) = copy::copy(source, sink, buf, prefix, 0, patience).await;
+        let (prefixed, buf) = copy::copy(source, sink, buf, prefix, 0, terms).await;
         self.counters.bytes_copied.add(prefixed.sent);
         if !matches!(prefixed.end, End::Complete) {
             self.buffers.put_back(buf);
             return Report { remaining: length, ..prefixed };
         }
-        let spliced =
-            splice::splice(source, sink, &mut lease, length, patience, &self.counters).await;
+        let spliced = splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
         if spliced.sent > 0 || !self.is_refused(&spliced.end) {
             self.buffers.put_back(buf);
             return Report { sent: prefixed.sent + spliced.sent, ..spliced };
@@ -120,7 +138,7 @@ impl Relay {
         // Not one byte could be spliced: this kernel does not let us. None is lost.
         self.counters.splice_refused.add(1);
         let remaining = spliced.remaining;
-        let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, patience).await;
+        let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, terms).await;
         self.counters.bytes_copied.add(copied.sent);
         self.buffers.put_back(buf);
         Report { sent: prefixed.sent + copied.sent, ..copied }

@@ -9,10 +9,10 @@
 use std::io;
 use std::time::Instant;
 
-use crate::limits::{READS_ON_BYTES, SPLICE_TURN_BYTES};
+use crate::limits::SPLICE_TURN_BYTES;
 use crate::metrics::Counters;
 use crate::relay::pipes::PipeLease;
-use crate::relay::{End, Patience, Report};
+use crate::relay::{End, Report, Terms};
 use crate::sys::pipe::Moved;
 use crate::sys::stream::Stream;
 
@@ -26,10 +26,10 @@ pub async fn splice(
     sink: &mut Stream,
     lease: &mut PipeLease,
     length: u64,
-    patience: Patience,
+    terms: Terms,
     counters: &Counters,
 ) -> Report {
-    let mut relay = Relay { source, sink, lease, patience, remaining: length, sent: 0, turn: 0 };
+    let mut relay = Relay { source, sink, lease, terms, remaining: length, sent: 0, turn: 0 };
     let end = relay.run().await;
     let Relay { remaining, sent, .. } = relay;
     counters.bytes_spliced.add(sent);
@@ -41,7 +41,7 @@ struct Relay<'a> {
     source: &'a mut Stream,
     sink: &'a mut Stream,
     lease: &'a mut PipeLease,
-    patience: Patience,
+    terms: Terms,
     remaining: u64,
     sent: u64,
     /// Bytes moved since other tasks had their turn.
@@ -57,16 +57,14 @@ impl Relay<'_> {
             if let Err(error) = self.drain().await {
                 return End::SinkFailed(error);
             }
-            if self.sent >= READS_ON_BYTES {
-                self.source.receive_ahead_freely();
-            }
+            self.terms.apply(self.source, self.sink, self.sent);
         }
         End::Complete
     }
 
     /// Waits for bytes of the source and moves them into the pipe.
     async fn fill(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + self.patience.source;
+        let deadline = Instant::now() + self.terms.source_stall;
         loop {
             let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
             match self.lease.pipe().fill(self.source, limit)? {
@@ -88,13 +86,13 @@ impl Relay<'_> {
     /// Moves what the pipe holds into the sink.
     async fn drain(&mut self) -> io::Result<()> {
         // Counted from the last byte that was taken: a wait that ends in vain does not renew it.
-        let mut deadline = Instant::now() + self.patience.sink;
+        let mut deadline = Instant::now() + self.terms.sink_stall;
         while !self.lease.pipe().is_empty() {
             match self.lease.pipe().drain(self.sink, self.remaining > 0)? {
                 Moved::Bytes(count) => {
                     self.sent += count as u64;
                     self.turn += count as u64;
-                    deadline = Instant::now() + self.patience.sink;
+                    deadline = Instant::now() + self.terms.sink_stall;
                 }
                 Moved::Blocked => {
                     self.sink.writable(deadline).await?;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
+use crate::http1::range::ByteRange;
 use crate::http1::response::{Field, ResponseError, ResponseHead};
 use crate::limits;
-use crate::relay::{self, Patience, Relay};
+use crate::relay::{self, Relay, Terms};
 use crate::s3::bucket::Bucket;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
-use crate::sys::stream::Stream;
+use crate::sys::stream::{Ahead, Stream};
 use crate::upstream::conn::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
@@ -78,7 +79,8 @@ impl Client {
         request: &ObjectRequest<'_>,
     ) -> Result<Answer, ClientError> {
         let origin = self.buckets[bucket.0].1;
-        if let Some(lease) = self.pool.reuse(origin) {
+        let ahead = ahead(request);
+        if let Some(lease) = self.pool.reuse(origin, ahead) {
             match self.send_over(lease, bucket, request).await {
                 Err(error) if error.is_closed_idle_connection() => {
                     log::debug!("an idle connection had been closed by S3: trying a new one");
@@ -86,7 +88,7 @@ impl Client {
                 done => return done,
             }
         }
-        let lease = self.pool.connect(origin).await?;
+        let lease = self.pool.connect(origin, ahead).await?;
         self.send_over(lease, bucket, request).await
     }
 
@@ -99,15 +101,15 @@ impl Client {
         self.relay.counters.s3_requests.add(1);
         let mut buf = self.relay.buffers.take();
         self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf);
-        let length = buf.len();
+        let request_bytes = limits::HEADROOM_BYTES..buf.len();
         let timeout = self.settings.first_byte_timeout;
-        let (sent, mut buf) = lease.stream.send(buf, 0..length, timeout).await;
+        let (sent, mut buf) = lease.stream.send(buf, request_bytes, timeout).await;
         if let Err(error) = sent {
             self.relay.buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
         // The same buffer takes the answer, behind room for the client's head.
-        buf.resize(limits::HEADROOM_BYTES, 0);
+        buf.truncate(limits::HEADROOM_BYTES);
         let (received, buf) = lease.receive_head(buf, timeout, self.settings.stall_timeout).await;
         let parsed = received.map_err(ClientError::from).and_then(|length| {
             let start = limits::HEADROOM_BYTES;
@@ -117,6 +119,7 @@ impl Client {
         match parsed {
             Ok((head, body_start)) => Ok(Answer {
                 operation: request.operation,
+                ahead: ahead(request),
                 head,
                 body_start,
                 buf,
@@ -132,12 +135,25 @@ impl Client {
     }
 }
 
+/// How far S3 may send ahead of the client. Whoever names the end of a range wants all of it; who
+/// does not may leave any time.
+fn ahead(request: &ObjectRequest<'_>) -> Ahead {
+    match (request.operation, request.range) {
+        (Operation::Head, _) => Ahead::Freely,
+        (Operation::Get, Some(ByteRange::Closed { .. } | ByteRange::Suffix { .. })) => {
+            Ahead::Freely
+        }
+        (Operation::Get, Some(ByteRange::From { .. }) | None) => Ahead::Little,
+    }
+}
+
 /// An answer of S3: its head read, its body not yet.
 ///
 /// Dropped, it closes its connection; each of the methods that consume it gives the connection
 /// back to the pool where the body was read to its end and S3 keeps it open.
 pub struct Answer {
     operation: Operation,
+    ahead: Ahead,
     head: ResponseHead,
     /// Where the body bytes that came with the head start in `buf`.
     body_start: usize,
@@ -193,11 +209,12 @@ impl Answer {
         self.buf[start..self.body_start].copy_from_slice(client_head);
         let too_much = self.truncate_body(length);
         let remaining = length - (self.buf.len() - self.body_start) as u64;
-        let patience = Patience { source: self.stall_timeout, sink: client_stall };
+        let (source_stall, ahead) = (self.stall_timeout, self.ahead);
+        let terms = Terms { source_stall, sink_stall: client_stall, ahead };
         let buf = std::mem::take(&mut self.buf);
         let prefix = start..buf.len();
         let source = &mut self.lease.stream;
-        let report = self.relay.run(source, client, buf, prefix, remaining, patience).await;
+        let report = self.relay.run(source, client, buf, prefix, remaining, terms).await;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent }

@@ -10,14 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::limits;
 use crate::sys::{sockopt, stream};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// Bytes that may wait in a client's socket to be sent for the first time: they have been read
-/// from S3 in vain if the client goes away. Accepted sockets inherit it.
-const UNSENT_BYTES: u32 = 256 * 1024;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +88,9 @@ fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    // Accepted sockets inherit it; a head and its body leave in one send anyway.
+    // Accepted sockets inherit both; a head and its body leave in one send anyway.
     socket.set_tcp_nodelay(true)?;
-    sockopt::set_unsent_limit(socket.as_fd(), UNSENT_BYTES);
+    sockopt::set_unsent_limit(socket.as_fd(), limits::UNSENT_BYTES);
     socket.bind(&address.into())?;
     if !reuse_port {
         // Two sockets that may be reused can both bind; only one may listen.

@@ -22,6 +22,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 use socket2::SockRef;
 
+use crate::limits;
 use crate::sys::sockopt;
 
 /// The deadlines of all sockets of one core.
@@ -164,8 +165,18 @@ pub struct Stream {
     socket: TcpStream,
     slot: usize,
     low_water: u32,
-    ahead_is_limited: bool,
+    receives_ahead: Ahead,
+    sends_ahead: Ahead,
     deadlines: Rc<Deadlines>,
+}
+
+/// How many bytes the kernel may hold that one side has sent and the other has not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Few: the reader may go away at any moment.
+    Little,
+    /// As many as the connection's speed asks for: the reader wants them all.
+    Freely,
 }
 
 impl Stream {
@@ -187,7 +198,9 @@ impl Stream {
             socket,
             slot,
             low_water: 1,
-            ahead_is_limited: false,
+            receives_ahead: Ahead::Freely,
+            // As the listener has it, and nobody else's sending matters.
+            sends_ahead: Ahead::Little,
             deadlines: Rc::clone(deadlines),
         }
     }
@@ -330,25 +343,35 @@ impl Stream {
         }
     }
 
-    /// Bounds how far the kernel receives ahead of its reader, in bytes, until
-    /// [`receive_ahead_freely`](Self::receive_ahead_freely).
-    pub fn limit_receive_ahead(&mut self, bytes: usize) {
-        self.ahead_is_limited = true;
+    /// Bounds how far the kernel receives ahead of its reader. To be called before anything is
+    /// sent: what the peer has been promised room for cannot be taken back.
+    pub fn receive_ahead_little(&mut self) {
+        self.receives_ahead = Ahead::Little;
         // Advice, like the other options.
-        let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(bytes);
+        let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(limits::RECEIVE_AHEAD_BYTES);
     }
 
     /// Lets the kernel receive as far ahead as the connection's speed asks for.
     pub fn receive_ahead_freely(&mut self) {
-        if std::mem::take(&mut self.ahead_is_limited) {
+        if std::mem::replace(&mut self.receives_ahead, Ahead::Freely) == Ahead::Little {
             sockopt::unlock_buffers(self.borrow());
         }
     }
 
-    /// Whether the kernel is still kept from receiving far ahead. What the peer has been promised
-    /// room for cannot be taken back, so this cannot be had again.
-    pub fn receives_ahead_little(&self) -> bool {
-        self.ahead_is_limited
+    /// How far the kernel receives ahead of its reader.
+    pub fn receives_ahead(&self) -> Ahead {
+        self.receives_ahead
+    }
+
+    /// Sets how many bytes may wait to be sent.
+    pub fn send_ahead(&mut self, ahead: Ahead) {
+        if std::mem::replace(&mut self.sends_ahead, ahead) != ahead {
+            let bytes = match ahead {
+                Ahead::Little => limits::UNSENT_BYTES,
+                Ahead::Freely => limits::UNSENT_BYTES_FREELY,
+            };
+            sockopt::set_unsent_limit(self.borrow(), bytes);
+        }
     }
 
     /// The file descriptor.

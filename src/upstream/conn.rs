@@ -8,7 +8,7 @@ use monoio::BufResult;
 
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
-use crate::sys::stream::{Deadlines, Stream};
+use crate::sys::stream::{Ahead, Deadlines, Stream};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 
 /// A connection, and whether it has served a request before.
@@ -43,6 +43,7 @@ pub enum HeadError {
 pub async fn connect(
     origin: &ResolvedOrigin,
     resolver: &Resolver,
+    ahead: Ahead,
     timeout: Duration,
     deadlines: &Rc<Deadlines>,
 ) -> io::Result<Connection> {
@@ -51,7 +52,9 @@ pub async fn connect(
         let connecting = monoio::time::timeout(timeout, Stream::connect(address, deadlines));
         match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(mut stream) => {
-                stream.limit_receive_ahead(limits::RECEIVE_AHEAD_BYTES);
+                if ahead == Ahead::Little {
+                    stream.receive_ahead_little();
+                }
                 return Ok(Connection { stream, reused: false });
             }
             Err(error) => failure = error,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sys::stream::Deadlines;
+use crate::sys::stream::{Ahead, Deadlines};
 use crate::upstream::conn::{self, Connection};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{OriginId, Settings};
@@ -19,7 +19,7 @@ pub struct Pool {
     origins: Vec<Arc<ResolvedOrigin>>,
     resolver: Resolver,
     deadlines: Rc<Deadlines>,
-    /// Idle connections of each origin, the longest idle first.
+    /// Idle connections by [`shelf`], the longest idle first.
     idle: RefCell<Vec<VecDeque<Idle>>>,
     open: Cell<usize>,
 }
@@ -60,15 +60,23 @@ impl Pool {
         resolver: Resolver,
         deadlines: Rc<Deadlines>,
     ) -> Rc<Pool> {
-        let idle = origins.iter().map(|_| VecDeque::new()).collect();
+        let idle = (0..2 * origins.len()).map(|_| VecDeque::new()).collect();
         let idle = RefCell::new(idle);
         Rc::new(Pool { settings, origins, resolver, deadlines, idle, open: Cell::new(0) })
     }
 
-    /// The connection that became idle last, if there is one that S3 has left alone.
-    pub fn reuse(self: &Rc<Self>, origin: OriginId) -> Option<Lease> {
+    /// The connection that became idle last, if there is one that S3 has left alone. One on which
+    /// S3 may send far ahead is of no use to a request whose client may go away after a few bytes;
+    /// the other kind is to all.
+    pub fn reuse(self: &Rc<Self>, origin: OriginId, ahead: Ahead) -> Option<Lease> {
         loop {
-            let Idle { connection, .. } = self.idle.borrow_mut()[origin.0].pop_back()?;
+            let mut idle = self.idle.borrow_mut();
+            let mut found = idle[shelf(origin, ahead)].pop_back();
+            if found.is_none() && ahead == Ahead::Freely {
+                found = idle[shelf(origin, Ahead::Little)].pop_back();
+            }
+            drop(idle);
+            let Idle { connection, .. } = found?;
             if connection.stream.is_quiet() {
                 return Some(self.lease(connection, origin));
             }
@@ -80,7 +88,11 @@ impl Pool {
     ///
     /// # Errors
     /// See [`PoolError`].
-    pub async fn connect(self: &Rc<Self>, origin: OriginId) -> Result<Lease, PoolError> {
+    pub async fn connect(
+        self: &Rc<Self>,
+        origin: OriginId,
+        ahead: Ahead,
+    ) -> Result<Lease, PoolError> {
         if self.open.get() >= self.settings.max_connections && !self.close_one_idle() {
             return Err(PoolError::Exhausted(self.settings.max_connections));
         }
@@ -89,7 +101,8 @@ impl Pool {
         let mut lease = Lease { connection: None, origin, pool: Rc::clone(self) };
         let resolved = &self.origins[origin.0];
         let timeout = self.settings.connect_timeout;
-        let connecting = conn::connect(resolved, &self.resolver, timeout, &self.deadlines).await;
+        let connecting =
+            conn::connect(resolved, &self.resolver, ahead, timeout, &self.deadlines).await;
         lease.connection = Some(connecting.map_err(|error| PoolError::Connect {
             origin: format!("{}:{}", resolved.origin, resolved.origin.port),
             error,
@@ -127,21 +140,25 @@ impl Pool {
     }
 }
 
+/// Where idle connections of an origin lie, by how far S3 may send ahead on them.
+fn shelf(origin: OriginId, ahead: Ahead) -> usize {
+    2 * origin.0 + usize::from(ahead == Ahead::Freely)
+}
+
 impl Lease {
     /// Gives the connection back for the next request. Only to be called when the last answer
-    /// has been read to its end and S3 keeps the connection open. One on which S3 may send far
-    /// ahead is closed: the next client may be one that goes away after a few bytes.
+    /// has been read to its end and S3 keeps the connection open.
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         connection.reused = true;
         let mut idle = self.pool.idle.borrow_mut();
         let all_idle: usize = idle.iter().map(VecDeque::len).sum();
-        let another_client_could_use_it = connection.stream.receives_ahead_little();
-        if all_idle >= self.pool.settings.max_idle_connections || !another_client_could_use_it {
+        if all_idle >= self.pool.settings.max_idle_connections {
             // Closed. The count goes down with the lease.
             return;
         }
-        idle[self.origin.0].push_back(Idle { connection, since: Instant::now() });
+        let shelf = shelf(self.origin, connection.stream.receives_ahead());
+        idle[shelf].push_back(Idle { connection, since: Instant::now() });
         // Still open, now without a lease.
         self.pool.open.update(|open| open + 1);
     }
