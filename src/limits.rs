@@ -29,6 +29,9 @@ pub const HEADROOM_BYTES: usize = 4 * 1024;
 /// together with its head, and each send saved is a packet saved.
 pub const GATHERED_BODY_BYTES: u64 = 64 * 1024;
 
+/// Bytes received at once with the head of an answer whose body is going to be spliced.
+pub const SPLICED_HEAD_BYTES: usize = 4 * 1024;
+
 /// Size of one relay buffer, in bytes: room for the client's head, for S3's, and for a gathered
 /// body.
 pub const RELAY_BUFFER_BYTES: usize = 2 * HEADROOM_BYTES + GATHERED_BODY_BYTES as usize;

@@ -39,7 +39,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             splice: true,
-            splice_threshold: 256 * 1024,
+            splice_threshold: 128 * 1024,
             pipe_size: 1024 * 1024,
             max_pipes: 64,
         }
@@ -104,6 +104,11 @@ pub struct Report {
 }
 
 impl Relay {
+    /// Whether a body of `length` bytes is going to be spliced, if there is a pipe then.
+    pub fn splices(&self, length: u64) -> bool {
+        self.pipes.pays_for(length)
+    }
+
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
     /// into its pool. The one place that decides between splicing and copying.
     pub async fn run(

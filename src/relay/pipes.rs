@@ -30,10 +30,15 @@ impl Pipes {
         Rc::new(Pipes { settings, idle: RefCell::default(), in_use: Cell::new(0), refused })
     }
 
+    /// Whether a body of `length` bytes is better spliced than copied.
+    pub fn pays_for(&self, length: u64) -> bool {
+        !self.refused.get() && length >= self.settings.splice_threshold
+    }
+
     /// A pipe for a body of `length` bytes, where that pays and one is to be had; the reason
     /// against it is counted.
     pub fn take(self: &Rc<Self>, length: u64, counters: &Counters) -> Option<PipeLease> {
-        if self.refused.get() || length < self.settings.splice_threshold {
+        if !self.pays_for(length) {
             return None;
         }
         if self.in_use.get() >= self.settings.max_pipes {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
@@ -110,7 +110,14 @@ impl Client {
         }
         // The same buffer takes the answer, behind room for the client's head.
         buf.truncate(limits::HEADROOM_BYTES);
-        let (received, buf) = lease.receive_head(buf, timeout, self.settings.stall_timeout).await;
+        let limit = match request.range {
+            Some(ByteRange::Closed { first, last }) if self.relay.splices(last - first) => {
+                limits::SPLICED_HEAD_BYTES
+            }
+            _ => usize::MAX,
+        };
+        let stall = self.settings.stall_timeout;
+        let (received, buf) = lease.receive_head(buf, limit, timeout, stall).await;
         let parsed = received.map_err(ClientError::from).and_then(|length| {
             let start = limits::HEADROOM_BYTES;
             let head = ResponseHead::parse(&buf[start..start + length])?;
@@ -220,19 +227,30 @@ impl Answer {
         Sent { end: report.end, bytes: report.sent }
     }
 
-    /// Receives the whole body of `length` bytes where it is small, else its first bytes.
+    /// Receives the first bytes of the body, and where the body of `length` bytes is small all of
+    /// it, unless that takes long.
     ///
     /// # Errors
     /// As [`receive_more`](Self::receive_more).
     async fn gather(&mut self, length: u64) -> io::Result<()> {
-        let enough = if length <= limits::GATHERED_BODY_BYTES { length } else { 1 };
-        loop {
-            let came = (self.buf.len() - self.body_start) as u64;
-            if came >= enough.min(length) || self.buf.len() == self.buf.capacity() {
-                return Ok(());
-            }
-            self.receive_more(length - came).await?;
+        if self.missing(length) > 0 && self.buf.len() == self.body_start {
+            self.receive_more(length).await?;
         }
+        let missing = self.missing(length);
+        if missing > 0 && length <= limits::GATHERED_BODY_BYTES {
+            let deadline = Instant::now() + self.stall_timeout;
+            let stream = &mut self.lease.stream;
+            // Below the bound just compared with, so it fits.
+            stream.readable(missing as u32, deadline).await?;
+            stream.set_low_water(1);
+            self.receive_more(missing).await?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a body of `length` bytes have not been received.
+    fn missing(&self, length: u64) -> u64 {
+        length.saturating_sub((self.buf.len() - self.body_start) as u64)
     }
 
     /// Receives up to `limit` bytes behind what the buffer holds.

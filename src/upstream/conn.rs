@@ -68,6 +68,7 @@ impl Connection {
     /// Receives a whole response head into `buf`, behind what it holds already, and whatever
     /// came with it. Answers with the head's length in bytes.
     ///
+    /// `limit` bounds each receive, in bytes: what is received here cannot be spliced any more.
     /// `first_byte` bounds the wait for the first byte, `stall` every later one.
     ///
     /// # Errors
@@ -75,6 +76,7 @@ impl Connection {
     pub async fn receive_head(
         &mut self,
         mut buf: Vec<u8>,
+        limit: usize,
         first_byte: Duration,
         stall: Duration,
     ) -> (Result<usize, HeadError>, Vec<u8>) {
@@ -82,7 +84,7 @@ impl Connection {
         let mut timeout = first_byte;
         loop {
             let (received, returned): BufResult<usize, _> =
-                self.stream.receive(buf, usize::MAX, timeout).await;
+                self.stream.receive(buf, limit, timeout).await;
             buf = returned;
             let first = buf.len() == start;
             let error = match received {
