@@ -45,10 +45,10 @@ pub const SPLICE_TURN_BYTES: u64 = 2 * 1024 * 1024;
 /// How far S3 may send ahead of a client that asked for everything and has not yet shown that it
 /// reads on, in bytes. htslib takes a few hundred KiB and goes away; what it did not take is
 /// bandwidth and money lost.
-pub const RECEIVE_AHEAD_BYTES: usize = 256 * 1024;
+pub const RECEIVE_AHEAD_BYTES: usize = 128 * 1024;
 
 /// Bytes that may wait to be sent to such a client.
-pub const UNSENT_BYTES: u32 = 256 * 1024;
+pub const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Bytes that may wait to be sent to a client that reads on. More does not make it faster, and is
 /// memory of the kernel for each slow reader; a quarter costs a third more CPU per byte.

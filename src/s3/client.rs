@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
@@ -238,12 +238,10 @@ impl Answer {
         }
         let missing = self.missing(length);
         if missing > 0 && length <= limits::GATHERED_BODY_BYTES {
-            let deadline = Instant::now() + self.stall_timeout;
-            let stream = &mut self.lease.stream;
             // Below the bound just compared with, so it fits.
-            stream.readable(missing as u32, deadline).await?;
-            stream.set_low_water(1);
-            self.receive_more(missing).await?;
+            if self.lease.stream.readable_soon(missing as u32).await? {
+                self.receive_more(missing).await?;
+            }
         }
         Ok(())
     }

@@ -305,6 +305,18 @@ impl Stream {
         self.after_wait(result.map(|()| 0)).map(|_| ())
     }
 
+    /// Waits for `low_water` bytes to receive, or the end of the stream, but no longer than a
+    /// tenth of a second; `false` where they did not come.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
+        self.set_low_water(low_water);
+        let waited = monoio::time::timeout(PATIENCE, self.socket.readable(false)).await;
+        self.set_low_water(1);
+        waited.map_or(Ok(false), |ready| ready.map(|()| true))
+    }
+
     /// Waits until there is room to send.
     ///
     /// # Errors
