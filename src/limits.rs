@@ -11,6 +11,10 @@ pub const REQUEST_HEAD_INITIAL_BYTES: usize = 2 * 1024;
 /// Header fields in one request. More is 431.
 pub const REQUEST_FIELDS: usize = 100;
 
+/// Bytes of answers without a body that may wait for one another, so that answers to pipelined
+/// requests leave in one send.
+pub const HELD_ANSWER_BYTES: usize = 16 * 1024;
+
 /// Longest key that S3 stores, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
 pub const KEY_BYTES: usize = 1024;
 
@@ -36,11 +40,18 @@ pub const SPLICED_HEAD_BYTES: usize = 4 * 1024;
 /// body.
 pub const RELAY_BUFFER_BYTES: usize = 2 * HEADROOM_BYTES + GATHERED_BODY_BYTES as usize;
 
+/// Size of a relay buffer while many are in use, in bytes: slow readers hold theirs for as long as
+/// they like, and a thousand of them shall fit into 32 MiB.
+pub const SMALL_RELAY_BUFFER_BYTES: usize = HEADROOM_BYTES + RESPONSE_HEAD_BYTES + 4 * 1024;
+
+/// Upstream connections of one core that are busy before relay buffers become small.
+pub const UNCROWDED_CONNECTIONS: usize = 64;
+
 /// Relay buffers one core keeps for the next body.
 pub const POOLED_RELAY_BUFFERS: usize = 64;
 
-/// Bytes that one body may splice before the core's other tasks have their turn.
-pub const SPLICE_TURN_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes of one body that may be moved before the core's other tasks have their turn.
+pub const TURN_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How far S3 may send ahead of a client that asked for everything and has not yet shown that it
 /// reads on, in bytes. htslib takes a few hundred KiB and goes away; what it did not take is
@@ -72,6 +83,7 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 const _: () = {
     assert!(REQUEST_HEAD_INITIAL_BYTES <= REQUEST_HEAD_BYTES);
     assert!(3 * KEY_BYTES < REQUEST_HEAD_BYTES);
-    assert!(HEADROOM_BYTES + RESPONSE_HEAD_BYTES < RELAY_BUFFER_BYTES);
+    assert!(HEADROOM_BYTES + RESPONSE_HEAD_BYTES < SMALL_RELAY_BUFFER_BYTES);
+    assert!(SMALL_RELAY_BUFFER_BYTES < RELAY_BUFFER_BYTES);
     assert!(ERROR_BODY_BYTES + RESPONSE_HEAD_BYTES + HEADROOM_BYTES <= RELAY_BUFFER_BYTES);
 };

@@ -51,6 +51,9 @@ pub struct Request<'a> {
     pub cross_origin: CrossOrigin<'a>,
     /// `User-Agent`, for the log.
     pub user_agent: Option<&'a [u8]>,
+    /// Whether the whole head of another request was received with this one (pipelining, RFC 9112
+    /// §9.3.2). Set by the connection.
+    pub is_followed: bool,
 }
 
 /// The fields of a cross-origin request (Fetch Standard, "CORS protocol").
@@ -122,6 +125,7 @@ pub fn parse(head: &[u8]) -> Result<Request<'_>, RequestError> {
         preconditions: Preconditions::default(),
         cross_origin: CrossOrigin::default(),
         user_agent: None,
+        is_followed: false,
     };
     read_fields(parsed.headers, &mut request)?;
     if request.target == Target::Asterisk && request.method != Method::Options {

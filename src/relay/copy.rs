@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::limits::TURN_BYTES;
 use crate::relay::{End, Report, Terms};
 use crate::sys::stream::Stream;
 
@@ -18,6 +19,7 @@ pub async fn copy(
 ) -> (Report, Vec<u8>) {
     let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
     let mut unsent = prefix;
+    let mut turn = 0;
     loop {
         let length = unsent.len() as u64;
         let (sent, returned) = sink.send(buf, unsent, terms.sink_stall).await;
@@ -27,6 +29,12 @@ pub async fn copy(
             return (report, buf);
         }
         report.sent += length;
+        turn += length;
+        if turn >= TURN_BYTES {
+            // With epoll, sockets that are always ready would keep the core to themselves.
+            turn = 0;
+            sink.give_way().await;
+        }
         if report.remaining == 0 {
             return (report, buf);
         }

@@ -41,7 +41,7 @@ impl Default for Settings {
             splice: true,
             splice_threshold: 128 * 1024,
             pipe_size: 1024 * 1024,
-            max_pipes: 64,
+            max_pipes: 256,
         }
     }
 }
@@ -131,18 +131,18 @@ impl Relay {
         };
         let (prefixed, buf) = copy::copy(source, sink, buf, prefix, 0, terms).await;
         self.counters.bytes_copied.add(prefixed.sent);
+        self.buffers.put_back(buf);
         if !matches!(prefixed.end, End::Complete) {
-            self.buffers.put_back(buf);
             return Report { remaining: length, ..prefixed };
         }
         let spliced = splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
         if spliced.sent > 0 || !self.is_refused(&spliced.end) {
-            self.buffers.put_back(buf);
             return Report { sent: prefixed.sent + spliced.sent, ..spliced };
         }
         // Not one byte could be spliced: this kernel does not let us. None is lost.
         self.counters.splice_refused.add(1);
         let remaining = spliced.remaining;
+        let buf = self.buffers.take();
         let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, terms).await;
         self.counters.bytes_copied.add(copied.sent);
         self.buffers.put_back(buf);

@@ -9,7 +9,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::limits::SPLICE_TURN_BYTES;
+use crate::limits::TURN_BYTES;
 use crate::metrics::Counters;
 use crate::relay::pipes::PipeLease;
 use crate::relay::{End, Report, Terms};
@@ -99,7 +99,7 @@ impl Relay<'_> {
                     self.turn = 0;
                 }
             }
-            if self.turn >= SPLICE_TURN_BYTES {
+            if self.turn >= TURN_BYTES {
                 self.turn = 0;
                 self.sink.give_way().await;
             }

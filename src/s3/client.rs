@@ -99,7 +99,9 @@ impl Client {
         request: &ObjectRequest<'_>,
     ) -> Result<Answer, ClientError> {
         self.relay.counters.s3_requests.add(1);
-        let mut buf = self.relay.buffers.take();
+        let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
+        let buffers = &self.relay.buffers;
+        let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf);
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
         let timeout = self.settings.first_byte_timeout;
@@ -237,7 +239,8 @@ impl Answer {
             self.receive_more(length).await?;
         }
         let missing = self.missing(length);
-        if missing > 0 && length <= limits::GATHERED_BODY_BYTES {
+        let room = (self.buf.capacity() - self.buf.len()) as u64;
+        if missing > 0 && missing <= room && length <= limits::GATHERED_BODY_BYTES {
             // Below the bound just compared with, so it fits.
             if self.lease.stream.readable_soon(missing as u32).await? {
                 self.receive_more(missing).await?;

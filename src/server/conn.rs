@@ -107,7 +107,10 @@ impl ClientConnection {
     /// connection is not to be used any more.
     async fn answer(&mut self, length: usize) -> bool {
         let request = match request::parse(&self.buf[..length]) {
-            Ok(request) => request,
+            Ok(request) => {
+                let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
+                Request { is_followed, ..request }
+            }
             Err(error) => {
                 self.refuse(Failure::Request(error)).await;
                 return false;

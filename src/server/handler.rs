@@ -75,11 +75,25 @@ async fn head(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let bucket = locate(core, request, &mut scratch.key)?;
-    let metadata = known_object(core, bucket, scratch).await?;
+    let metadata = match recall(core, bucket, &scratch.key) {
+        Some(known) => known?,
+        None => {
+            release_earlier_answers(core, client).await;
+            known_object(core, bucket, scratch).await?
+        }
+    };
     let writer = HeadWriter { core, request };
     let status = judge(&request.preconditions, &metadata)?;
     writer.write(&mut scratch.head, &Head::of_object(status, &metadata, None));
     Ok(writer.send(client, scratch, status).await)
+}
+
+/// Sends what pipelined requests before this one were answered: they must not wait for S3.
+async fn release_earlier_answers(core: &Core, client: &mut Stream) {
+    if client.held_bytes() > 0 {
+        // A client that is gone is noticed when its next answer is sent.
+        let _ = client.release(core.config().clients.stall_timeout).await;
+    }
 }
 
 /// 200 or 304, or the failure 412.
@@ -97,6 +111,7 @@ async fn get(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
+    release_earlier_answers(core, client).await;
     let bucket = locate(core, request, &mut scratch.key)?;
     let mut range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);

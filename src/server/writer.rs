@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::http1::range::Extent;
 use crate::http1::request::{Method, Request};
+use crate::limits;
 use crate::s3::object::Metadata;
 use crate::server::answer::{Failure, reason};
 use crate::server::core::{Core, Scratch};
@@ -145,6 +146,13 @@ impl HeadWriter<'_> {
         scratch: &mut Scratch,
         outcome: Outcome,
     ) -> Outcome {
+        if self.request.is_followed
+            && outcome.keep_alive
+            && client.held_bytes() + scratch.head.len() <= limits::HELD_ANSWER_BYTES
+        {
+            client.hold(&scratch.head);
+            return outcome;
+        }
         let head = std::mem::take(&mut scratch.head);
         let length = head.len();
         let timeout = self.core.config().clients.stall_timeout;

@@ -126,6 +126,11 @@ impl Pool {
         self.open.get()
     }
 
+    /// Connections in use.
+    pub fn busy_connections(&self) -> usize {
+        self.open.get() - self.idle.borrow().iter().map(VecDeque::len).sum::<usize>()
+    }
+
     /// Makes room for a connection to another origin.
     fn close_one_idle(&self) -> bool {
         let closed = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some();

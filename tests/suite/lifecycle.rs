@@ -5,13 +5,14 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+use seccompiler::{BpfProgram, apply_filter};
 
 use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
 use crate::support::raw_http::{Client, get, head, request_head};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
+use crate::support::seccomp::{ENOSYS, EPERM, refuse};
 use crate::support::{PATIENCE, eventually};
 
 both_drivers!(
@@ -211,7 +212,7 @@ fn the_log_goes_where_the_configuration_says(driver: Driver) {
 #[test]
 fn a_kernel_that_refuses_io_uring_is_served_with_epoll() {
     let s3 = TestS3::with("reads.bam", "ACGT");
-    let refuse = refuse_io_uring(libc_errno::EPERM);
+    let refuse = refuse_io_uring(EPERM);
     let yaml = Config::over(Driver::IoUring, &s3).set("driver", "auto").yaml();
     let process = Process::with_config(&yaml)
         .before_exec(move || apply_filter(&refuse).map_err(|_| io::ErrorKind::Other.into()));
@@ -223,7 +224,7 @@ fn a_kernel_that_refuses_io_uring_is_served_with_epoll() {
 #[test]
 fn a_kernel_that_refuses_io_uring_fails_who_insists_on_it() {
     let s3 = TestS3::start();
-    let refuse = refuse_io_uring(libc_errno::ENOSYS);
+    let refuse = refuse_io_uring(ENOSYS);
     let process = Process::with_config(&Config::over(Driver::IoUring, &s3).yaml())
         .before_exec(move || apply_filter(&refuse).map_err(|_| io::ErrorKind::Other.into()));
     let finished = process.run();
@@ -271,18 +272,8 @@ fn an_unknown_flag_is_2_and_help_and_version_are_0() {
     assert_eq!(version.stdout, concat!("s3proxy ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-/// Error numbers of Linux, the same on every architecture that io_uring runs on.
-mod libc_errno {
-    pub(super) const EPERM: u32 = 1;
-    pub(super) const ENOSYS: u32 = 38;
-}
-
-/// A filter like those of container runtimes: the system calls of io_uring fail, all others pass.
+/// As container runtimes do by default.
 fn refuse_io_uring(errno: u32) -> BpfProgram {
     // io_uring_setup, io_uring_enter and io_uring_register have these numbers everywhere.
-    let rules = (425..=427).map(|call| (call, Vec::<SeccompRule>::new())).collect();
-    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture)
-        .and_then(BpfProgram::try_from)
-        .expect("a filter of three system calls")
+    refuse(425..=427, errno)
 }

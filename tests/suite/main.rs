@@ -37,5 +37,6 @@ mod lifecycle;
 mod metadata;
 mod mounts;
 mod ranges;
+mod relay;
 mod signing;
 mod statuses;

@@ -8,6 +8,7 @@ pub(crate) mod proxy;
 pub(crate) mod raw_http;
 pub(crate) mod s3_server;
 pub(crate) mod scripted_upstream;
+pub(crate) mod seccomp;
 pub(crate) mod tools;
 
 use std::time::{Duration, Instant};
