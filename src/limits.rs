@@ -6,7 +6,7 @@ pub const REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
 /// First allocation for a connection's request head, in bytes. Real heads measure 150 to 900
 /// bytes, and an idle keep-alive connection pays for this buffer.
-pub const REQUEST_HEAD_INITIAL_BYTES: usize = 2 * 1024;
+pub const REQUEST_HEAD_INITIAL_BYTES: usize = 1536;
 
 /// Header fields in one request. More is 431.
 pub const REQUEST_FIELDS: usize = 100;

@@ -45,7 +45,9 @@ pub async fn handle(
             return writer.send(client, scratch, 204).await;
         }
         Method::Head => head(core, request, client, scratch).await,
-        Method::Get => get(core, request, client, scratch).await,
+        // In a box of its own for as long as it lasts: its many states would otherwise be part of
+        // every idle connection. One allocation, some tens of nanoseconds.
+        Method::Get => Box::pin(get(core, request, client, scratch)).await,
     };
     match answered {
         Ok(outcome) => outcome,
@@ -79,7 +81,7 @@ async fn head(
         Some(known) => known?,
         None => {
             release_earlier_answers(core, client).await;
-            known_object(core, bucket, scratch).await?
+            Box::pin(known_object(core, bucket, scratch)).await?
         }
     };
     let writer = HeadWriter { core, request };

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -182,7 +182,8 @@ fn start(core: &Rc<Core>, accepted: Accepted) {
             let core = Rc::clone(core);
             core.connections.update(|count| count + 1);
             monoio::spawn(async move {
-                let served = caught(conn::serve(Rc::clone(&core), stream, peer)).await;
+                // Pinned where it is made: moved, it would take its place twice per connection.
+                let served = caught(pin!(conn::serve(Rc::clone(&core), stream, peer))).await;
                 if let Err(panic) = served {
                     log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
                 }
@@ -194,8 +195,7 @@ fn start(core: &Rc<Core>, accepted: Accepted) {
 }
 
 /// Runs a future and catches its panics: one that reached the event loop would end the core.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
+async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn Any + Send>> {
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         match polled {
