@@ -119,9 +119,6 @@ def all_workloads():
         Workload("bam-c32", "BAM sessions", 32, _bam, ALL, "load"),
         Workload("abort-c32", "`bytes=N-` aborted after 256 KiB", 32, _open_ended, ALL, "load",
                  ["--abort-after", 256 * KIB]),
-        Workload("slow-c1000", "slow readers of 64 MiB at 128 KiB/s", 1000, _long, ALL, "load",
-                 ["--slow", 128 * KIB, "--receive-buffer", 128 * KIB], longer=5, rounds=2,
-                 warm=False),
         Workload("idle-c2000", "idle connections after one HEAD", 2000, _heads, PROXIES, "load",
                  ["--idle"], rounds=3, warm=False),
         Workload("signed-4k-c32", "4 KiB ranges, origin checks signatures", 32, _ranges(4 * KIB),
@@ -132,6 +129,10 @@ def all_workloads():
                  ["s3proxy", "nginx-static"], "oha"),
         Workload("oha-4k-c32", "4 KiB ranges, asked by oha", 32, _ranges(4 * KIB),
                  ["s3proxy", "nginx", "haproxy"], "oha"),
+        # Last: the kernel takes its time to forget the bytes that nobody read.
+        Workload("slow-c1000", "slow readers of 64 MiB at 128 KiB/s", 1000, _long, ALL, "load",
+                 ["--slow", 128 * KIB, "--receive-buffer", 128 * KIB], longer=5, rounds=2,
+                 warm=False),
     ]
     return found
 

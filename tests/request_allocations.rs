@@ -1,0 +1,124 @@
+//! How often a whole request touches the heap, counted in the real server on both event loops.
+//!
+//! The allocator is counted for the process, so the two other sides, client and S3, are written
+//! here without allocating, and this file has one test.
+
+#![allow(unsafe_code, reason = "a counting allocator")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use s3proxy::config::{self, Environment, File, Overrides};
+use s3proxy::server;
+use s3proxy::sys::socket::ListenAddress;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const HEAD: &[u8] = b"HEAD /files/reads.bam HTTP/1.1\r\nHost: proxy\r\n\r\n";
+const GET: &[u8] = b"GET /files/reads.bam HTTP/1.1\r\nHost: proxy\r\nRange: bytes=0-4095\r\n\r\n";
+const S3_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 1000000\r\n\
+    Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
+const S3_PART: &[u8] = b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\nContent-Length: 4096\r\n\
+    Content-Range: bytes 0-4095/1000000\r\nLast-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
+const REPETITIONS: u64 = 200;
+
+/// Answers each request as S3 would, on one connection.
+fn serve_as_s3(listener: TcpListener) {
+    let Ok((mut stream, _)) = listener.accept() else { return };
+    let mut part = S3_PART.to_vec();
+    part.resize(S3_PART.len() + 4096, b'x');
+    let mut request = [0; 4096];
+    let mut length = 0;
+    while let Ok(count @ 1..) = stream.read(&mut request[length..]) {
+        length += count;
+        if request[..length].ends_with(b"\r\n\r\n") {
+            let is_head = request.starts_with(b"HEAD ");
+            length = 0;
+            let answer = if is_head { S3_HEAD } else { part.as_slice() };
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends a request and reads its answer, which has a body of `body` bytes.
+fn ask(stream: &mut TcpStream, request: &[u8], body: usize) {
+    stream.write_all(request).expect("a listening proxy");
+    let mut answer = [0; 8192];
+    let mut length = 0;
+    loop {
+        let end = answer[..length].windows(4).position(|four| four == b"\r\n\r\n");
+        if end.is_some_and(|end| length >= end + 4 + body) {
+            break;
+        }
+        let count = stream.read(&mut answer[length..]).expect("an answer");
+        assert!(count > 0, "the proxy closed the connection");
+        length += count;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 20"));
+}
+
+/// Allocations per request in steady state.
+fn allocations_per(stream: &mut TcpStream, request: &[u8], body: usize) -> f64 {
+    // The first fill pools and maps.
+    (0..50).for_each(|_| ask(stream, request, body));
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    (0..REPETITIONS).for_each(|_| ask(stream, request, body));
+    (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / REPETITIONS as f64
+}
+
+#[test]
+fn a_known_head_costs_no_allocation_and_a_get_one() {
+    for driver in ["io_uring", "epoll"] {
+        let s3 = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let endpoint = s3.local_addr().expect("a bound socket");
+        std::thread::spawn(|| serve_as_s3(s3));
+        let text = format!(
+            "listen: 127.0.0.1:0\nworkers: 1\naccess_log: false\ndriver: {driver}\n\
+             endpoint: http://{endpoint}\nregion: us-east-1\nbucket_name: files\n\
+             AWS_ACCESS_KEY_ID: AKIDEXAMPLE\nAWS_SECRET_ACCESS_KEY: secret\n"
+        );
+        let file = File { name: "config.yaml", text: &text };
+        let config = config::resolve(Some(file), &Environment::new(), &Overrides::default());
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        let mut running = server::start(config).expect("a server");
+        let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
+        let mut client = TcpStream::connect(address).expect("a listening proxy");
+
+        // A tick of the event loop's timers or of the deadline sweep may fall in between.
+        let head = allocations_per(&mut client, HEAD, 0);
+        assert!(head < 0.05, "{driver}: {head} allocations per HEAD of a known object");
+        let get = allocations_per(&mut client, GET, 4096);
+        assert!((0.95..1.05).contains(&get), "{driver}: {get} allocations per GET");
+        drop(client);
+        running.drain();
+    }
+}
