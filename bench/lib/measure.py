@@ -70,6 +70,8 @@ def _books(network, pids, origin):
 def _figures(workload, counted, spent, wall_us, is_floor, rss_before, samples, peak):
     requests, size, seconds = counted["requests"], counted["bytes"], counted["seconds"]
     is_head = workload.name.startswith(("head", "oha-head", "idle"))
+    if not requests and not workload.name.startswith("slow"):
+        raise Unavailable("not one answer came in time")
     figures = {
         "requests_per_s": requests / seconds,
         "mb_per_s": size / seconds / 1e6,
@@ -94,7 +96,8 @@ def _figures(workload, counted, spent, wall_us, is_floor, rss_before, samples, p
         figures["rss_growth"] = (statistics.median(samples[-third:])
                                  / max(1, statistics.median(samples[third:2 * third] or samples)))
     if workload.name.startswith("idle"):
-        figures["rss_bytes_per_connection"] = (max(samples) - rss_before) / workload.connections
+        # One request each, and not all may have found their way in.
+        figures["rss_bytes_per_connection"] = (max(samples) - rss_before) / max(1, requests)
     return figures
 
 
