@@ -27,6 +27,8 @@ pub async fn serve(core: Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
             break;
         }
     }
+    // Answers may still be held back for a request that turned out to be none.
+    handler::release_earlier_answers(&connection.core, &mut connection.stream).await;
 }
 
 struct ClientConnection {

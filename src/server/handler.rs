@@ -105,7 +105,7 @@ async fn head(
 }
 
 /// Sends what pipelined requests before this one were answered: they must not wait for S3.
-async fn release_earlier_answers(core: &Core, client: &mut Stream) {
+pub async fn release_earlier_answers(core: &Core, client: &mut Stream) {
     if client.held_bytes() > 0 {
         // A client that is gone is noticed when its next answer is sent.
         let _ = client.release(core.config().clients.stall_timeout).await;

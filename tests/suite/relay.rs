@@ -180,4 +180,9 @@ fn pipelined_heads_are_answered_together_and_in_order(driver: Driver) {
     }
     client.answer_to("GET").assert(200, "x".repeat(7));
     client.assert_open();
+
+    // What follows is no request, which the answer before it must not suffer from.
+    client.send(request_head("HEAD", "/files/object-8", &[]) + "\x16\x03\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").content_length(), 8);
+    client.assert_closed();
 }
