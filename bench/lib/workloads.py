@@ -12,7 +12,7 @@ from lib import contenders
 from lib.hosts import CLIENT, Unavailable
 
 KIB, MIB = 1024, 1024 * 1024
-OBJECTS, OBJECT_BYTES, INDEX_BYTES = 4, 96 * MIB, 2 * MIB
+OBJECTS, OBJECT_BYTES, INDEX_BYTES, SMALL_BYTES = 4, 96 * MIB, 2 * MIB, 64 * KIB
 # A block whose length is prime, repeated, so that a wrong offset shows.
 BLOCK_BYTES = 1_048_573
 LIST_REQUESTS = 1024
@@ -47,7 +47,8 @@ def write_data(directory):
     bucket = directory / "files"
     bucket.mkdir()
     for number in range(OBJECTS):
-        for key, size in [(_key(number), OBJECT_BYTES), (_key(number) + ".bai", INDEX_BYTES)]:
+        for key, size in [(_key(number), OBJECT_BYTES), (_key(number) + ".bai", INDEX_BYTES),
+                          (_key(number) + ".tbi", SMALL_BYTES)]:
             with open(bucket / key, "wb") as file:
                 for _ in range(size // BLOCK_BYTES):
                     file.write(block)
@@ -74,9 +75,11 @@ def _range(chance, length):
 def _index_ranges(length):
     """Ranges of the small objects: the origin that checks signatures also hashes the whole object
     for each answer, which takes it a third of a second for a large one."""
+    suffix, size = (".tbi", SMALL_BYTES) if length < SMALL_BYTES else (".bai", INDEX_BYTES)
+
     def lines(chance):
-        firsts = [chance.randrange(INDEX_BYTES - length) for _ in range(LIST_REQUESTS)]
-        return [f"GET {_path(chance.randrange(OBJECTS))}.bai {first}-{first + length - 1} {length}"
+        firsts = [chance.randrange(size - length) for _ in range(LIST_REQUESTS)]
+        return [f"GET {_path(chance.randrange(OBJECTS))}{suffix} {first}-{first + length - 1} {length}"
                 for first in firsts]
     return lines
 
