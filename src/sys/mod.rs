@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod driver;
 pub mod pipe;
 pub mod process;
+pub mod side;
 pub mod socket;
 mod sockopt;
 pub mod stream;

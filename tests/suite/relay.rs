@@ -11,6 +11,7 @@ use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{Client, get, get_range, head, request_head};
 use crate::support::seccomp::{EPERM, refuse};
+use crate::support::tcp_info::data_segments_in;
 
 both_drivers!(
     large_bodies_are_spliced_and_small_ones_copied,
@@ -21,6 +22,7 @@ both_drivers!(
     long_bodies_let_others_have_their_turn,
     long_copied_bodies_let_others_have_their_turn,
     pipelined_heads_are_answered_together_and_in_order,
+    answers_to_pipelined_heads_of_known_objects_are_one_segment,
 );
 
 const MIB: usize = 1 << 20;
@@ -185,4 +187,19 @@ fn pipelined_heads_are_answered_together_and_in_order(driver: Driver) {
     client.send(request_head("HEAD", "/files/object-8", &[]) + "\x16\x03\r\n\r\n");
     assert_eq!(client.answer_to("HEAD").content_length(), 8);
     client.assert_closed();
+}
+
+fn answers_to_pipelined_heads_of_known_objects_are_one_segment(driver: Driver) {
+    let s3 = TestS3::with("a.bam", "x");
+    let proxy = Config::over(driver, &s3).start();
+    head(&proxy, "/files/a.bam").assert(200, "");
+    let mut client = Client::connect(&proxy);
+    client.request("HEAD", "/files/a.bam", &[]).assert(200, "");
+    let before = data_segments_in(client.socket());
+    // Smaller than what one receive of the proxy takes.
+    client.send(request_head("HEAD", "/files/a.bam", &[]).repeat(8));
+    for _ in 0..8 {
+        client.answer_to("HEAD").assert(200, "");
+    }
+    assert_eq!(data_segments_in(client.socket()) - before, 1);
 }

@@ -9,6 +9,7 @@ pub(crate) mod raw_http;
 pub(crate) mod s3_server;
 pub(crate) mod scripted_upstream;
 pub(crate) mod seccomp;
+pub(crate) mod tcp_info;
 pub(crate) mod tools;
 
 use std::time::{Duration, Instant};
