@@ -22,9 +22,10 @@ use s3proxy::http1::target::percent_decode;
 use s3proxy::limits;
 use s3proxy::mount::Mount;
 use s3proxy::rewrite::{Rule, Rules};
-use s3proxy::s3::bucket::{Addressing, Bucket};
+use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::Metadata;
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
@@ -64,13 +65,17 @@ fn credentials() -> Credentials {
 }
 
 fn bucket() -> Bucket {
-    Bucket {
-        name: "genomics-lab".to_owned(),
-        region: "us-east-1".to_owned(),
-        origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port: 9000 }),
-        addressing: Addressing::Path,
-        credentials: Some(Arc::new(credentials())),
-    }
+    Bucket::new(
+        "genomics-lab".to_owned(),
+        "us-east-1",
+        Endpoint::At(Arc::new(Origin {
+            tls: false,
+            host: "s3.example.org".to_owned(),
+            port: 9000,
+        })),
+        Addressing::Path,
+        Some(Arc::new(credentials())),
+    )
 }
 
 fn metadata() -> Metadata {

@@ -14,7 +14,7 @@
 //! | 5 | `mount`, `rewrite`, `cors`, `access_log`, `cache` |
 //! | 4 | `s3` |
 //! | 3 | `upstream`, `relay` |
-//! | 2 | `http1` |
+//! | 2 | `http1`, `transport` |
 //! | 1 | `sys`, `metrics` |
 //! | 0 | `limits`, `clock` |
 
@@ -34,4 +34,5 @@ pub mod rewrite;
 pub mod s3;
 pub mod server;
 pub mod sys;
+pub mod transport;
 pub mod upstream;

@@ -11,6 +11,10 @@ pub const REQUEST_HEAD_INITIAL_BYTES: usize = 1536;
 /// Header fields in one request. More is 431.
 pub const REQUEST_FIELDS: usize = 100;
 
+/// Connections of one core, beyond the most that it serves, that are told so in a 503. Further ones
+/// are closed unheard.
+pub const REFUSED_CONNECTIONS: usize = 256;
+
 /// Bytes of answers without a body that may wait for one another, so that answers to pipelined
 /// requests leave in one send.
 pub const HELD_ANSWER_BYTES: usize = 16 * 1024;
@@ -53,20 +57,16 @@ pub const POOLED_RELAY_BUFFERS: usize = 64;
 /// Bytes of one body that may be moved before the core's other tasks have their turn.
 pub const TURN_BYTES: u64 = 2 * 1024 * 1024;
 
-/// How far S3 may send ahead of a client that asked for everything and has not yet shown that it
-/// reads on, in bytes. htslib takes a few hundred KiB and goes away; what it did not take is
-/// bandwidth and money lost.
-pub const RECEIVE_AHEAD_BYTES: usize = 128 * 1024;
-
-/// Bytes that may wait to be sent to such a client.
-pub const UNSENT_BYTES: u32 = 128 * 1024;
-
 /// Bytes that may wait to be sent to a client that reads on. More does not make it faster, and is
 /// memory of the kernel for each slow reader; a quarter costs a third more CPU per byte.
 pub const UNSENT_BYTES_FREELY: u32 = 2 * 1024 * 1024;
 
 /// Bytes a client must have taken for S3 to be let send ahead as fast as the network carries.
 pub const READS_ON_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Bytes of a body that a client must have been sent since S3 last broke it off for that not to
+/// count any more: a long body may be resumed often, one that does not get on only a few times.
+pub const RESUME_PROGRESS_BYTES: u64 = 1024 * 1024;
 
 /// Largest error body of S3 that is read to learn its code, in bytes. AWS's are below 1 KiB.
 pub const ERROR_BODY_BYTES: usize = 32 * 1024;

@@ -26,6 +26,10 @@ impl Counter {
 pub struct Counters {
     pub requests: Counter,
     pub s3_requests: Counter,
+    /// Requests that were sent again since S3 failed.
+    pub s3_retries: Counter,
+    /// Bodies that S3 broke off and that went on from there.
+    pub s3_resumes: Counter,
     pub bytes_spliced: Counter,
     pub bytes_copied: Counter,
     /// Bodies that were copied since no pipe was to be had.
@@ -46,10 +50,12 @@ impl Counters {
         sum
     }
 
-    fn each(&self) -> [(&'static str, &Counter); 6] {
+    fn each(&self) -> [(&'static str, &Counter); 8] {
         [
             ("requests", &self.requests),
             ("s3_requests", &self.s3_requests),
+            ("s3_retries", &self.s3_retries),
+            ("s3_resumes", &self.s3_resumes),
             ("bytes_spliced", &self.bytes_spliced),
             ("bytes_copied", &self.bytes_copied),
             ("splice_no_pipe", &self.splice_no_pipe),

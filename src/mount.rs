@@ -38,20 +38,12 @@ impl Mount {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::s3::bucket::Addressing;
-    use crate::upstream::Origin;
+    use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 
     fn mount(path: &str, prefix: &str) -> Mount {
-        let bucket = Bucket {
-            name: "lab".to_owned(),
-            region: "us-east-1".to_owned(),
-            origin: Arc::new(Origin { host: "h".to_owned(), port: 80 }),
-            addressing: Addressing::Path,
-            credentials: None,
-        };
+        let endpoint = Endpoint::Aws(Aws::default());
+        let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Path, None);
         Mount { path: path.to_owned(), prefix: prefix.to_owned(), bucket }
     }
 

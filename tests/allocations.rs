@@ -13,9 +13,10 @@ use s3proxy::http1::range::ByteRange;
 use s3proxy::http1::request;
 use s3proxy::http1::response::ResponseHead;
 use s3proxy::http1::target::percent_decode;
-use s3proxy::s3::bucket::{Addressing, Bucket};
+use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::Metadata;
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
@@ -106,13 +107,17 @@ fn a_signature_of_the_same_day_allocates_nothing() {
 
 #[test]
 fn a_whole_signed_request_allocates_nothing() {
-    let bucket = Bucket {
-        name: "bucket".to_owned(),
-        region: "us-east-1".to_owned(),
-        origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port: 9000 }),
-        addressing: Addressing::Path,
-        credentials: Some(Arc::new(credentials())),
-    };
+    let bucket = Bucket::new(
+        "bucket".to_owned(),
+        "us-east-1",
+        Endpoint::At(Arc::new(Origin {
+            tls: false,
+            host: "s3.example.org".to_owned(),
+            port: 9000,
+        })),
+        Addressing::Path,
+        Some(Arc::new(credentials())),
+    );
     let (mut writer, mut out) = (RequestWriter::new(bucket), Vec::with_capacity(4096));
     let range = Some(ByteRange::Closed { first: 0, last: 4095 });
     let conditions = Preconditions { if_none_match: Some(b"\"e\""), ..Preconditions::default() };

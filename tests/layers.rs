@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 9] = [
     &["limits", "clock"],
     &["sys", "metrics"],
-    &["http1"],
+    &["http1", "transport"],
     &["upstream", "relay"],
     &["s3"],
     &["mount", "rewrite", "cors", "access_log", "cache"],

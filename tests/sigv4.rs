@@ -16,8 +16,9 @@ use aws_sigv4::sign::v4;
 use proptest::prelude::*;
 use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::range::ByteRange;
-use s3proxy::s3::bucket::{Addressing, Bucket};
+use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
     EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
@@ -189,13 +190,17 @@ proptest! {
         port in prop_oneof![Just(80u16), 1024..65535u16],
     ) {
         let addressing = if virtual_host { Addressing::Virtual } else { Addressing::Path };
-        let bucket = Bucket {
-            name: "lab-bucket".to_owned(),
-            region: "eu-central-1".to_owned(),
-            origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port }),
+        let bucket = Bucket::new(
+            "lab-bucket".to_owned(),
+            "eu-central-1",
+            Endpoint::At(Arc::new(Origin {
+                tls: false,
+                host: "s3.example.org".to_owned(),
+                port,
+            })),
             addressing,
-            credentials: Some(Arc::new(credentials.clone())),
-        };
+            Some(Arc::new(credentials.clone())),
+        );
         let mut out = Vec::new();
         let conditions = Preconditions { if_match: Some(b"\"e\""), ..Preconditions::default() };
         let range = Some(ByteRange::From { first: 7 });

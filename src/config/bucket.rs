@@ -6,11 +6,20 @@ use crate::config::problem::{Fault, quoted};
 use crate::limits;
 use crate::upstream::Origin;
 
-/// A bucket's name. AWS allows less (3 to 63 characters, no capitals), other stores allow this.
-pub(super) fn name(text: &str) -> Result<String, Fault> {
+/// A bucket, or what stands for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// As it goes into requests.
+    pub(super) name: String,
+    /// The region that the ARN of an access point names.
+    pub(super) access_point_in: Option<String>,
+}
+
+/// A bucket's name, or the ARN of an access point. AWS allows less in names (3 to 63 characters,
+/// no capitals), other stores allow this.
+pub(super) fn name(text: &str) -> Result<Name, Fault> {
     if text.starts_with("arn:") {
-        let what = "access points are not supported yet";
-        return Err(Fault::new(what, "write the name of a bucket"));
+        return access_point(text);
     }
     let bare = text.strip_prefix("s3://").unwrap_or(text);
     if let Some((bucket, prefix)) = bare.split_once('/')
@@ -34,7 +43,37 @@ pub(super) fn name(text: &str) -> Result<String, Fault> {
         let remedy = "write 3 to 255 letters, digits, dots, hyphens or underscores";
         return Err(Fault::new(format!("{} is not a bucket's name", quoted(text)), remedy));
     }
-    Ok(text.to_owned())
+    Ok(Name { name: text.to_owned(), access_point_in: None })
+}
+
+/// `arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME` (Amazon S3 User Guide, "Referencing access
+/// points"), which is asked as a bucket named `NAME-ACCOUNT` at a server for access points.
+fn access_point(arn: &str) -> Result<Name, Fault> {
+    const REMEDY: &str = "write arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME, or a bucket's name";
+    let refused = |what: &str| Fault::new(format!("{} {what}", quoted(arn)), REMEDY);
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let &[_, _, service, in_region, account, resource] = parts.as_slice() else {
+        return Err(refused("is not an ARN"));
+    };
+    if service != "s3" {
+        let what = format!("is of the service '{service}', which signs differently");
+        return Err(refused(&what));
+    }
+    if in_region.is_empty() {
+        return Err(refused("is of no region: multi-region access points sign differently"));
+    }
+    let name = resource.strip_prefix("accesspoint/").or(resource.strip_prefix("accesspoint:"));
+    let label = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !text.is_empty() && text.bytes().all(allowed)
+    };
+    match name {
+        Some(name) if label(name) && label(account) => Ok(Name {
+            name: format!("{name}-{account}"),
+            access_point_in: Some(region(in_region)?),
+        }),
+        _ => Err(refused("is not the ARN of an access point")),
+    }
 }
 
 /// What is put in front of every key.
@@ -60,48 +99,34 @@ pub(super) fn region(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// The server at `http://host[:port]`.
+/// The server at `http://host[:port]` or `https://host[:port]`.
 pub(super) fn endpoint(text: &str) -> Result<Origin, Fault> {
-    endpoint_or_aws(Some(text))
-}
-
-/// The server at an endpoint, or at none, which means AWS. Both AWS and `https://` need TLS: when
-/// it comes, it comes here.
-pub(super) fn endpoint_or_aws(text: Option<&str>) -> Result<Origin, Fault> {
-    let https = |what: &str| {
-        Fault::new(
-            format!("{what}HTTPS to S3 is not supported in this version"),
-            "put the http:// URL of an S3-compatible store here or in AWS_ENDPOINT_URL",
-        )
-    };
-    let Some(text) = text else { return Err(https("is not set, which means AWS; ")) };
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    if scheme.eq_ignore_ascii_case("https") {
-        return Err(https(""));
-    }
     // Before anything is quoted: what stands before the @ may be a password.
     if rest.contains('@') {
         let remedy = "put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
         return Err(Fault::new("contains '@'", remedy));
     }
-    if !scheme.eq_ignore_ascii_case("http") {
-        let what = format!("{} is not an http:// URL", quoted(text));
-        return Err(Fault::new(what, "write it as http://host:9000"));
+    let tls = scheme.eq_ignore_ascii_case("https");
+    if !tls && !scheme.eq_ignore_ascii_case("http") {
+        let what = format!("{} is not an http:// or https:// URL", quoted(text));
+        return Err(Fault::new(what, "write it as https://host or http://host:9000"));
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if let Some(end) = authority.find(['/', '?', '#']) {
         let what = format!("{} is more than a host and a port", quoted(text));
-        let remedy = format!("write {}", quoted(&format!("http://{}", &authority[..end])));
+        let bare = format!("{}://{}", scheme.to_ascii_lowercase(), &authority[..end]);
+        let remedy = format!("write {}", quoted(&bare));
         return Err(Fault::new(what, remedy));
     }
-    host_and_port(authority).ok_or_else(|| {
+    host_and_port(authority, tls).ok_or_else(|| {
         let what = format!("{} has no valid host and port", quoted(text));
-        Fault::new(what, "write it as http://host:9000")
+        Fault::new(what, "write it as https://host or http://host:9000")
     })
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port` (RFC 3986 §3.2.2).
-fn host_and_port(authority: &str) -> Option<Origin> {
+fn host_and_port(authority: &str, tls: bool) -> Option<Origin> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;
@@ -114,15 +139,21 @@ fn host_and_port(authority: &str) -> Option<Origin> {
         (named.then_some(host)?, port)
     };
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => 80,
+        None if port.is_empty() => {
+            if tls {
+                443
+            } else {
+                80
+            }
+        }
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
         _ => return None,
     };
-    (port != 0).then(|| Origin { host: host.to_ascii_lowercase(), port })
+    (port != 0).then(|| Origin { tls, host: host.to_ascii_lowercase(), port })
 }
 
-/// The server of one bucket with virtual-hosted addressing.
-pub(super) fn virtual_host(bucket: &str, endpoint: &Origin) -> Result<Origin, Fault> {
+/// Whether a bucket's name can stand before the endpoint's.
+pub(super) fn allows_virtual(endpoint: &Origin) -> Result<(), Fault> {
     if endpoint.host.parse::<IpAddr>().is_ok() {
         return Err(Fault::new(
             "'addressing: virtual' puts the bucket before the endpoint's name, but the endpoint \
@@ -130,8 +161,7 @@ pub(super) fn virtual_host(bucket: &str, endpoint: &Origin) -> Result<Origin, Fa
             "write 'addressing: path'",
         ));
     }
-    let host = format!("{}.{}", bucket.to_ascii_lowercase(), endpoint.host);
-    Ok(Origin { host, port: endpoint.port })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -146,12 +176,11 @@ mod tests {
     #[test]
     fn bucket_names_of_any_store_pass_and_urls_get_a_remedy() {
         for good in ["abc", "my-bucket", "Old_Style.Bucket", "12345", &"x".repeat(255)] {
-            assert_eq!(name(good).unwrap(), good);
+            assert_eq!(name(good).unwrap().name, good);
         }
         for bad in ["", "ab", "a b c", "büchse", "s3://", "/", "//", &"x".repeat(256), "a?b"] {
             assert!(say(name(bad)).contains("is not a bucket's name"), "{bad:?}");
         }
-        assert!(say(name("arn:aws:s3:us-east-1:1:accesspoint/x")).contains("not supported yet"));
         assert_eq!(say(name("s3://lab")), "'s3://lab' is more than a name; write 'lab'");
         assert_eq!(say(name("lab/")), "'lab/' is more than a name; write 'lab'");
         assert_eq!(
@@ -159,6 +188,31 @@ mod tests {
             "'lab/runs/' is more than a bucket; write 'lab', and give 'runs/' as the 'prefix' of \
              one of the 'mounts'"
         );
+    }
+
+    #[test]
+    fn the_arn_of_an_access_point_names_a_bucket_and_a_region() {
+        for arn in [
+            "arn:aws:s3:us-west-2:123456789012:accesspoint/runs",
+            "arn:aws:s3:us-west-2:123456789012:accesspoint:runs",
+        ] {
+            let access_point_in = Some("us-west-2".to_owned());
+            let expected = Name { name: "runs-123456789012".to_owned(), access_point_in };
+            assert_eq!(name(arn).unwrap(), expected);
+        }
+        for (arn, part) in [
+            ("arn:aws:s3", "is not an ARN"),
+            ("arn:aws:s3-outposts:us-west-2:1:outpost/o/accesspoint/a", "signs differently"),
+            ("arn:aws:s3-object-lambda:us-west-2:1:accesspoint/a", "signs differently"),
+            ("arn:aws:s3::1:accesspoint/m.mrap", "multi-region access points sign differently"),
+            ("arn:aws:s3:us-west-2:1:accesspoint/", "not the ARN of an access point"),
+            ("arn:aws:s3:us-west-2:1:accesspoint/a.evil", "not the ARN of an access point"),
+            ("arn:aws:s3:us-west-2::accesspoint/a", "not the ARN of an access point"),
+            ("arn:aws:s3:::lab", "no region"),
+        ] {
+            let said = say(name(arn));
+            assert!(said.contains(part) && said.contains("write arn:aws:s3:"), "{arn}: {said}");
+        }
     }
 
     #[test]
@@ -180,36 +234,30 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_a_host_and_a_port_over_http() {
-        for (text, host, port) in [
-            ("http://minio:9000", "minio", 9000),
-            ("http://minio/", "minio", 80),
-            ("HTTP://S3.Example.ORG", "s3.example.org", 80),
-            ("http://10.0.0.1:9000/", "10.0.0.1", 9000),
-            ("http://[::1]:9000", "::1", 9000),
-            ("http://[fd00::1]", "fd00::1", 80),
+    fn an_endpoint_is_a_host_and_a_port() {
+        for (text, tls, host, port) in [
+            ("http://minio:9000", false, "minio", 9000),
+            ("http://minio/", false, "minio", 80),
+            ("HTTP://S3.Example.ORG", false, "s3.example.org", 80),
+            ("http://10.0.0.1:9000/", false, "10.0.0.1", 9000),
+            ("http://[::1]:9000", false, "::1", 9000),
+            ("http://[fd00::1]", false, "fd00::1", 80),
+            ("https://minio", true, "minio", 443),
+            ("HTTPS://[::1]:9000/", true, "::1", 9000),
         ] {
-            assert_eq!(endpoint(text).unwrap(), Origin { host: host.to_owned(), port }, "{text}");
-        }
-    }
-
-    #[test]
-    fn https_and_aws_itself_are_refused_in_words() {
-        for result in [endpoint("https://s3.amazonaws.com"), endpoint_or_aws(None)] {
-            assert!(say(result).contains(
-                "HTTPS to S3 is not supported in this version; put the http:// URL of an \
-                 S3-compatible store here or in AWS_ENDPOINT_URL"
-            ));
+            let origin = Origin { tls, host: host.to_owned(), port };
+            assert_eq!(endpoint(text).unwrap(), origin, "{text}");
         }
     }
 
     #[test]
     fn an_endpoint_that_is_more_or_less_than_host_and_port_is_refused() {
         for (text, part) in [
-            ("minio:9000", "is not an http:// URL"),
-            ("ftp://minio", "is not an http:// URL"),
+            ("minio:9000", "is not an http:// or https:// URL"),
+            ("ftp://minio", "is not an http:// or https:// URL"),
             ("http://minio:9000/bucket", "write 'http://minio:9000'"),
             ("http://minio?x", "write 'http://minio'"),
+            ("HTTPS://minio/lab", "write 'https://minio'"),
             ("http://minio//", "more than a host"),
             ("http://", "no valid host"),
             ("http://:9000", "no valid host"),
@@ -230,9 +278,9 @@ mod tests {
 
     #[test]
     fn virtual_addressing_needs_a_name() {
-        let at = |host: &str| Origin { host: host.to_owned(), port: 9000 };
-        assert_eq!(virtual_host("a.b", &at("minio")).unwrap(), at("a.b.minio"));
-        assert!(say(virtual_host("lab", &at("::1"))).contains("IP address"));
-        assert!(say(virtual_host("lab", &at("10.0.0.1"))).contains("addressing: path"));
+        let at = |host: &str| Origin { tls: false, host: host.to_owned(), port: 9000 };
+        assert!(allows_virtual(&at("minio")).is_ok());
+        assert!(say(allows_virtual(&at("::1"))).contains("IP address"));
+        assert!(say(allows_virtual(&at("10.0.0.1"))).contains("addressing: path"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What an operator may set about client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clients {
-    /// Client connections that one core holds at once; beyond it new ones wait in the backlog.
+    /// Client connections that one core serves at once; beyond it new ones are answered 503.
     pub max_connections: usize,
     /// Time from a request's first byte to the end of its head.
     pub head_timeout: Duration,

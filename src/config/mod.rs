@@ -39,8 +39,10 @@ pub use self::problem::{Place, Problem, Problems};
 
 use self::problem::{Fault, Spot};
 use self::reader::Reader;
+use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
+use crate::transport::trust;
 use crate::{cache, cors, mount, relay, rewrite, upstream};
 
 /// The file that is read if none is named.
@@ -68,6 +70,10 @@ pub struct Config {
     pub clients: Clients,
     /// Connections to S3.
     pub upstream: upstream::Settings,
+    /// Whose certificates are believed.
+    pub trust: trust::Settings,
+    /// Retries.
+    pub retries: retry::Settings,
     /// The way of bodies.
     pub relay: relay::Settings,
     /// The metadata map.

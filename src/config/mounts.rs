@@ -11,8 +11,9 @@ use crate::config::schema::MOUNT_KEYS;
 use crate::config::values;
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
-use crate::s3::bucket::{Addressing, Bucket};
+use crate::s3::bucket::Bucket;
 use crate::s3::credentials::Credentials;
+use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 use crate::upstream::Origin;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
@@ -25,7 +26,7 @@ const MOUNTS: usize = 1000;
 struct Written {
     spot: Spot,
     path: String,
-    bucket: String,
+    bucket: bucket::Name,
     prefix: String,
     region: Option<String>,
     endpoint: Given<Origin>,
@@ -63,7 +64,7 @@ fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
     }
 }
 
-fn short_form(spot: Spot, bucket: String) -> Written {
+fn short_form(spot: Spot, bucket: bucket::Name) -> Written {
     Written {
         spot,
         path: SHORT_FORM_PATH.to_owned(),
@@ -151,26 +152,42 @@ fn endpoint(reader: &mut Reader) -> Given<Origin> {
     }
 }
 
+/// Which of AWS's servers; the variants are of no meaning at an endpoint of one's own.
+fn aws(reader: &mut Reader, is_aws: bool) -> Aws {
+    let mut variant = |key| {
+        let spot = reader.spot(key);
+        let on = reader.value_or(key, values::boolean, false);
+        if let (true, false, Some(spot)) = (on, is_aws, spot) {
+            let fault = Fault::new("is for AWS only, and 'endpoint' is set", "keep one of the two");
+            reader.report(&spot, fault);
+        }
+        on
+    };
+    let (dual_stack, fips) = (variant("dual_stack"), variant("fips"));
+    Aws { dual_stack, fips, access_point: false }
+}
+
 /// What mounts inherit, and the values that they share.
 struct TopLevel {
     region: String,
     endpoint: Given<Origin>,
+    aws: Aws,
     addressing: Addressing,
     login: Given<Login>,
     home: Place,
-    origins: Vec<Arc<Origin>>,
     keys: Vec<Arc<Credentials>>,
 }
 
 impl TopLevel {
     fn read(reader: &mut Reader, home: &Place) -> TopLevel {
+        let endpoint = endpoint(reader);
         TopLevel {
             region: reader.value_or("region", bucket::region, "us-east-1".to_owned()),
-            endpoint: endpoint(reader),
-            addressing: reader.value_or("addressing", values::addressing, Addressing::Path),
+            aws: aws(reader, matches!(endpoint, Given::Unset)),
+            endpoint,
+            addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
             login: credentials::top_level(reader),
             home: home.clone(),
-            origins: Vec::new(),
             keys: Vec::new(),
         }
     }
@@ -179,41 +196,41 @@ impl TopLevel {
     /// needs it, and counts as wrong from then on.
     fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
         let Written { spot, path, bucket, prefix, .. } = mount;
-        let endpoint = self.endpoint(mount.endpoint, problems);
+        let endpoint = self.endpoint(mount.endpoint);
         let login = self.login(mount.login, problems);
-        let (endpoint, login) = (endpoint?, login?);
+        let (mut endpoint, login) = (endpoint?, login?);
         let addressing = mount.addressing.unwrap_or(self.addressing);
-        let origin = match addressing {
-            Addressing::Path => endpoint,
-            Addressing::Virtual => bucket::virtual_host(&bucket, &endpoint)
-                .map_err(|fault| problems.push(spot.problem(fault)))
-                .ok()?,
+        let mut region = mount.region.unwrap_or_else(|| self.region.clone());
+        if let Some(its_region) = bucket.access_point_in {
+            let Endpoint::Aws(aws) = &mut endpoint else {
+                let what = "names an access point, which only AWS has";
+                problems
+                    .push(spot.problem(Fault::new(what, "remove 'endpoint', or name a bucket")));
+                return None;
+            };
+            aws.access_point = true;
+            region = its_region;
+        }
+        if let (Endpoint::At(origin), Addressing::Virtual) = (&endpoint, addressing)
+            && let Err(fault) = bucket::allows_virtual(origin)
+        {
+            problems.push(spot.problem(fault));
+            return None;
+        }
+        let credentials = match login {
+            Login::Anonymous => None,
+            Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
         };
-        let bucket = Bucket {
-            name: bucket,
-            region: mount.region.unwrap_or_else(|| self.region.clone()),
-            origin: shared(&mut self.origins, Arc::new(origin)),
-            addressing,
-            credentials: match login {
-                Login::Anonymous => None,
-                Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
-            },
-        };
+        let bucket = Bucket::new(bucket.name, &region, endpoint, addressing, credentials);
         Some(Mount { path, prefix, bucket })
     }
 
-    fn endpoint(&mut self, own: Given<Origin>, problems: &mut Vec<Problem>) -> Option<Origin> {
+    fn endpoint(&self, own: Given<Origin>) -> Option<Endpoint> {
         match (own, &self.endpoint) {
-            (Given::Is(origin), _) => Some(origin),
-            (Given::Unset, Given::Is(origin)) => Some(origin.clone()),
+            (Given::Is(origin), _) => Some(Endpoint::At(Arc::new(origin))),
+            (Given::Unset, Given::Is(origin)) => Some(Endpoint::At(Arc::new(origin.clone()))),
+            (Given::Unset, Given::Unset) => Some(Endpoint::Aws(self.aws)),
             (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
-            (Given::Unset, Given::Unset) => {
-                let aws = bucket::endpoint_or_aws(None);
-                let spot = Spot::new(self.home.clone(), "endpoint");
-                let aws = aws.map_err(|fault| problems.push(spot.problem(fault))).ok();
-                self.endpoint = aws.clone().map_or(Given::Wrong, Given::Is);
-                aws
-            }
         }
     }
 

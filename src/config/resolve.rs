@@ -7,8 +7,10 @@ use crate::config::problem::{Fault, Place};
 use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, rules, web};
+use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
+use crate::transport::trust;
 use crate::{relay, upstream};
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
@@ -22,6 +24,8 @@ pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
         cors: web::cors(reader),
         clients: clients(reader),
         upstream: upstream(reader),
+        retries: retries(reader),
+        trust: trust::Settings { ca_file: reader.value("ca_file", values::path) },
         relay: relay(reader),
         metadata: metadata(reader),
         genomic_suffixes: web::genomic_suffixes(reader),
@@ -81,15 +85,37 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         count::<0, 65_535>,
         default.max_idle_connections,
     );
+    let max_waiting =
+        reader.value_or("upstream_max_waiting", count::<0, 1_000_000>, default.max_waiting);
+    let read_ahead = reader.value("read_ahead", values::size::<16_384, { 64 << 20 }>);
     let mut within = |key, default| reader.value_or(key, timeout, default);
     upstream::Settings {
         max_connections,
+        max_waiting,
+        wait_timeout: within("upstream_wait_timeout", default.wait_timeout),
+        read_ahead: read_ahead.map_or(default.read_ahead, |size| size as usize),
         // No more can be idle than are open.
         max_idle_connections: max_idle_connections.min(max_connections),
         idle_timeout: within("upstream_idle_timeout", default.idle_timeout),
         connect_timeout: within("connect_timeout", default.connect_timeout),
+        tls_timeout: within("tls_timeout", default.tls_timeout),
         first_byte_timeout: within("first_byte_timeout", default.first_byte_timeout),
         stall_timeout: within("stall_timeout", default.stall_timeout),
+    }
+}
+
+fn retries(reader: &mut Reader) -> retry::Settings {
+    let default = retry::Settings::default();
+    let mut number = |key, default: u32| {
+        // The bound of the reader fits.
+        reader.value(key, count::<0, 1_000_000>).map_or(default, |number| number as u32)
+    };
+    let (retries, budget) =
+        (number("retries", default.retries), number("retry_budget", default.budget));
+    retry::Settings {
+        retries,
+        timeout: reader.value_or("retry_timeout", duration, default.timeout),
+        budget,
     }
 }
 

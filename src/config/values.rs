@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::problem::{Fault, quoted};
-use crate::s3::bucket::Addressing;
+use crate::s3::endpoint::Addressing;
 use crate::sys::driver;
 
 /// Longest duration that makes sense in any setting: 30 days.
@@ -112,8 +112,8 @@ pub(super) fn driver(text: &str) -> Result<driver::Choice, Fault> {
 /// `auto` is the path form, which every store understands; `virtual` only when it is asked for,
 /// because it needs a name in the DNS for each bucket.
 pub(super) fn addressing(text: &str) -> Result<Addressing, Fault> {
-    use Addressing::{Path, Virtual};
-    choice(text, &[("auto", Path), ("path", Path), ("virtual", Virtual)])
+    use Addressing::{Auto, Path, Virtual};
+    choice(text, &[("auto", Auto), ("path", Path), ("virtual", Virtual)])
 }
 
 /// The least severe level that is logged.
@@ -216,7 +216,7 @@ mod tests {
         );
         assert_eq!(say(boolean("1")), "'1' is not a choice; write one of true, false");
         assert_eq!(driver("io_uring"), Ok(driver::Choice::IoUring));
-        assert_eq!(addressing("auto"), Ok(Addressing::Path));
+        assert_eq!(addressing("auto"), Ok(Addressing::Auto));
         assert_eq!(addressing("virtual"), Ok(Addressing::Virtual));
     }
 }

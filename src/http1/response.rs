@@ -10,6 +10,7 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the field of that name")]
 pub enum Field {
+    BucketRegion,
     CacheControl,
     ContentDisposition,
     ContentEncoding,
@@ -21,7 +22,8 @@ pub enum Field {
     RequestId,
 }
 
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 10] = [
+    ("x-amz-bucket-region", Field::BucketRegion),
     ("cache-control", Field::CacheControl),
     ("content-disposition", Field::ContentDisposition),
     ("content-encoding", Field::ContentEncoding),

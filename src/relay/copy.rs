@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::limits::TURN_BYTES;
 use crate::relay::{End, Report, Terms};
 use crate::sys::stream::Stream;
+use crate::transport::Transport;
 
 /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`; hands the buffer back.
 pub async fn copy(
-    source: &mut Stream,
+    source: &mut Transport,
     sink: &mut Stream,
     mut buf: Vec<u8>,
     prefix: Range<usize>,
@@ -38,7 +39,7 @@ pub async fn copy(
         if report.remaining == 0 {
             return (report, buf);
         }
-        terms.apply(source, sink, report.sent);
+        terms.apply(source.socket(), sink, report.sent);
         buf.clear();
         let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
         let (received, returned) = source.receive(buf, limit, terms.source_stall).await;
@@ -60,7 +61,7 @@ pub async fn copy(
 /// # Errors
 /// As `recv(2)`; `UnexpectedEof` where it ended early.
 pub async fn discard(
-    source: &mut Stream,
+    source: &mut Transport,
     mut buf: Vec<u8>,
     length: u64,
     timeout: Duration,

@@ -16,11 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::{READS_ON_BYTES, RECEIVE_AHEAD_BYTES};
+use crate::limits::READS_ON_BYTES;
 use crate::metrics::Counters;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::sys::stream::{Ahead, Stream};
+use crate::transport::Transport;
 
 /// What an operator may set about the way of bodies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Terms {
     /// How far the source may send ahead of the sink from the beginning on; once the sink has
     /// taken [`READS_ON_BYTES`](crate::limits::READS_ON_BYTES), freely.
     pub ahead: Ahead,
+    /// What little is, in bytes, on either side.
+    pub read_ahead: usize,
 }
 
 impl Terms {
@@ -73,9 +76,9 @@ impl Terms {
     fn apply(&self, source: &mut Stream, sink: &mut Stream, sent: u64) {
         if self.ahead == Ahead::Freely || sent >= READS_ON_BYTES {
             source.receive_ahead_freely();
-            sink.send_ahead(Ahead::Freely);
+            sink.send_ahead(Ahead::Freely, self.read_ahead);
         } else {
-            sink.send_ahead(Ahead::Little);
+            sink.send_ahead(Ahead::Little, self.read_ahead);
         }
     }
 }
@@ -105,39 +108,44 @@ pub struct Report {
 
 impl Relay {
     /// Whether a body of `length` bytes is going to be spliced, if there is a pipe then.
-    pub fn splices(&self, length: u64) -> bool {
-        self.pipes.pays_for(length)
+    pub fn splices(&self, source: &mut Transport, length: u64) -> bool {
+        source.kernel_socket().is_some() && self.pipes.pays_for(length)
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
     /// into its pool. The one place that decides between splicing and copying.
     pub async fn run(
         &self,
-        source: &mut Stream,
+        source: &mut Transport,
         sink: &mut Stream,
         buf: Vec<u8>,
         prefix: Range<usize>,
         length: u64,
         terms: Terms,
     ) -> Report {
-        if length > RECEIVE_AHEAD_BYTES as u64 {
-            terms.apply(source, sink, 0);
+        if length > terms.read_ahead as u64 {
+            terms.apply(source.socket(), sink, 0);
         }
-        let Some(mut lease) = self.pipes.take(length, &self.counters) else {
+        let pipe = match self.splices(source, length) {
+            true => self.pipes.take(&self.counters),
+            false => None,
+        };
+        let (Some(mut lease), Some(socket)) = (pipe, source.kernel_socket()) else {
             let (report, buf) = copy::copy(source, sink, buf, prefix, length, terms).await;
             self.counters.bytes_copied.add(report.sent);
             self.buffers.put_back(buf);
             return report;
         };
-        let (prefixed, buf) = copy::copy(source, sink, buf, prefix, 0, terms).await;
-        self.counters.bytes_copied.add(prefixed.sent);
+        let prefixed = prefix.len() as u64;
+        let (sent, buf) = sink.send(buf, prefix, terms.sink_stall).await;
         self.buffers.put_back(buf);
-        if !matches!(prefixed.end, End::Complete) {
-            return Report { remaining: length, ..prefixed };
+        if let Err(error) = sent {
+            return Report { end: End::SinkFailed(error), remaining: length, sent: 0 };
         }
-        let spliced = splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
+        self.counters.bytes_copied.add(prefixed);
+        let spliced = splice::splice(socket, sink, &mut lease, length, terms, &self.counters).await;
         if spliced.sent > 0 || !self.is_refused(&spliced.end) {
-            return Report { sent: prefixed.sent + spliced.sent, ..spliced };
+            return Report { sent: prefixed + spliced.sent, ..spliced };
         }
         // Not one byte could be spliced: this kernel does not let us. None is lost.
         self.counters.splice_refused.add(1);
@@ -146,7 +154,7 @@ impl Relay {
         let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, terms).await;
         self.counters.bytes_copied.add(copied.sent);
         self.buffers.put_back(buf);
-        Report { sent: prefixed.sent + copied.sent, ..copied }
+        Report { sent: prefixed + copied.sent, ..copied }
     }
 
     /// Whether splicing failed because it is not allowed; remembered if so. Only a refusal to

@@ -35,12 +35,8 @@ impl Pipes {
         !self.refused.get() && length >= self.settings.splice_threshold
     }
 
-    /// A pipe for a body of `length` bytes, where that pays and one is to be had; the reason
-    /// against it is counted.
-    pub fn take(self: &Rc<Self>, length: u64, counters: &Counters) -> Option<PipeLease> {
-        if !self.pays_for(length) {
-            return None;
-        }
+    /// A pipe, where one is to be had; the reason against it is counted.
+    pub fn take(self: &Rc<Self>, counters: &Counters) -> Option<PipeLease> {
         if self.in_use.get() >= self.settings.max_pipes {
             counters.splice_no_pipe.add(1);
             return None;

@@ -1,32 +1,130 @@
-//! Where a bucket is and how its objects are addressed.
+//! One bucket: what is configured about it, and what was learned of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::s3::credentials::Credentials;
-use crate::upstream::Origin;
-
-/// How the bucket's name is put into a request (Amazon S3 User Guide, "Virtual hosting of
-/// general purpose buckets").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressing {
-    /// `http://endpoint/bucket/key`.
-    Path,
-    /// `http://bucket.endpoint/key`.
-    Virtual,
-}
+use crate::s3::endpoint::{Addressing, Endpoint, Location};
 
 /// One bucket, with all that is needed to sign and send a request for an object of it.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     /// The bucket's name.
     pub name: String,
-    /// The region that goes into the signature.
-    pub region: String,
-    /// The server that is connected to; with [`Addressing::Virtual`] its host already starts
-    /// with the bucket's name.
-    pub origin: Arc<Origin>,
+    /// The server or servers that have it.
+    pub endpoint: Endpoint,
     /// Whether the bucket's name is part of the path or of the host.
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
     pub credentials: Option<Arc<Credentials>>,
+    /// Shared by all cores.
+    learned: Arc<Learned>,
+}
+
+/// What S3 itself has told about a bucket.
+#[derive(Debug)]
+struct Learned {
+    location: ArcSwap<Location>,
+    /// Seconds that S3's clock is ahead of ours.
+    clock_offset: AtomicI64,
+}
+
+impl Bucket {
+    /// A bucket that is taken to be in `region`.
+    pub fn new(
+        name: String,
+        region: &str,
+        endpoint: Endpoint,
+        addressing: Addressing,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Bucket {
+        let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
+        let learned = Arc::new(Learned { location, clock_offset: AtomicI64::new(0) });
+        Bucket { name, endpoint, addressing, credentials, learned }
+    }
+
+    /// Where its requests go now.
+    pub fn location(&self) -> Guard<Arc<Location>> {
+        self.learned.location.load()
+    }
+
+    /// Learns that the bucket is in another region than was thought, unless that makes no sense.
+    pub fn learn_region(&self, region: &str) {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let sane = (1..=64).contains(&region.len()) && region.bytes().all(allowed);
+        if !sane || self.location().region == region {
+            return;
+        }
+        let location = self.endpoint.locate(&self.name, region, self.addressing);
+        log::warn!(
+            "bucket {} is in region {region}: asking at {} from now on; write 'region: {region}' \
+             to spare the detour",
+            self.name,
+            location.origin
+        );
+        self.learned.location.store(Arc::new(location));
+    }
+
+    /// Seconds to add to this machine's clock for that of S3.
+    pub fn clock_offset(&self) -> i64 {
+        self.learned.clock_offset.load(Ordering::Relaxed)
+    }
+
+    /// Learns how far S3's clock is ahead, in seconds; says so where that is news.
+    pub fn learn_clock_offset(&self, offset: i64) {
+        let old = self.learned.clock_offset.swap(offset, Ordering::Relaxed);
+        if old.abs_diff(offset) < CLOCK_NEWS_S {
+            return;
+        }
+        let direction = if offset > 0 { "behind" } else { "ahead of" };
+        log::warn!(
+            "this machine's clock is {} s {direction} that of S3, which refuses more than 900 s: \
+             signing with S3's time from now on; set the clock (NTP)",
+            offset.unsigned_abs()
+        );
+    }
+}
+
+/// A difference between two clocks that is worth a new try, in seconds: S3 refuses 15 minutes.
+pub(super) const CLOCK_NEWS_S: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::endpoint::Aws;
+
+    fn bucket() -> Bucket {
+        let endpoint = Endpoint::Aws(Aws::default());
+        Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Auto, None)
+    }
+
+    #[test]
+    fn a_region_is_learned_for_all_copies_and_nonsense_never() {
+        let (bucket, other) = (bucket(), bucket());
+        for nonsense in ["", "evil.example/", "EU", &"x".repeat(65)] {
+            bucket.learn_region(nonsense);
+            assert_eq!(bucket.location().region, "us-east-1", "{nonsense}");
+        }
+        let shared = bucket.clone();
+        bucket.learn_region("eu-west-1");
+        assert_eq!(shared.location().origin.host, "lab.s3.eu-west-1.amazonaws.com");
+        let known = Arc::clone(&shared.location());
+        shared.learn_region("eu-west-1");
+        assert!(Arc::ptr_eq(&known, &bucket.location()));
+        assert_eq!(other.location().region, "us-east-1");
+    }
+
+    #[test]
+    fn a_clock_offset_is_learned_for_all_copies() {
+        let (bucket, shared) = {
+            let b = bucket();
+            (b.clone(), b)
+        };
+        bucket.learn_clock_offset(-1000);
+        assert_eq!(shared.clock_offset(), -1000);
+        shared.learn_clock_offset(3);
+        assert_eq!(bucket.clock_offset(), 3);
+    }
 }

@@ -18,6 +18,11 @@ pub struct ServiceError {
     pub actual_object_size: Option<u64>,
     /// `x-amz-request-id`, which AWS support asks for.
     pub request_id: String,
+    /// The region that the bucket is in, where the request was signed for another:
+    /// `x-amz-bucket-region` or `<Region>`.
+    pub region: Option<String>,
+    /// S3's clock, in seconds since 1970.
+    pub date: Option<u64>,
 }
 
 /// Whose fault an error is, and so what the client is told.
@@ -62,6 +67,8 @@ impl ServiceError {
                 Some(id) => printable(&String::from_utf8_lossy(id)),
                 None => text("RequestId"),
             },
+            region: Some(text("Region")).filter(|region| !region.is_empty()),
+            date: None,
         }
     }
 
@@ -93,6 +100,11 @@ impl ServiceError {
             "InvalidRange" => Kind::RangeNotSatisfiable,
             _ => self.kind_of_status(),
         }
+    }
+
+    /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
+    pub fn is_transient(&self) -> bool {
+        matches!(self.status, 429 | 500 | 502 | 503 | 504)
     }
 
     fn kind_of_status(&self) -> Kind {

@@ -1,9 +1,13 @@
 //! The S3 protocol: what is asked, how it is signed, and what the answers mean.
 
+pub mod answer;
 pub mod bucket;
 pub mod client;
 pub mod credentials;
+pub mod endpoint;
 pub mod error;
 pub mod object;
 pub mod request;
+pub mod resume;
+pub mod retry;
 pub mod sigv4;

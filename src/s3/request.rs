@@ -1,10 +1,13 @@
 //! A request for an object, written and signed. Only GET and HEAD exist, so nothing else can
 //! ever be sent.
 
+use std::sync::Arc;
+
 use crate::clock;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
-use crate::s3::bucket::{Addressing, Bucket};
+use crate::s3::bucket::Bucket;
+use crate::s3::endpoint::Location;
 use crate::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path};
 
 /// What may be done to an object.
@@ -41,20 +44,34 @@ pub struct ObjectRequest<'a> {
 /// Writes requests for one bucket, with the day's signing key kept.
 pub struct RequestWriter {
     bucket: Bucket,
-    /// The value of `Host`, without a default port, as every HTTP library sends it.
+    location: Arc<Location>,
+    /// The value of `Host`.
     host: String,
     signer: Signer,
+    signed_at: u64,
 }
 
 impl RequestWriter {
-    /// A writer for `bucket`.
+    /// A writer for `bucket`, as long as that stays where it is.
     pub fn new(bucket: Bucket) -> RequestWriter {
-        let host = match bucket.origin.port {
-            80 => bucket.origin.to_string(),
-            port => format!("{}:{port}", bucket.origin),
-        };
-        let signer = Signer::new(&bucket.region, "s3");
-        RequestWriter { bucket, host, signer }
+        let location = Arc::clone(&bucket.location());
+        RequestWriter {
+            host: location.origin.authority(),
+            signer: Signer::new(&location.region, "s3"),
+            signed_at: 0,
+            location,
+            bucket,
+        }
+    }
+
+    /// Where the requests are meant to go.
+    pub fn location(&self) -> &Arc<Location> {
+        &self.location
+    }
+
+    /// The time of the last signature, in seconds since 1970.
+    pub fn signed_at(&self) -> u64 {
+        self.signed_at
     }
 
     /// Appends the request's head to `out`, signed for this moment.
@@ -64,7 +81,7 @@ impl RequestWriter {
         out.push(b' ');
         let path_start = out.len();
         out.push(b'/');
-        if self.bucket.addressing == Addressing::Path {
+        if self.location.name_in_path {
             write_encoded_path(self.bucket.name.as_bytes(), out);
             out.push(b'/');
         }
@@ -101,7 +118,8 @@ impl RequestWriter {
         out: &mut Vec<u8>,
     ) {
         let Some(credentials) = &self.bucket.credentials else { return };
-        let time = Timestamp::new(clock::unix_seconds());
+        self.signed_at = clock::unix_seconds().saturating_add_signed(self.bucket.clock_offset());
+        let time = Timestamp::new(self.signed_at);
         let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
         write_field(out, "x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes());
         write_field(out, "x-amz-date", time.as_bytes());
@@ -136,10 +154,9 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::s3::credentials::Credentials;
+    use crate::s3::endpoint::{Addressing, Endpoint};
     use crate::upstream::Origin;
 
     fn bucket(addressing: Addressing, port: u16, signed: bool) -> Bucket {
@@ -148,13 +165,10 @@ mod tests {
             secret_access_key: "SECRET".to_owned(),
             session_token: Some("TOKEN".to_owned()),
         };
-        Bucket {
-            name: "lab".to_owned(),
-            region: "us-east-1".to_owned(),
-            origin: Arc::new(Origin { host: "s3.example".to_owned(), port }),
-            addressing,
-            credentials: signed.then(|| Arc::new(credentials)),
-        }
+        let origin = Origin { tls: false, host: "s3.example".to_owned(), port };
+        let endpoint = Endpoint::At(Arc::new(origin));
+        let credentials = signed.then(|| Arc::new(credentials));
+        Bucket::new("lab".to_owned(), "us-east-1", endpoint, addressing, credentials)
     }
 
     fn write(bucket: Bucket, range: Option<ByteRange>) -> String {
@@ -182,7 +196,7 @@ mod tests {
     #[test]
     fn a_signed_request_carries_token_and_signature() {
         let text = write(bucket(Addressing::Virtual, 80, true), None);
-        assert!(text.starts_with("GET /a%20b//c%3Facl HTTP/1.1\r\nHost: s3.example\r\n"));
+        assert!(text.starts_with("GET /a%20b//c%3Facl HTTP/1.1\r\nHost: lab.s3.example\r\n"));
         assert!(text.contains("\r\nx-amz-security-token: TOKEN\r\n"));
         assert!(text.contains(
             "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token, Signature="

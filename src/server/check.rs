@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::mount::Mount;
-use crate::s3::client::BucketId;
+use crate::s3::client::{BucketId, Reply};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::core::Core;
@@ -44,22 +44,19 @@ pub fn run(config: Config) -> io::Result<Vec<Finding>> {
     let shared = share(config).map_err(io::Error::other)?;
     let mut event_loop = driver::build(shared.config.driver)?;
     let findings = event_loop.runtime.block_on(async {
-        let core = Core::new(Arc::clone(&shared), Arc::default());
+        let core = Core::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
         let mut findings = Vec::new();
         for (index, mount) in shared.config.mounts.iter().enumerate() {
             findings.push(check(&core, BucketId(index), mount).await);
         }
-        findings
+        Ok(findings)
     });
     // As in a worker: the process ends now anyway.
     std::mem::forget(event_loop.runtime);
-    Ok(findings)
+    findings
 }
 
 async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
-    let origin = &mount.bucket.origin;
-    let subject =
-        format!("{} → bucket {} at http://{origin}:{}", mount.path, mount.bucket.name, origin.port);
     let request = ObjectRequest {
         operation: Operation::Get,
         key: &format!("{}{PROBE_KEY}", mount.prefix),
@@ -67,12 +64,13 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
         conditions: Preconditions::default(),
     };
     let (works, words) = match core.s3.send(id, &request).await {
-        Ok(answer) if matches!(answer.head().status, 200 | 206) => {
-            (true, "an object was read".to_owned())
-        }
-        Ok(answer) => judge(&answer.into_error().await),
+        Ok(Reply::Object(_)) => (true, "an object was read".to_owned()),
+        Ok(Reply::Refused(error)) => judge(&error),
         Err(error) => (false, error.to_string()),
     };
+    // Last, since S3 may have named another region.
+    let origin = Arc::clone(&mount.bucket.location().origin);
+    let subject = format!("{} → bucket {} at {origin}", mount.path, mount.bucket.name);
     Finding { subject, works, words }
 }
 

@@ -31,6 +31,13 @@ pub async fn serve(core: Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
     handler::release_earlier_answers(&connection.core, &mut connection.stream).await;
 }
 
+/// Tells a client that there are too many, without waiting for what it wants.
+pub async fn refuse(core: &Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
+    let mut connection = ClientConnection { core: Rc::clone(core), stream, peer, buf: Vec::new() };
+    connection.buf.reserve_exact(limits::REQUEST_HEAD_INITIAL_BYTES);
+    connection.refuse(Failure::Overloaded).await;
+}
+
 struct ClientConnection {
     core: Rc<Core>,
     stream: Stream,

@@ -21,9 +21,10 @@ use crate::s3::client::Client;
 use crate::s3::object::Metadata;
 use crate::server::answer::Failure;
 use crate::sys::stream::Deadlines;
-use crate::upstream::OriginId;
+use crate::transport::trust::{Trust, TrustError};
+use crate::upstream::conn::Connector;
 use crate::upstream::pool::Pool;
-use crate::upstream::resolve::{ResolvedOrigin, Resolver};
+use crate::upstream::resolve::Resolver;
 
 /// Bytes of access log that a core collects before it writes them.
 const LOG_BYTES: usize = 32 * 1024;
@@ -35,10 +36,10 @@ const POOLED_SCRATCHES: usize = 64;
 pub struct Shared {
     /// The configuration.
     pub config: Config,
-    /// The origins of `config.mounts`, each once.
-    pub origins: Vec<Arc<ResolvedOrigin>>,
-    /// The thread that resolves their names.
+    /// The addresses of S3's servers.
     pub resolver: Resolver,
+    /// Whose certificates are believed; `None` where no mount has HTTPS.
+    pub trust: Option<Trust>,
     /// Where access log lines go; `None` is nowhere.
     pub access_log: Option<File>,
 }
@@ -81,7 +82,10 @@ pub struct Scratch {
 
 impl Core {
     /// The state of the calling thread's core, which counts in `counters`.
-    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Rc<Core> {
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up.
+    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Core>, TrustError> {
         let config = &shared.config;
         let relay = Rc::new(Relay {
             buffers: Buffers::new(),
@@ -89,19 +93,18 @@ impl Core {
             counters: Arc::clone(&counters),
         });
         let deadlines = Rc::new(Deadlines::default());
-        let pool = Pool::new(
+        let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
+        let connector = Connector::new(config.upstream.clone(), tls, Rc::clone(&deadlines));
+        let pool = Pool::new(config.upstream.clone(), connector, shared.resolver.clone());
+        let s3 = Client::new(
+            config.mounts.iter().map(|mount| mount.bucket.clone()),
+            Rc::clone(&pool),
+            relay,
             config.upstream.clone(),
-            shared.origins.clone(),
-            shared.resolver.clone(),
-            Rc::clone(&deadlines),
+            config.retries.clone(),
         );
-        let buckets = config.mounts.iter().map(|mount| {
-            let is_origin = |known: &Arc<ResolvedOrigin>| known.origin == mount.bucket.origin;
-            let origin = shared.origins.iter().position(is_origin);
-            (mount.bucket.clone(), OriginId(origin.expect("every mount's origin is among them")))
-        });
-        Rc::new(Core {
-            s3: Client::new(buckets.collect(), Rc::clone(&pool), relay, config.upstream.clone()),
+        Ok(Rc::new(Core {
+            s3,
             counters,
             metadata: RefCell::new(MetadataMap::new(config.metadata.clone())),
             flights: Flights::new(),
@@ -113,7 +116,7 @@ impl Core {
             pool,
             deadlines,
             shared,
-        })
+        }))
     }
 
     /// The configuration.

@@ -32,15 +32,17 @@ use crate::http1::target::{Target, percent_decode};
 use crate::limits;
 use crate::mount;
 use crate::relay;
-use crate::s3::client::{Answer, BucketId, ClientError};
+use crate::s3::answer::Answer;
+use crate::s3::client::{BucketId, ClientError, Reply};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object::{Metadata, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::s3::resume::Delivery;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
 use crate::server::writer::{Head, HeadWriter, Outcome};
 use crate::sys::stream::Stream;
-use crate::upstream::conn::HeadError;
+use crate::upstream::conn::{HeadError, is_ours};
 use crate::upstream::pool::PoolError;
 
 /// Answers one request.
@@ -212,19 +214,22 @@ async fn ask_for_metadata(
         };
         let conditions = Preconditions::default();
         let s3_request = ObjectRequest { operation, key, range, conditions };
-        let answer = core.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))?;
-        if matches!(answer.head().status, 200 | 206) {
-            let complete =
-                metadata.read(answer.head(), answer.head_bytes(), core.passes_encoding(key));
-            answer.dismiss().await;
-            if !complete {
-                log::warn!("S3 does not say how large {key:?} is");
-                return Err(Failure::BadAnswer);
+        let error = match core.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
+            Reply::Object(answer) => {
+                let encoding = core.passes_encoding(key);
+                // No condition was sent, so a 304 is nonsense.
+                let complete = answer.head().status != 304
+                    && metadata.read(answer.head(), answer.head_bytes(), encoding);
+                answer.dismiss().await;
+                if !complete {
+                    log::warn!("S3 does not say how large {key:?} is");
+                    return Err(Failure::BadAnswer);
+                }
+                core.metadata.borrow_mut().learn_object(bucket, key, metadata, asked);
+                return Ok(Known::Object(Rc::new(metadata.clone())));
             }
-            core.metadata.borrow_mut().learn_object(bucket, key, metadata, asked);
-            return Ok(Known::Object(Rc::new(metadata.clone())));
-        }
-        let error = answer.into_error().await;
+            Reply::Refused(error) => error,
+        };
         if error.kind() == Kind::Unexplained && operation == Operation::Head {
             operation = Operation::Get;
             continue;
@@ -256,22 +261,36 @@ enum Step {
 impl Fetch<'_> {
     async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
-        let conditions = self.request.preconditions.for_s3();
-        let s3_request = ObjectRequest {
-            operation: Operation::Get,
-            key: &scratch.key,
-            range: self.range,
-            conditions,
-        };
-        let answer = self.core.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))?;
-        match answer.head().status {
-            200 | 206 => self.object(answer, asked, client, scratch).await,
-            304 if !conditions.is_empty() => self.not_modified(answer, client, scratch).await,
-            416 if self.range.is_some() => self.unsatisfiable(answer, scratch).await,
-            _ => {
-                let error = answer.into_error().await;
+        let s3_request = self.s3_request(&scratch.key);
+        match self.core.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))? {
+            Reply::Object(answer) if answer.head().status != 304 => {
+                self.object(answer, asked, client, scratch).await
+            }
+            Reply::Object(answer) if !s3_request.conditions.is_empty() => {
+                self.not_modified(answer, client, scratch).await
+            }
+            Reply::Object(_) => {
+                log::warn!("S3 answered 304 to a request without a condition");
+                Err(Failure::BadAnswer)
+            }
+            Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
+                self.unsatisfiable(&error, scratch).await
+            }
+            Reply::Refused(error) => {
                 Err(explain(self.core, self.bucket, &scratch.key, &error, asked))
             }
+        }
+    }
+
+    fn s3_request<'k>(&self, key: &'k str) -> ObjectRequest<'k>
+    where
+        Self: 'k,
+    {
+        ObjectRequest {
+            operation: Operation::Get,
+            key,
+            range: self.range,
+            conditions: self.request.preconditions.for_s3(),
         }
     }
 
@@ -310,14 +329,19 @@ impl Fetch<'_> {
                 return Err(failure);
             }
         };
-        let (status, length) = match extent {
-            Some(extent) => (206, extent.length()),
-            None => (200, metadata.size),
-        };
+        let status = if extent.is_some() { 206 } else { 200 };
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(status, metadata, extent));
-        let stall = self.core.config().clients.stall_timeout;
-        let sent = answer.send_to(client, head, length, stall).await;
+        let delivery = Delivery {
+            bucket: self.bucket,
+            request: self.s3_request(key),
+            etag: metadata.etag(),
+            size: metadata.size,
+            extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
+            head,
+            client_stall: self.core.config().clients.stall_timeout,
+        };
+        let sent = self.core.s3.deliver(answer, &delivery, client).await;
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
             relay::End::Complete => {}
@@ -392,24 +416,25 @@ impl Fetch<'_> {
         Ok(Step::Answered(writer.send(client, scratch, 304).await))
     }
 
-    async fn unsatisfiable(&self, answer: Answer, scratch: &mut Scratch) -> Result<Step, Failure> {
+    async fn unsatisfiable(
+        &self,
+        error: &ServiceError,
+        scratch: &mut Scratch,
+    ) -> Result<Step, Failure> {
         if self.if_range.is_some() {
             // The range is out of question only if the condition holds, which a 416 cannot tell.
             // The whole object's head can.
-            answer.dismiss().await;
             let metadata = known_object(self.core, self.bucket, scratch).await?;
             if self.if_range.is_some_and(|condition| condition.holds(metadata.validators())) {
                 return Err(Failure::RangeNotSatisfiable { size: metadata.size });
             }
             return Ok(Step::WithoutRange);
         }
-        let stated = content_range(answer.head(), answer.head_bytes());
-        let error = answer.into_error().await;
         // Where memory knew the object, it would have said so itself: it has changed.
         self.core.metadata.borrow_mut().forget(self.bucket, &scratch.key);
-        let size = match (stated, error.actual_object_size) {
-            (Some(ContentRange::Unsatisfied { size }), _) | (_, Some(size)) => size,
-            _ => known_object(self.core, self.bucket, scratch).await?.size,
+        let size = match error.actual_object_size {
+            Some(size) => size,
+            None => known_object(self.core, self.bucket, scratch).await?.size,
         };
         Err(Failure::RangeNotSatisfiable { size })
     }
@@ -419,6 +444,9 @@ impl Fetch<'_> {
 fn describe(error: &ClientError) -> Failure {
     let failure = match error {
         ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
+        ClientError::Pool(PoolError::Connect { error, .. }) if is_ours(error) => {
+            Failure::Overloaded
+        }
         ClientError::Pool(PoolError::Connect { error, .. })
             if error.kind() == std::io::ErrorKind::TimedOut =>
         {

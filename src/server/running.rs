@@ -14,7 +14,9 @@ use crate::metrics::Counters;
 use crate::server::core::Shared;
 use crate::server::worker::Worker;
 use crate::sys::cpu;
+use crate::sys::side::Side;
 use crate::sys::socket::{self, ListenAddress};
+use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::resolve::Resolver;
 
 /// Why the server could not be started.
@@ -37,6 +39,9 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// It is not known whose certificates to believe.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The event loop was refused.
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
@@ -62,12 +67,15 @@ pub struct Running {
 /// See [`StartError`]; nothing is left running then but threads that nobody can reach.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let count = config.workers.unwrap_or_else(cpu::usable_cores);
+    let unsent = config.upstream.read_ahead;
     let mut listeners = Vec::new();
     for address in &config.listen {
-        listeners.push(socket::listen(address, count).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => StartError::AddressInUse(address.clone()),
-            _ => StartError::Listen(address.clone(), error),
-        })?);
+        listeners.push(socket::listen(address, count, unsent).map_err(
+            |error| match error.kind() {
+                io::ErrorKind::AddrInUse => StartError::AddressInUse(address.clone()),
+                _ => StartError::Listen(address.clone(), error),
+            },
+        )?);
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
     let shared = share(config)?;
@@ -103,21 +111,27 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     Ok(running)
 }
 
-/// Resolves the origins and opens the access log.
+/// Resolves the origins, reads whom to trust, and opens the access log.
 pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
     let mut origins = Vec::new();
     for mount in &config.mounts {
-        if !origins.contains(&mount.bucket.origin) {
-            origins.push(Arc::clone(&mount.bucket.origin));
+        let origin = Arc::clone(&mount.bucket.location().origin);
+        if !origins.contains(&origin) {
+            origins.push(origin);
         }
     }
-    let (resolver, origins) = Resolver::start(&origins).map_err(StartError::Thread)?;
+    let trust = match origins.iter().any(|origin| origin.tls) {
+        true => Some(Trust::load(&config.trust)?),
+        false => None,
+    };
+    let resolver = Resolver::new(Side::start().map_err(StartError::Thread)?);
+    resolver.start(&origins);
     let access_log = match (config.access_log, &config.log_file) {
         (false, _) => None,
         (true, Some(path)) => Some(open_log(path)?),
         (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
     };
-    Ok(Arc::new(Shared { config, origins, resolver, access_log }))
+    Ok(Arc::new(Shared { config, resolver, trust, access_log }))
 }
 
 /// Opens a log file to append to.

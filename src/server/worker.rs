@@ -13,6 +13,7 @@ use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::limits;
 use crate::metrics::Counters;
 use crate::server::conn;
 use crate::server::core::{Core, Shared};
@@ -66,16 +67,20 @@ impl Worker {
         };
         event_loop.runtime.block_on(async {
             let core = Core::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
-            match self.register(&core) {
-                Ok((listeners, drain)) => {
+            let ready = core.map_err(io::Error::other).and_then(|core| {
+                let (listeners, drain) = self.register(&core)?;
+                Ok((core, listeners, drain))
+            });
+            match ready {
+                Ok((core, listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));
                     serve(&core, listeners, drain).await;
+                    core.sweep(Instant::now());
                 }
                 Err(error) => {
                     let _ = self.started.send(Err(error));
                 }
             }
-            core.sweep(Instant::now());
         });
         // A runtime that is dropped with operations in flight waits for them in vain; the process
         // ends when all workers have come to this point.
@@ -130,10 +135,6 @@ async fn sweep(core: Rc<Core>) {
 async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
     let mut out_of_resources = false;
     loop {
-        if core.connections.get() >= core.config().clients.max_connections {
-            monoio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        }
         if let Err(error) = listener.ready().await {
             log::error!("a listener failed: {error}");
             return;
@@ -142,7 +143,11 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
             return;
         }
         match accept_burst(&core, &listener) {
-            Ok(()) => out_of_resources = false,
+            Ok(()) => {
+                if std::mem::take(&mut out_of_resources) {
+                    log::info!("connections are accepted again");
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut out_of_resources, true) {
                     log::error!("cannot accept connections for now: {error}");
@@ -159,9 +164,6 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
 /// Those of `accept4(2)` that are about this process or machine, not about one connection.
 fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
     for _ in 0..ACCEPT_BURST {
-        if core.connections.get() >= core.config().clients.max_connections {
-            return Ok(());
-        }
         match listener.accept() {
             Ok(accepted) => start(core, accepted),
             Err(error) => match error.kind() {
@@ -177,13 +179,22 @@ fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
 
 fn start(core: &Rc<Core>, accepted: Accepted) {
     let Accepted { socket, peer } = accepted;
+    let most = core.config().clients.max_connections;
+    if core.connections.get() >= most + limits::REFUSED_CONNECTIONS {
+        // Closed at once: even to say so would hold too many.
+        return;
+    }
+    let refused = core.connections.get() >= most;
     match Stream::from_std(socket, &core.deadlines) {
         Ok(stream) => {
             let core = Rc::clone(core);
             core.connections.update(|count| count + 1);
             monoio::spawn(async move {
                 // Pinned where it is made: moved, it would take its place twice per connection.
-                let served = caught(pin!(conn::serve(Rc::clone(&core), stream, peer))).await;
+                let served = match refused {
+                    false => caught(pin!(conn::serve(Rc::clone(&core), stream, peer))).await,
+                    true => caught(pin!(conn::refuse(&core, stream, peer))).await,
+                };
                 if let Err(panic) = served {
                     log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
                 }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::limits;
 use crate::sys::{sockopt, stream};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
@@ -43,7 +42,8 @@ pub struct Listeners {
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Listens on `address` with `workers` sockets.
+/// Listens on `address` with `workers` sockets. Accepted connections let `unsent` bytes wait to be
+/// sent, until they are told otherwise.
 ///
 /// TCP sockets share the port with `SO_REUSEPORT`, so that the kernel spreads connections over
 /// the workers. That option would also let a second s3proxy of the same user share it unnoticed,
@@ -51,15 +51,15 @@ pub struct Listeners {
 ///
 /// # Errors
 /// As `bind(2)`, `AddrInUse` above all.
-pub fn listen(address: &ListenAddress, workers: usize) -> io::Result<Listeners> {
+pub fn listen(address: &ListenAddress, workers: usize, unsent: usize) -> io::Result<Listeners> {
     match address {
         ListenAddress::Tcp(address) => {
-            let address = tcp_socket(*address, false)?
+            let address = tcp_socket(*address, false, unsent)?
                 .local_addr()?
                 .as_socket()
                 .ok_or(io::ErrorKind::InvalidInput)?;
             let sockets = (0..workers).map(|_| {
-                let socket = tcp_socket(address, true)?;
+                let socket = tcp_socket(address, true, unsent)?;
                 socket.listen(BACKLOG)?;
                 Ok(socket.into())
             });
@@ -83,14 +83,14 @@ pub fn listen(address: &ListenAddress, workers: usize) -> io::Result<Listeners> 
     }
 }
 
-fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn tcp_socket(address: SocketAddr, reuse_port: bool, unsent: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
     // Accepted sockets inherit both; a head and its body leave in one send anyway.
     socket.set_tcp_nodelay(true)?;
-    sockopt::set_unsent_limit(socket.as_fd(), limits::UNSENT_BYTES);
+    sockopt::set_unsent_limit(socket.as_fd(), u32::try_from(unsent).unwrap_or(u32::MAX));
     socket.bind(&address.into())?;
     if !reuse_port {
         // Two sockets that may be reused can both bind; only one may listen.
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn a_port_that_is_listened_on_is_refused_even_with_so_reuseport() {
         let any = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let first = listen(&any, 2).unwrap();
+        let first = listen(&any, 2, 1 << 17).unwrap();
         assert_eq!(first.sockets.len(), 2);
-        let again = listen(&first.address, 1).err().expect("the port is taken");
+        let again = listen(&first.address, 1, 1 << 17).err().expect("the port is taken");
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
@@ -181,9 +181,12 @@ mod tests {
     fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let address = ListenAddress::Unix(directory.path().join("s"));
-        drop(listen(&address, 1).unwrap());
-        let live = listen(&address, 2).unwrap();
-        assert_eq!(listen(&address, 1).err().expect("in use").kind(), io::ErrorKind::AddrInUse);
+        drop(listen(&address, 1, 1 << 17).unwrap());
+        let live = listen(&address, 2, 1 << 17).unwrap();
+        assert_eq!(
+            listen(&address, 1, 1 << 17).err().expect("in use").kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(live);
     }
 }

@@ -391,12 +391,12 @@ impl Stream {
         }
     }
 
-    /// Bounds how far the kernel receives ahead of its reader. To be called before anything is
+    /// Bounds how far the kernel receives ahead of its reader, in bytes. To be called before anything is
     /// sent: what the peer has been promised room for cannot be taken back.
-    pub fn receive_ahead_little(&mut self) {
+    pub fn receive_ahead_little(&mut self, bytes: usize) {
         self.receives_ahead = Ahead::Little;
         // Advice, like the other options.
-        let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(limits::RECEIVE_AHEAD_BYTES);
+        let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(bytes);
     }
 
     /// Lets the kernel receive as far ahead as the connection's speed asks for.
@@ -411,11 +411,11 @@ impl Stream {
         self.receives_ahead
     }
 
-    /// Sets how many bytes may wait to be sent.
-    pub fn send_ahead(&mut self, ahead: Ahead) {
+    /// Sets how many bytes may wait to be sent, where it is to be little: `little`.
+    pub fn send_ahead(&mut self, ahead: Ahead, little: usize) {
         if std::mem::replace(&mut self.sends_ahead, ahead) != ahead {
             let bytes = match ahead {
-                Ahead::Little => limits::UNSENT_BYTES,
+                Ahead::Little => u32::try_from(little).unwrap_or(u32::MAX),
                 Ahead::Freely => limits::UNSENT_BYTES_FREELY,
             };
             sockopt::set_unsent_limit(self.borrow(), bytes);

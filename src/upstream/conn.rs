@@ -2,21 +2,38 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use monoio::BufResult;
+use monoio::time;
+use rustls::client::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
 use crate::sys::stream::{Ahead, Deadlines, Stream};
-use crate::upstream::resolve::{ResolvedOrigin, Resolver};
+use crate::transport::Transport;
+use crate::transport::tls::TlsStream;
+use crate::upstream::Settings;
+use crate::upstream::addresses::Addresses;
+use crate::upstream::resolve::ResolvedOrigin;
 
 /// A connection, and whether it has served a request before.
 pub struct Connection {
-    /// The socket.
-    pub stream: Stream,
+    /// What is sent and received over.
+    pub stream: Transport,
     /// An earlier request was answered on it, so S3 may be closing it at this moment.
     pub reused: bool,
+}
+
+/// Opens the connections of one core.
+pub struct Connector {
+    settings: Settings,
+    addresses: Addresses,
+    /// `None` where no origin has TLS.
+    tls: Option<Arc<ClientConfig>>,
+    deadlines: Rc<Deadlines>,
 }
 
 /// Why no response head came.
@@ -36,32 +53,96 @@ pub enum HeadError {
     Malformed(&'static str),
 }
 
-/// Opens a connection to one of the origin's addresses, each tried in turn.
-///
-/// # Errors
-/// That of the last address; `TimedOut` where it did not answer within `timeout`.
-pub async fn connect(
-    origin: &ResolvedOrigin,
-    resolver: &Resolver,
-    ahead: Ahead,
-    timeout: Duration,
-    deadlines: &Rc<Deadlines>,
-) -> io::Result<Connection> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
-    for &address in origin.addresses().iter() {
-        let connecting = monoio::time::timeout(timeout, Stream::connect(address, deadlines));
-        match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(mut stream) => {
-                if ahead == Ahead::Little {
-                    stream.receive_ahead_little();
+/// Time between two looks for the addresses of a name that is being looked up.
+const LOOK_UP_PERIOD: Duration = Duration::from_millis(10);
+
+impl Connector {
+    /// A connector for one core.
+    pub fn new(
+        settings: Settings,
+        tls: Option<Arc<ClientConfig>>,
+        deadlines: Rc<Deadlines>,
+    ) -> Connector {
+        Connector { settings, addresses: Addresses::default(), tls, deadlines }
+    }
+
+    /// Opens a connection to one of the origin's addresses, each tried in turn.
+    ///
+    /// # Errors
+    /// That of the last address: `TimedOut` where one did not answer in time, `InvalidData` where
+    /// the server cannot prove itself.
+    pub async fn connect(&self, origin: &ResolvedOrigin, ahead: Ahead) -> io::Result<Connection> {
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
+        let addresses = self.addresses_of(origin).await;
+        for address in self.addresses.order(&addresses, Instant::now()) {
+            let connecting = Stream::connect(address, &self.deadlines);
+            let timeout = self.settings.connect_timeout;
+            let connected = match time::timeout(timeout, connecting).await {
+                Ok(Ok(stream)) => self.secure(origin, stream, ahead).await,
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            match connected {
+                Ok(stream) => {
+                    self.addresses.note_success(address);
+                    return Ok(Connection { stream, reused: false });
                 }
-                return Ok(Connection { stream, reused: false });
+                // Who cannot prove itself is not asked at its other addresses, and neither is
+                // anybody by a process that has no descriptor left.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData || is_ours(&error) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.addresses.note_failure(address, Instant::now());
+                    // A silent address says more than another that nobody listens at.
+                    if failure.kind() != io::ErrorKind::TimedOut {
+                        failure = error;
+                    }
+                }
             }
-            Err(error) => failure = error,
+        }
+        origin.refresh();
+        Err(failure)
+    }
+
+    /// Waits for the addresses of a name that was never looked up before.
+    async fn addresses_of(&self, origin: &ResolvedOrigin) -> Arc<Vec<std::net::SocketAddr>> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        loop {
+            let addresses = origin.addresses();
+            if origin.is_answered() || Instant::now() >= deadline {
+                return addresses;
+            }
+            time::sleep(LOOK_UP_PERIOD).await;
         }
     }
-    resolver.refresh();
-    Err(failure)
+
+    /// Speaks TLS on a new socket, where the origin does.
+    async fn secure(
+        &self,
+        origin: &ResolvedOrigin,
+        mut stream: Stream,
+        ahead: Ahead,
+    ) -> io::Result<Transport> {
+        if ahead == Ahead::Little {
+            stream.receive_ahead_little(self.settings.read_ahead);
+        }
+        let Some(config) = self.tls.as_ref().filter(|_| origin.origin.tls) else {
+            return Ok(Transport::Plain(stream));
+        };
+        let name = ServerName::try_from(origin.origin.host.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let timeout = self.settings.tls_timeout;
+        Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
+    }
+}
+
+/// Whether the fault is this process's or machine's: no descriptors, ports or memory.
+pub fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
 }
 
 impl Connection {

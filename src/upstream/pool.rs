@@ -8,20 +8,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sys::stream::{Ahead, Deadlines};
-use crate::upstream::conn::{self, Connection};
+use crate::sys::stream::Ahead;
+use crate::upstream::conn::{Connection, Connector};
+use crate::upstream::queue::{Permit, Queue};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
-use crate::upstream::{OriginId, Settings};
+use crate::upstream::{Origin, OriginId, Settings};
 
 /// The connections of one core to all its origins.
 pub struct Pool {
     settings: Settings,
-    origins: Vec<Arc<ResolvedOrigin>>,
+    connector: Connector,
     resolver: Resolver,
-    deadlines: Rc<Deadlines>,
+    /// An [`OriginId`] is a position in it.
+    origins: RefCell<Vec<Arc<ResolvedOrigin>>>,
+    queue: Rc<Queue>,
     /// Idle connections by [`shelf`], the longest idle first.
     idle: RefCell<Vec<VecDeque<Idle>>>,
-    open: Cell<usize>,
+    idle_count: Cell<usize>,
 }
 
 struct Idle {
@@ -32,13 +35,13 @@ struct Idle {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// This core has as many connections as it may.
+    /// This core has as many connections as it may, and none became free in time.
     #[error("all {0} upstream connections of this core are busy")]
     Exhausted(usize),
     /// None could be opened.
     #[error("cannot connect to {origin}: {error}")]
     Connect {
-        /// Host and port.
+        /// The server.
         origin: String,
         /// Why.
         error: io::Error,
@@ -50,25 +53,52 @@ pub struct Lease {
     connection: Option<Connection>,
     origin: OriginId,
     pool: Rc<Pool>,
+    _permit: Permit,
 }
 
 impl Pool {
-    /// An empty pool. An [`OriginId`] is a position in `origins`.
-    pub fn new(
-        settings: Settings,
-        origins: Vec<Arc<ResolvedOrigin>>,
-        resolver: Resolver,
-        deadlines: Rc<Deadlines>,
-    ) -> Rc<Pool> {
-        let idle = (0..2 * origins.len()).map(|_| VecDeque::new()).collect();
-        let idle = RefCell::new(idle);
-        Rc::new(Pool { settings, origins, resolver, deadlines, idle, open: Cell::new(0) })
+    /// An empty pool.
+    pub fn new(settings: Settings, connector: Connector, resolver: Resolver) -> Rc<Pool> {
+        Rc::new(Pool {
+            queue: Queue::new(settings.max_connections, settings.max_waiting),
+            settings,
+            connector,
+            resolver,
+            origins: RefCell::default(),
+            idle: RefCell::default(),
+            idle_count: Cell::new(0),
+        })
+    }
+
+    /// The name of an origin in this pool.
+    pub fn origin(&self, origin: &Arc<Origin>) -> OriginId {
+        let mut origins = self.origins.borrow_mut();
+        let known = origins.iter().position(|known| known.origin == *origin);
+        OriginId(known.unwrap_or_else(|| {
+            origins.push(self.resolver.origin(origin));
+            self.idle.borrow_mut().resize_with(2 * origins.len(), VecDeque::new);
+            origins.len() - 1
+        }))
+    }
+
+    /// The right to use a connection, waited for where all are in use.
+    ///
+    /// # Errors
+    /// [`PoolError::Exhausted`].
+    pub async fn permit(&self) -> Result<Permit, PoolError> {
+        let permit = self.queue.acquire(self.settings.wait_timeout).await;
+        permit.map_err(|_| PoolError::Exhausted(self.settings.max_connections))
     }
 
     /// The connection that became idle last, if there is one that S3 has left alone. One on which
     /// S3 may send far ahead is of no use to a request whose client may go away after a few bytes;
     /// the other kind is to all.
-    pub fn reuse(self: &Rc<Self>, origin: OriginId, ahead: Ahead) -> Option<Lease> {
+    pub fn reuse(
+        self: &Rc<Self>,
+        permit: Permit,
+        origin: OriginId,
+        ahead: Ahead,
+    ) -> Result<Lease, Permit> {
         loop {
             let mut idle = self.idle.borrow_mut();
             let mut found = idle[shelf(origin, ahead)].pop_back();
@@ -76,38 +106,33 @@ impl Pool {
                 found = idle[shelf(origin, Ahead::Little)].pop_back();
             }
             drop(idle);
-            let Idle { connection, .. } = found?;
+            let Some(Idle { connection, .. }) = found else { return Err(permit) };
+            self.idle_count.update(|count| count - 1);
             if connection.stream.is_quiet() {
-                return Some(self.lease(connection, origin));
+                let (connection, pool) = (Some(connection), Rc::clone(self));
+                return Ok(Lease { connection, origin, pool, _permit: permit });
             }
-            self.open.update(|open| open - 1);
         }
     }
 
     /// A new connection.
     ///
     /// # Errors
-    /// See [`PoolError`].
+    /// [`PoolError::Connect`].
     pub async fn connect(
         self: &Rc<Self>,
+        permit: Permit,
         origin: OriginId,
         ahead: Ahead,
     ) -> Result<Lease, PoolError> {
-        if self.open.get() >= self.settings.max_connections && !self.close_one_idle() {
-            return Err(PoolError::Exhausted(self.settings.max_connections));
+        if self.open_connections() > self.settings.max_connections {
+            self.close_one_idle();
         }
-        // Counted from here on, so that a burst cannot open more than the bound.
-        self.open.update(|open| open + 1);
-        let mut lease = Lease { connection: None, origin, pool: Rc::clone(self) };
-        let resolved = &self.origins[origin.0];
-        let timeout = self.settings.connect_timeout;
-        let connecting =
-            conn::connect(resolved, &self.resolver, ahead, timeout, &self.deadlines).await;
-        lease.connection = Some(connecting.map_err(|error| PoolError::Connect {
-            origin: format!("{}:{}", resolved.origin, resolved.origin.port),
-            error,
-        })?);
-        Ok(lease)
+        let resolved = Arc::clone(&self.origins.borrow()[origin.0]);
+        let connected = self.connector.connect(&resolved, ahead).await;
+        let connection = connected
+            .map_err(|error| PoolError::Connect { origin: resolved.origin.to_string(), error })?;
+        Ok(Lease { connection: Some(connection), origin, pool: Rc::clone(self), _permit: permit })
     }
 
     /// Closes what has been idle for too long.
@@ -116,32 +141,26 @@ impl Pool {
         for idle in self.idle.borrow_mut().iter_mut() {
             while idle.front().is_some_and(|idle| now.duration_since(idle.since) >= timeout) {
                 idle.pop_front();
-                self.open.update(|open| open - 1);
+                self.idle_count.update(|count| count - 1);
             }
         }
     }
 
     /// Connections that are open, busy or idle.
     pub fn open_connections(&self) -> usize {
-        self.open.get()
+        self.busy_connections() + self.idle_count.get()
     }
 
-    /// Connections in use.
+    /// Connections in use or about to be.
     pub fn busy_connections(&self) -> usize {
-        self.open.get() - self.idle.borrow().iter().map(VecDeque::len).sum::<usize>()
+        self.queue.in_use()
     }
 
-    /// Makes room for a connection to another origin.
-    fn close_one_idle(&self) -> bool {
-        let closed = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some();
-        if closed {
-            self.open.update(|open| open - 1);
+    /// Makes room for another connection.
+    fn close_one_idle(&self) {
+        if self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some() {
+            self.idle_count.update(|count| count - 1);
         }
-        closed
-    }
-
-    fn lease(self: &Rc<Self>, connection: Connection, origin: OriginId) -> Lease {
-        Lease { connection: Some(connection), origin, pool: Rc::clone(self) }
     }
 }
 
@@ -156,22 +175,12 @@ impl Lease {
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         connection.reused = true;
-        let mut idle = self.pool.idle.borrow_mut();
-        let all_idle: usize = idle.iter().map(VecDeque::len).sum();
-        if all_idle >= self.pool.settings.max_idle_connections {
-            // Closed. The count goes down with the lease.
+        if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections {
             return;
         }
-        let shelf = shelf(self.origin, connection.stream.receives_ahead());
-        idle[shelf].push_back(Idle { connection, since: Instant::now() });
-        // Still open, now without a lease.
-        self.pool.open.update(|open| open + 1);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.open.update(|open| open - 1);
+        let shelf = shelf(self.origin, connection.stream.socket().receives_ahead());
+        self.pool.idle.borrow_mut()[shelf].push_back(Idle { connection, since: Instant::now() });
+        self.pool.idle_count.update(|count| count + 1);
     }
 }
 

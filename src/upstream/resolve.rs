@@ -1,23 +1,34 @@
 //! Names to addresses, off the core threads.
 //!
-//! `getaddrinfo(3)` blocks, and a core that blocks stalls every connection on it. One side thread
-//! resolves all origins, again and again, and publishes what it finds; cores only read.
+//! A core that waits for a name server stalls every connection on it. The side thread resolves
+//! each origin's name, again when its DNS records expire, and publishes what it finds; cores only
+//! read. Names are asked for in the DNS, whose answers say how long they hold (after `/etc/hosts`,
+//! as hickory does); names that only the C library knows, by `nsswitch.conf`, are looked up there.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use tokio::sync::Notify;
+use tokio::time::{sleep, sleep_until};
 
+use crate::sys::side::Side;
 use crate::upstream::Origin;
 
-/// Time between two rounds, in the absence of the DNS records' own.
+/// How long addresses are used that came without a time to live.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Least time between two rounds, however often cores ask.
-const LEAST_PERIOD: Duration = Duration::from_secs(1);
+/// Shortest and longest time until a name is looked up again, whatever its records say. S3's own
+/// hold for a few seconds.
+const PERIODS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How long the first addresses are waited for before the server starts without them.
+const START_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An origin and the addresses it has at the moment.
 pub struct ResolvedOrigin {
@@ -25,82 +36,130 @@ pub struct ResolvedOrigin {
     pub origin: Arc<Origin>,
     addresses: ArcSwap<Vec<SocketAddr>>,
     failing: AtomicBool,
+    wanted: Notify,
 }
 
 impl ResolvedOrigin {
+    fn new(origin: Arc<Origin>) -> ResolvedOrigin {
+        let literal = origin.host.parse::<IpAddr>().ok();
+        let addresses = literal.map(|ip| SocketAddr::new(ip, origin.port));
+        ResolvedOrigin {
+            addresses: ArcSwap::from_pointee(addresses.into_iter().collect()),
+            origin,
+            failing: AtomicBool::new(false),
+            wanted: Notify::new(),
+        }
+    }
+
     /// The addresses at the moment; empty while the name cannot be resolved.
     pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.load_full()
     }
 
-    fn new(origin: Arc<Origin>) -> ResolvedOrigin {
-        let addresses = ArcSwap::default();
-        ResolvedOrigin { origin, addresses, failing: AtomicBool::new(false) }
+    /// Asks for the name to be looked up soon, since no address could be connected to.
+    pub fn refresh(&self) {
+        self.wanted.notify_one();
     }
 
-    fn is_literal(&self) -> bool {
-        self.origin.host.parse::<IpAddr>().is_ok()
+    /// Whether the name was looked up already, with whatever result.
+    pub fn is_answered(&self) -> bool {
+        !self.addresses.load().is_empty() || self.failing.load(Ordering::Relaxed)
     }
 
-    /// Keeps the last good addresses when the name server fails; says so once per change.
-    fn resolve(&self) {
-        let Origin { host, port } = &*self.origin;
-        match (host.as_str(), *port).to_socket_addrs().map(Vec::from_iter) {
-            Ok(addresses) if !addresses.is_empty() => {
+    /// Looks the name up and answers with how long that holds. Keeps the last good addresses
+    /// when that fails; says so once per change.
+    async fn resolve(&self) -> Duration {
+        let Origin { host, port, .. } = &*self.origin;
+        match look_up(host).await {
+            Ok((ips, period)) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
                     log::info!("endpoint {host}: the name resolves again");
                 }
+                let addresses: Vec<_> =
+                    ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
                 if **self.addresses.load() != addresses {
                     self.addresses.store(Arc::new(addresses));
                 }
+                period.clamp(PERIODS.0, PERIODS.1)
             }
-            failed => {
+            Err(error) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    let reason = failed.err().map_or("no address".to_owned(), |e| e.to_string());
-                    log::warn!("endpoint {host}: the name cannot be resolved: {reason}");
+                    log::warn!("endpoint {host}: the name cannot be resolved: {error}");
                 }
+                PERIODS.0
+            }
+        }
+    }
+
+    /// Looks the name up, and again whenever that does not hold any more.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            let period = self.resolve().await;
+            let until = tokio::time::Instant::now() + period;
+            // A burst of failed connections is one question.
+            sleep(PERIODS.0).await;
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.wanted.notified() => {}
             }
         }
     }
 }
 
-/// The side thread's handle.
+/// Addresses of a name and how long they hold.
+async fn look_up(host: &str) -> io::Result<(Vec<IpAddr>, Duration)> {
+    // Made anew each time: it costs two small files, and it sees when they change.
+    let dns = async {
+        let mut builder = TokioResolver::builder_tokio().ok()?;
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        let found = builder.build().ok()?.lookup_ip(host).await.ok()?;
+        let ips: Vec<_> = found.iter().collect();
+        let holds = found.valid_until().saturating_duration_since(Instant::now());
+        (!ips.is_empty()).then_some((ips, holds))
+    };
+    if let Some(found) = dns.await {
+        return Ok(found);
+    }
+    let ips: Vec<_> = tokio::net::lookup_host((host, 0)).await?.map(|found| found.ip()).collect();
+    match ips.is_empty() {
+        false => Ok((ips, PERIOD)),
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
+    }
+}
+
+/// All origins that any core has asked for.
 #[derive(Clone)]
 pub struct Resolver {
-    thread: Option<Thread>,
+    side: Side,
+    known: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
 }
 
 impl Resolver {
-    /// Resolves each origin once, then keeps doing so on a thread of its own where one of them
-    /// is a name.
-    ///
-    /// # Errors
-    /// Where the thread cannot be started.
-    pub fn start(origins: &[Arc<Origin>]) -> std::io::Result<(Resolver, Vec<Arc<ResolvedOrigin>>)> {
-        let resolved: Vec<_> = origins
-            .iter()
-            .map(|origin| Arc::new(ResolvedOrigin::new(Arc::clone(origin))))
-            .collect();
-        resolved.iter().for_each(|origin| origin.resolve());
-        let names: Vec<_> =
-            resolved.iter().filter(|origin| !origin.is_literal()).cloned().collect();
-        if names.is_empty() {
-            return Ok((Resolver { thread: None }, resolved));
-        }
-        let thread = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            loop {
-                thread::sleep(LEAST_PERIOD);
-                thread::park_timeout(PERIOD - LEAST_PERIOD);
-                names.iter().for_each(|origin| origin.resolve());
-            }
-        })?;
-        Ok((Resolver { thread: Some(thread.thread().clone()) }, resolved))
+    /// Resolves names on the side thread.
+    pub fn new(side: Side) -> Resolver {
+        Resolver { side, known: Arc::default() }
     }
 
-    /// Asks for a round soon, since no address could be connected to.
-    pub fn refresh(&self) {
-        if let Some(thread) = &self.thread {
-            thread.unpark();
+    /// An origin's addresses from now on; where it is new its name is being looked up.
+    pub fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.iter().find(|known| known.origin == *origin) {
+            return Arc::clone(found);
+        }
+        let resolved = Arc::new(ResolvedOrigin::new(Arc::clone(origin)));
+        known.push(Arc::clone(&resolved));
+        if !resolved.is_answered() {
+            self.side.spawn(Arc::clone(&resolved).keep());
+        }
+        resolved
+    }
+
+    /// The same for all origins that are known at start-up, waiting a moment for their addresses.
+    pub fn start(&self, origins: &[Arc<Origin>]) {
+        let resolved: Vec<_> = origins.iter().map(|origin| self.origin(origin)).collect();
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !resolved.iter().all(|one| one.is_answered()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -109,24 +168,34 @@ impl Resolver {
 mod tests {
     use super::*;
 
-    fn resolve(host: &str) -> (Resolver, Arc<Vec<SocketAddr>>) {
-        let origin = Arc::new(Origin { host: host.to_owned(), port: 9000 });
-        let (resolver, resolved) = Resolver::start(&[origin]).unwrap();
-        (resolver, resolved[0].addresses())
+    fn resolver_of(host: &str) -> (Resolver, Arc<Origin>) {
+        let origin = Origin { tls: false, host: host.to_owned(), port: 9000 };
+        (Resolver::new(Side::start().unwrap()), Arc::new(origin))
     }
 
     #[test]
-    fn a_literal_address_needs_no_thread() {
-        let (resolver, addresses) = resolve("::1");
-        assert_eq!(*addresses, ["[::1]:9000".parse().unwrap()]);
-        assert!(resolver.thread.is_none());
+    fn a_literal_address_is_known_without_looking_it_up() {
+        let (resolver, origin) = resolver_of("::1");
+        assert_eq!(*resolver.origin(&origin).addresses(), ["[::1]:9000".parse().unwrap()]);
     }
 
     #[test]
-    fn a_name_has_addresses_at_once_and_a_thread_that_refreshes_them() {
-        let (resolver, addresses) = resolve("localhost");
+    fn a_name_has_addresses_at_start_and_the_same_ones_for_whoever_asks() {
+        let (resolver, origin) = resolver_of("localhost");
+        resolver.start(std::slice::from_ref(&origin));
+        let resolved = resolver.origin(&origin);
+        let addresses = resolved.addresses();
+        assert!(!addresses.is_empty());
         assert!(addresses.iter().all(|address| address.ip().is_loopback()));
-        assert!(!addresses.is_empty() && resolver.thread.is_some());
-        resolver.refresh();
+        assert!(Arc::ptr_eq(&resolved, &resolver.origin(&origin)));
+        resolved.refresh();
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_has_no_addresses() {
+        let (resolver, origin) = resolver_of("no-such-host.invalid");
+        resolver.start(std::slice::from_ref(&origin));
+        let resolved = resolver.origin(&origin);
+        assert!(resolved.addresses().is_empty() && resolved.failing.load(Ordering::Relaxed));
     }
 }

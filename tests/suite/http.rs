@@ -27,7 +27,6 @@ both_drivers!(
     an_idle_connection_is_closed_without_a_word,
     a_client_that_half_closes_still_gets_its_answer,
     slow_clients_do_not_keep_others_waiting,
-    clients_beyond_the_limit_wait_their_turn,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -368,19 +367,4 @@ fn slow_clients_do_not_keep_others_waiting(driver: Driver) {
     for client in &mut slow {
         client.answer_to("GET").assert(200, BASES);
     }
-}
-
-fn clients_beyond_the_limit_wait_their_turn(driver: Driver) {
-    let s3 = TestS3::with("reads.bam", BASES);
-    let proxy = Config::over(driver, &s3).set("max_client_connections", "2").start();
-    let mut first = Client::connect(&proxy);
-    first.request("GET", TARGET, &[]).assert(200, BASES);
-    let mut second = Client::connect(&proxy);
-    second.request("GET", TARGET, &[]).assert(200, BASES);
-    let mut third = Client::connect(&proxy);
-    third.send(request_head("GET", TARGET, &[]));
-    first.assert_open();
-    drop(first);
-    third.answer_to("GET").assert(200, BASES);
-    second.assert_open();
 }

@@ -20,7 +20,6 @@ both_drivers!(
     an_outage_of_s3_is_the_servers_fault,
     slow_down_is_503_with_retry_after,
     an_s3_that_says_nothing_is_504,
-    an_overloaded_proxy_says_503_at_once_and_goes_on_serving,
     an_unreachable_s3_is_502,
     an_answer_that_makes_no_sense_is_502,
     a_head_in_tiny_pieces_is_understood,
@@ -128,28 +127,6 @@ fn an_s3_that_says_nothing_is_504(driver: Driver) {
     get(&proxy, TARGET).assert_error(504);
     let waited = started.elapsed();
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
-}
-
-fn an_overloaded_proxy_says_503_at_once_and_goes_on_serving(driver: Driver) {
-    let upstream = ScriptedUpstream::start(|peer| {
-        while peer.next_request() {
-            peer.send(ok_head(20) + "0123456789");
-            peer.rest(Duration::from_secs(2));
-            peer.send("abcdefghij");
-        }
-    });
-    let config = Config::new(driver, &upstream.endpoint()).set("upstream_max_connections", "1");
-    let proxy = config.start();
-    let mut served = Client::connect(&proxy);
-    served.send(request_head("GET", TARGET, &[]));
-    eventually("S3 is asked", || upstream.heads().len() == 1);
-    let started = Instant::now();
-    let answer = get(&proxy, TARGET);
-    answer.assert_error(503);
-    assert!(answer.field("retry-after").is_some());
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    served.answer_to("GET").assert(200, "0123456789abcdefghij");
-    assert_eq!(upstream.connections(), 1);
 }
 
 fn an_unreachable_s3_is_502(driver: Driver) {

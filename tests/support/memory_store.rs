@@ -75,6 +75,15 @@ pub(crate) struct TestS3 {
 }
 
 impl TestS3 {
+    /// Starts with TLS, with [`BUCKET`] and nothing in it.
+    pub(crate) fn start_tls(tls: Arc<rustls::ServerConfig>) -> TestS3 {
+        let store = MemoryStore::default();
+        let server = S3Server::start_tls(store.clone(), tls).expect("a port and a thread");
+        let s3 = TestS3 { server, store };
+        s3.put(".bucket-exists", "");
+        s3
+    }
+
     /// Starts with [`BUCKET`] and nothing in it.
     pub(crate) fn start() -> TestS3 {
         let store = MemoryStore::default();

@@ -15,13 +15,16 @@ use hyper::header::{AUTHORIZATION, HeaderName};
 use hyper::service::{Service, service_fn};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::{HandshakeKind, ServerConfig};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::SimpleAuth;
 use s3s::path::S3Path;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpResponse, S3, S3Result, s3_error};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// The one access key that the server knows.
 pub(crate) const ACCESS_KEY: &str = "AKIAS3PROXYFIXTURE00";
@@ -59,6 +62,8 @@ struct Journal {
     requests: Mutex<Vec<Seen>>,
     accepted: AtomicUsize,
     open: AtomicUsize,
+    /// TLS handshakes that took up an earlier session.
+    resumed: AtomicUsize,
 }
 
 impl Journal {
@@ -73,6 +78,7 @@ impl Journal {
 /// A running server; dropping it closes all its connections.
 pub(crate) struct S3Server {
     address: SocketAddr,
+    tls: bool,
     journal: Arc<Journal>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -87,27 +93,47 @@ impl S3Server {
         S3Server::start_at((Ipv4Addr::LOCALHOST, 0).into(), store)
     }
 
+    /// The same with TLS; the endpoint's host is `localhost`.
+    ///
+    /// # Errors
+    /// When the port or the thread cannot be had.
+    pub(crate) fn start_tls(store: impl S3, tls: Arc<ServerConfig>) -> io::Result<S3Server> {
+        S3Server::serve((Ipv4Addr::LOCALHOST, 0).into(), store, Some(TlsAcceptor::from(tls)))
+    }
+
     /// Serves `store` at an address.
     ///
     /// # Errors
     /// When the address or the thread cannot be had.
     pub(crate) fn start_at(address: SocketAddr, store: impl S3) -> io::Result<S3Server> {
+        S3Server::serve(address, store, None)
+    }
+
+    fn serve(
+        address: SocketAddr,
+        store: impl S3,
+        acceptor: Option<TlsAcceptor>,
+    ) -> io::Result<S3Server> {
+        let tls = acceptor.is_some();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
         let journal = Arc::new(Journal::default());
         let (stop, stopped) = oneshot::channel();
-        runtime.spawn(accept(listener, service(store), Arc::clone(&journal)));
+        runtime.spawn(accept(listener, acceptor, service(store), Arc::clone(&journal)));
         let thread = std::thread::Builder::new().name("s3".to_owned()).spawn(move || {
             // Ends when the sender is dropped; the connections end with the runtime.
             let _ = runtime.block_on(stopped);
         })?;
-        Ok(S3Server { address, journal, stop: Some(stop), thread: Some(thread) })
+        Ok(S3Server { address, tls, journal, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What goes into `endpoint:`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.tls {
+            true => format!("https://localhost:{}", self.address.port()),
+            false => format!("http://{}", self.address),
+        }
     }
 
     /// All requests since the start, or since the last [`forget`](Self::forget), in order.
@@ -123,6 +149,11 @@ impl S3Server {
     /// Connections accepted since the start.
     pub(crate) fn accepted_connections(&self) -> usize {
         self.journal.accepted.load(Ordering::SeqCst)
+    }
+
+    /// TLS handshakes so far that took up an earlier session.
+    pub(crate) fn resumed_sessions(&self) -> usize {
+        self.journal.resumed.load(Ordering::SeqCst)
     }
 
     /// Connections that are open now.
@@ -165,20 +196,45 @@ impl S3Access for SignedUnlessPublic {
     }
 }
 
-async fn accept(listener: TcpListener, service: S3Service, journal: Arc<Journal>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    service: S3Service,
+    journal: Arc<Journal>,
+) {
     // An error of `accept` concerns one connection that is gone; the next call is the remedy.
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, service.clone(), Arc::clone(&journal)));
+            let (acceptor, service) = (acceptor.clone(), service.clone());
+            tokio::spawn(shake_hands_and_serve(stream, acceptor, service, Arc::clone(&journal)));
         }
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service, journal: Arc<Journal>) {
+async fn shake_hands_and_serve(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    service: S3Service,
+    journal: Arc<Journal>,
+) {
     journal.accepted.fetch_add(1, Ordering::SeqCst);
-    journal.open.fetch_add(1, Ordering::SeqCst);
     // Without this, small answers on loopback wait for delayed acknowledgements.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else { return serve(stream, service, journal).await };
+    // A proxy that does not believe us goes away here.
+    if let Ok(stream) = acceptor.accept(stream).await {
+        if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+            journal.resumed.fetch_add(1, Ordering::SeqCst);
+        }
+        serve(stream, service, journal).await;
+    }
+}
+
+async fn serve<S>(stream: S, service: S3Service, journal: Arc<Journal>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    journal.open.fetch_add(1, Ordering::SeqCst);
     let noting = service_fn(|request: Request<Incoming>| {
         journal.note(&request);
         let answer = Service::call(&service, request);

@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 
 use super::PATIENCE;
+use super::object::synthetic_bytes;
 
 /// The server; dropping it stops accepting.
 pub(crate) struct ScriptedUpstream {
     address: SocketAddr,
+    tls: bool,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -30,6 +33,22 @@ struct Shared {
 impl ScriptedUpstream {
     /// Runs `script` for every connection. When it returns, the connection is closed.
     pub(crate) fn start(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> ScriptedUpstream {
+        ScriptedUpstream::serve(None, script)
+    }
+
+    /// The same with TLS. A connection is closed without `close_notify`, as when somebody cuts it.
+    pub(crate) fn start_tls(
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> ScriptedUpstream {
+        ScriptedUpstream::serve(Some(tls), script)
+    }
+
+    fn serve(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> ScriptedUpstream {
+        let is_tls = tls.is_some();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared::default());
@@ -40,12 +59,12 @@ impl ScriptedUpstream {
                 if seen.stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let mut peer = Peer::new(stream, Arc::clone(&seen));
+                let mut peer = Peer::new(stream, tls.clone(), Arc::clone(&seen));
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || script(&mut peer));
             }
         });
-        ScriptedUpstream { address, shared, thread: Some(thread) }
+        ScriptedUpstream { address, tls: is_tls, shared, thread: Some(thread) }
     }
 
     /// Answers every request with these bytes and keeps the connection.
@@ -70,7 +89,10 @@ impl ScriptedUpstream {
 
     /// What goes into `endpoint:`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match self.tls {
+            true => format!("https://localhost:{}", self.address.port()),
+            false => format!("http://{}", self.address),
+        }
     }
 
     /// The request heads that came, byte for byte.
@@ -98,18 +120,20 @@ impl Drop for ScriptedUpstream {
 /// The proxy's end of one connection, in the hands of a script.
 pub(crate) struct Peer {
     stream: TcpStream,
+    tls: Option<ServerConnection>,
     shared: Arc<Shared>,
     /// Which connection this is, from 0.
     pub(crate) number: usize,
 }
 
 impl Peer {
-    fn new(stream: TcpStream, shared: Arc<Shared>) -> Peer {
+    fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) -> Peer {
         let number = shared.connections.fetch_add(1, Ordering::SeqCst);
         // Threads of a finished test must not live on with it.
         stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
         stream.set_nodelay(true).expect("a connected socket");
-        Peer { stream, shared, number }
+        let tls = tls.map(|config| ServerConnection::new(config).expect("a good configuration"));
+        Peer { stream, tls, shared, number }
     }
 
     /// Waits for one request head and notes it; `false` when the proxy closes instead.
@@ -117,7 +141,7 @@ impl Peer {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
-            match self.stream.read(&mut byte) {
+            match self.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
                 _ => return false,
             }
@@ -127,9 +151,47 @@ impl Peer {
         true
     }
 
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).read(buffer),
+            None => self.stream.read(buffer),
+        }
+    }
+
+    /// Waits for a request and answers the range that it asks for of a synthetic object of `size`
+    /// bytes, as S3 does, but sends only `most` bytes of the body. `false` when the proxy closes.
+    pub(crate) fn answer_with_part(&mut self, size: u64, most: usize) -> bool {
+        if !self.next_request() {
+            return false;
+        }
+        let head = self.last_head();
+        let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
+        let length = last - first + 1;
+        let status = if head.contains("\r\nRange: ") { "206 Partial Content" } else { "200 OK" };
+        self.send(format!(
+            "HTTP/1.1 {status}\r\nDate: Thu, 29 Feb 2024 12:30:46 GMT\r\n\
+             Last-Modified: Thu, 29 Feb 2024 12:30:45 GMT\r\nETag: \"0123456789abcdef\"\r\n\
+             Accept-Ranges: bytes\r\nContent-Length: {length}\r\n\
+             Content-Range: bytes {first}-{last}/{size}\r\n\r\n"
+        ));
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(most);
+        self.send(synthetic_bytes(first, length));
+        true
+    }
+
+    /// The request head that came last on any connection.
+    pub(crate) fn last_head(&self) -> String {
+        let heads = self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.last().expect("a request came").clone()
+    }
+
     /// Sends bytes; the proxy may be gone.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.stream.write_all(bytes.as_ref());
+        let bytes = bytes.as_ref();
+        let _ = match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).write_all(bytes),
+            None => self.stream.write_all(bytes),
+        };
     }
 
     /// Sends bytes one at a time, each in a packet of its own.
@@ -140,6 +202,11 @@ impl Peer {
         }
     }
 
+    /// Gives up sending when the proxy takes nothing for so long.
+    pub(crate) fn give_up_sending_after(&self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("a connected socket");
+    }
+
     /// Does nothing for a while.
     pub(crate) fn rest(&self, time: Duration) {
         std::thread::sleep(time);
@@ -147,7 +214,7 @@ impl Peer {
 
     /// Waits until the proxy closes its side, and returns whether it did.
     pub(crate) fn waits_for_close(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+        matches!(self.read(&mut [0]), Ok(0) | Err(_))
     }
 
     /// Closes with a reset in place of an orderly end.
@@ -155,6 +222,13 @@ impl Peer {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         // The reset goes out with the last descriptor, when the script returns.
     }
+}
+
+/// The first and last byte of the `Range` that a request head asks for.
+fn requested_range(head: &str, size: u64) -> Option<(u64, u64)> {
+    let range = head.lines().find_map(|line| line.strip_prefix("Range: bytes="))?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse::<u64>().unwrap_or(size - 1).min(size - 1)))
 }
 
 /// The head of a good answer to a whole `GET`.

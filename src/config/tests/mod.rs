@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::s3::bucket::Addressing;
+use crate::s3::endpoint::Addressing;
 
 /// The file that people have had since 2014.
 const OF_2014: &str = r"AWS_ACCESS_KEY_ID: AKIAEXAMPLE
@@ -47,16 +47,15 @@ fn short_and(more: &str) -> String {
 }
 
 #[test]
-fn the_file_of_2014_works_with_an_endpoint_from_the_environment() {
-    let endpoint = [("AWS_ENDPOINT_URL", "http://minio:9000")];
-    let config = with(OF_2014, &endpoint, &Overrides::default()).unwrap();
+fn the_file_of_2014_works_unchanged() {
+    let config = config(OF_2014);
     assert_eq!(config.listen, ["127.0.0.1:5000".parse().map(ListenAddress::Tcp).unwrap()]);
     let [mount] = config.mounts.as_slice() else { panic!("one mount") };
     assert_eq!((mount.path.as_str(), mount.prefix.as_str()), ("/files/", ""));
     assert_eq!(mount.bucket.name, "my-bucket");
-    assert_eq!(mount.bucket.region, "us-east-1");
-    assert_eq!(mount.bucket.addressing, Addressing::Path);
-    assert_eq!((mount.bucket.origin.host.as_str(), mount.bucket.origin.port), ("minio", 9000));
+    let location = mount.bucket.location();
+    assert_eq!(location.region, "us-east-1");
+    assert_eq!(location.origin.to_string(), "https://my-bucket.s3.us-east-1.amazonaws.com");
     let credentials = mount.bucket.credentials.as_ref().unwrap();
     assert_eq!(credentials.access_key_id, "AKIAEXAMPLE");
     assert_eq!(credentials.secret_access_key, "hush/hush+hush");
@@ -76,12 +75,15 @@ fn the_example_parses_and_shows_the_defaults() {
     assert_eq!(example.cors, defaults.cors);
     assert_eq!(example.clients, defaults.clients);
     assert_eq!(example.upstream, defaults.upstream);
+    assert_eq!(example.retries, defaults.retries);
+    assert_eq!(example.trust, defaults.trust);
     assert_eq!(example.metadata, defaults.metadata);
     assert_eq!(example.genomic_suffixes, defaults.genomic_suffixes);
     assert_eq!(example.log_level, defaults.log_level);
     assert_eq!(example.log_file, defaults.log_file);
     assert_eq!(example.access_log, defaults.access_log);
-    assert_eq!(example.mounts[0].bucket.region, defaults.mounts[0].bucket.region);
+    let region = |config: &Config| config.mounts[0].bucket.location().region.clone();
+    assert_eq!(region(&example), region(&defaults));
     assert_eq!(example.mounts[0].bucket.addressing, defaults.mounts[0].bucket.addressing);
 }
 
@@ -168,7 +170,7 @@ fn names_that_look_like_numbers_are_names() {
          endpoint: http://minio\n",
     );
     let bucket = &config.mounts[0].bucket;
-    assert_eq!((bucket.name.as_str(), bucket.region.as_str()), ("12345", "1"));
+    assert_eq!((bucket.name.as_str(), bucket.location().region.as_str()), ("12345", "1"));
     let credentials = bucket.credentials.as_ref().unwrap();
     assert_eq!(credentials.access_key_id, "0123");
     assert_eq!(credentials.secret_access_key, "1e3");
@@ -214,7 +216,9 @@ fn connection_settings_reach_their_owners() {
         "max_client_connections: 1\nhead_timeout: 2s\nkeep_alive_timeout: 3s\n\
          client_stall_timeout: 4s\ndrain_timeout: 0s\nupstream_max_connections: 6\n\
          upstream_max_idle_connections: 7\nupstream_idle_timeout: 8s\nconnect_timeout: 9s\n\
-         first_byte_timeout: 10s\nstall_timeout: 11s",
+         first_byte_timeout: 10s\nstall_timeout: 11s\nupstream_max_waiting: 12\n\
+         upstream_wait_timeout: 13s\ntls_timeout: 14s\nread_ahead: 64KiB\nretries: 15\n\
+         retry_timeout: 16s\nretry_budget: 17",
     ));
     let expected = Clients {
         max_connections: 1,
@@ -226,6 +230,10 @@ fn connection_settings_reach_their_owners() {
     assert_eq!(config.clients, expected);
     let expected = upstream::Settings {
         max_connections: 6,
+        max_waiting: 12,
+        wait_timeout: Duration::from_millis(13_000),
+        tls_timeout: Duration::from_millis(14_000),
+        read_ahead: 65_536,
         max_idle_connections: 6,
         idle_timeout: Duration::from_millis(8_000),
         connect_timeout: Duration::from_millis(9_000),
@@ -233,4 +241,6 @@ fn connection_settings_reach_their_owners() {
         stall_timeout: Duration::from_millis(11_000),
     };
     assert_eq!(config.upstream, expected);
+    let timeout = Duration::from_millis(16_000);
+    assert_eq!(config.retries, retry::Settings { retries: 15, timeout, budget: 17 });
 }

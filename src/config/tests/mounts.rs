@@ -35,14 +35,13 @@ fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
 }
 
 #[test]
-fn without_credentials_or_endpoint_the_reason_is_said_once() {
+fn without_credentials_the_reason_is_said_once() {
     let said = says("mounts: {/a/: {bucket: aaa}, /b/: {bucket: bbb}}");
     let expected = "\
-config.yaml: endpoint: is not set, which means AWS; HTTPS to S3 is not supported in this version; put the http:// URL of an S3-compatible store here or in AWS_ENDPOINT_URL
 config.yaml: AWS_ACCESS_KEY_ID: is missing, and the AWS credential chain is not supported in this version; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this file or in the environment, or 'credentials: anonymous'";
     assert_eq!(said, expected);
     // A wrong one is not missing.
-    let said = says("bucket_name: lab\nendpoint: https://s3\ncredentials: 7\n");
+    let said = says("bucket_name: lab\nendpoint: ftp://s3\ncredentials: 7\n");
     assert_eq!(said.lines().count(), 2, "{said}");
 }
 
@@ -57,12 +56,12 @@ fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
     let [ab, a, v, root] = config.mounts.as_slice() else { panic!("four mounts") };
     assert_eq!((ab.path.as_str(), root.path.as_str()), ("/a/b/", "/"));
     assert_eq!((a.path.as_str(), a.prefix.as_str()), ("/a/", "p/"));
-    assert!(Arc::ptr_eq(&a.bucket.origin, &root.bucket.origin));
+    assert_eq!(a.bucket.location().origin, root.bucket.location().origin);
     let keys = |mount: &mount::Mount| mount.bucket.credentials.clone().unwrap();
     assert!(Arc::ptr_eq(&keys(ab), &keys(root)));
-    assert_eq!(v.bucket.origin.host, "v.v.minio");
+    assert_eq!(v.bucket.location().origin.host, "v.v.minio");
     assert_eq!(v.bucket.addressing, Addressing::Virtual);
-    assert_eq!(v.bucket.region, "garage");
+    assert_eq!(v.bucket.location().region, "garage");
 }
 
 #[test]
@@ -102,4 +101,37 @@ fn a_mount_says_what_is_wrong_with_it() {
     assert!(says("mounts: {}").contains("is not a map of paths to buckets"));
     assert!(says(&short_and("mounts: {/a/: {bucket: lab}}")).contains("stands beside 'mounts'"));
     assert!(says("endpoint: http://minio").contains("bucket_name: is missing"));
+}
+
+#[test]
+fn aws_is_the_default_and_its_servers_can_be_chosen() {
+    let url = |text: &str| {
+        let config = config(&format!("bucket_name: lab\ncredentials: anonymous\n{text}\n"));
+        config.mounts[0].bucket.location().origin.to_string()
+    };
+    assert_eq!(url("region: eu-west-1"), "https://lab.s3.eu-west-1.amazonaws.com");
+    assert_eq!(url("addressing: path"), "https://s3.us-east-1.amazonaws.com");
+    assert_eq!(
+        url("fips: true\ndual_stack: true"),
+        "https://lab.s3-fips.dualstack.us-east-1.amazonaws.com"
+    );
+    let said = says(&short_and("dual_stack: true"));
+    assert!(said.contains("dual_stack: is for AWS only, and 'endpoint' is set"), "{said}");
+}
+
+#[test]
+fn an_access_point_stands_for_a_bucket_of_aws() {
+    let arn = "arn:aws:s3:us-west-2:123456789012:accesspoint/runs";
+    let text = format!("bucket_name: {arn}\ncredentials: anonymous\nregion: us-east-1\n");
+    let location = config(&text).mounts[0].bucket.location();
+    assert_eq!(location.region, "us-west-2");
+    assert_eq!(
+        location.origin.to_string(),
+        "https://runs-123456789012.s3-accesspoint.us-west-2.amazonaws.com"
+    );
+    let said = says(&format!("{text}endpoint: http://minio\n"));
+    assert!(
+        said.contains("names an access point, which only AWS has; remove 'endpoint'"),
+        "{said}"
+    );
 }

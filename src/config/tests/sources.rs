@@ -52,7 +52,7 @@ fn region_and_endpoint_come_from_the_most_specific_variable() {
     let bucket = |variables: &[(&str, &str)]| {
         let config = with(SHORT, variables, &Overrides::default()).unwrap();
         let bucket = config.mounts[0].bucket.clone();
-        (bucket.region, bucket.origin.host.clone())
+        (bucket.location().region.clone(), bucket.location().origin.host.clone())
     };
     assert_eq!(bucket(&variables), ("c".to_owned(), "b".to_owned()));
     variables[2].1 = "b";
@@ -103,7 +103,7 @@ fn without_a_file_the_environment_may_say_it_all() {
     let config = load(None, &environment(&variables), &Overrides::default()).unwrap();
     assert_eq!(config.mounts[0].bucket.name, "lab");
     let said = load(None, &environment(&variables[..1]), &Overrides::default()).unwrap_err();
-    assert!(said.to_string().starts_with("configuration: endpoint: is not set"), "{said}");
+    assert!(said.to_string().starts_with("configuration: AWS_ACCESS_KEY_ID: is missing"), "{said}");
     let said = load(None, &environment(&variables[1..]), &Overrides::default()).unwrap_err();
     assert!(said.to_string().starts_with("config.yaml: there is no such file"), "{said}");
     let named = load(Some(Path::new("no.yaml")), &environment(&variables), &Overrides::default());

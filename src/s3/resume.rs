@@ -1,0 +1,121 @@
+//! A body's way to the client, over as many answers of S3 as it takes.
+//!
+//! When S3 breaks a body off or falls silent, the rest of it is asked for from the next byte on, on
+//! another connection, with `If-Match`: the client sees one body of one version of the object or,
+//! where that cannot be had any more, one that is cut short. The same helps a client that pauses
+//! for so long that S3 gives the waiting connection up.
+
+use std::time::{Duration, Instant};
+
+use monoio::time::sleep;
+
+use crate::http1::conditional::Preconditions;
+use crate::http1::framing::BodyLength;
+use crate::http1::range::{ByteRange, ContentRange, Extent};
+use crate::http1::response::Field;
+use crate::limits;
+use crate::relay::End;
+use crate::s3::answer::{Answer, Sent};
+use crate::s3::client::{BucketId, Client, Reply};
+use crate::s3::object::content_range;
+use crate::s3::request::ObjectRequest;
+use crate::s3::retry::Tries;
+use crate::sys::stream::Stream;
+
+/// What a client is to be sent.
+pub struct Delivery<'a> {
+    /// The object's bucket.
+    pub bucket: BucketId,
+    /// The request that S3 has answered; its range and conditions are of no matter any more.
+    pub request: ObjectRequest<'a>,
+    /// The object's entity tag.
+    pub etag: Option<&'a [u8]>,
+    /// The object's size in bytes.
+    pub size: u64,
+    /// The part of the object that the answer's body is; `None` where it has no byte.
+    pub extent: Option<Extent>,
+    /// The head to send before the body.
+    pub head: &'a [u8],
+    /// How long the client may take nothing.
+    pub client_stall: Duration,
+}
+
+impl Client {
+    /// Sends head and body to `client`. The answer's body must be the delivery's extent.
+    pub async fn deliver(
+        &self,
+        mut answer: Answer,
+        delivery: &Delivery<'_>,
+        client: &mut Stream,
+    ) -> Sent {
+        let (mut head, mut rest) = (delivery.head, delivery.extent);
+        let (mut bytes, mut tries) = (0, None);
+        loop {
+            let length = rest.map_or(0, Extent::length);
+            let sent = answer.send_to(client, head, length, delivery.client_stall).await;
+            bytes += sent.bytes;
+            let (End::SourceFailed(error), Some(broken)) = (&sent.end, rest.as_mut()) else {
+                return Sent { bytes, ..sent };
+            };
+            if sent.bytes > 0 {
+                head = &[];
+                let delivered = length - sent.remaining;
+                broken.first += delivered;
+                if delivered >= limits::RESUME_PROGRESS_BYTES {
+                    tries = None;
+                }
+            }
+            log::debug!("S3 broke off the body of {:?}: {error}", delivery.request.key);
+            let tries = tries.get_or_insert_with(|| Tries::new(Instant::now()));
+            // In a box: rare, and its state would be part of every request's.
+            match Box::pin(self.resume(delivery, *broken, tries)).await {
+                Some(next) => answer = next,
+                None => return Sent { bytes, ..sent },
+            }
+        }
+    }
+
+    /// Asks for the rest of a body.
+    async fn resume(
+        &self,
+        delivery: &Delivery<'_>,
+        rest: Extent,
+        tries: &mut Tries,
+    ) -> Option<Answer> {
+        // A weak tag never matches, and without one the object may have changed unnoticed.
+        let etag = delivery.etag.filter(|etag| etag.starts_with(b"\""))?;
+        let chance = fastrand::f64();
+        sleep(tries.next(&self.retries, &self.budget, Instant::now(), chance)?).await;
+        let Extent { first, last } = rest;
+        let key = delivery.request.key;
+        let request = ObjectRequest {
+            range: Some(ByteRange::Closed { first, last }),
+            conditions: Preconditions { if_match: Some(etag), ..Default::default() },
+            ..delivery.request
+        };
+        match self.send(delivery.bucket, &request).await {
+            Ok(Reply::Object(answer)) if goes_on(&answer, etag, rest, delivery.size) => {
+                self.relay.counters.s3_resumes.add(1);
+                log::info!("S3 broke off the body of {key:?}: it goes on at byte {first}");
+                return Some(answer);
+            }
+            Ok(Reply::Object(answer)) => {
+                log::warn!("the body of {key:?} cannot go on: S3's answer is not the rest of it");
+                answer.dismiss().await;
+            }
+            Ok(Reply::Refused(error)) => log::warn!("the body of {key:?} cannot go on: {error}"),
+            Err(error) => log::warn!("the body of {key:?} cannot go on: {error}"),
+        }
+        None
+    }
+}
+
+/// Whether an answer is exactly the rest of the same version of an object.
+fn goes_on(answer: &Answer, etag: &[u8], rest: Extent, size: u64) -> bool {
+    let head = answer.head();
+    head.status == 206
+        && head.body_length == BodyLength::Known(rest.length())
+        && answer.field(Field::ETag) == Some(etag)
+        && content_range(head, answer.head_bytes())
+            == Some(ContentRange::Part { extent: rest, size })
+}

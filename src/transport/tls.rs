@@ -1,0 +1,331 @@
+//! TLS on a socket, as the client of it.
+//!
+//! rustls does the cryptography and never touches the socket. A record is received into `incoming`
+//! and decrypted in its place there; rustls hands its plaintext out in memory of its own, and from
+//! there it is copied once, behind what the caller's buffer holds, to be sent from that buffer.
+//! Between two answers no memory is held but that of the session itself.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use monoio::BufResult;
+use rustls::client::{ClientConfig, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+
+use crate::sys::stream::Stream;
+
+/// Largest record, in bytes: 2^14 of content, 256 of expansion and padding, the header (RFC 8446
+/// §5.2); TLS 1.2 allows 2,048 of expansion, which no cipher suite of today needs.
+const RECORD_BYTES: usize = 16 * 1024 + 256 + 5;
+
+/// Received at once: four records.
+const RECEIVE_BYTES: usize = 4 * RECORD_BYTES;
+
+/// A TLS connection.
+pub struct TlsStream {
+    stream: Stream,
+    session: UnbufferedClientConnection,
+    /// Received, not decrypted yet: less than a record, or more than the caller had room for.
+    incoming: Vec<u8>,
+    /// Decrypted, not taken yet.
+    plain: Vec<u8>,
+    /// Encrypted, not sent yet.
+    outgoing: Vec<u8>,
+    state: State,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Handshake,
+    Open,
+    /// The peer has said that nothing follows.
+    Closed,
+}
+
+impl TlsStream {
+    /// Shakes hands with the server that is to prove itself to be `name`.
+    ///
+    /// # Errors
+    /// As `send(2)` and `recv(2)`; `TimedOut` after `timeout`; `InvalidData` where the server
+    /// cannot prove itself or does not speak TLS.
+    pub async fn connect(
+        stream: Stream,
+        config: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+        timeout: Duration,
+    ) -> io::Result<TlsStream> {
+        let deadline = Instant::now() + timeout;
+        let mut tls = TlsStream {
+            stream,
+            session: UnbufferedClientConnection::new(Arc::clone(config), name).map_err(wrong)?,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            outgoing: Vec::new(),
+            state: State::Handshake,
+        };
+        loop {
+            let progress = tls.process(&mut Vec::new(), 0);
+            // What the server is to be told even where the handshake has failed: the alert.
+            tls.flush(deadline).await?;
+            progress?;
+            match tls.state {
+                State::Handshake => tls.receive_records(deadline).await?,
+                State::Open => return Ok(tls),
+                State::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// The socket below.
+    pub fn socket(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// As [`Stream::receive`].
+    ///
+    /// # Errors
+    /// As [`Transport::receive`](super::Transport::receive).
+    pub async fn receive(
+        &mut self,
+        mut buf: Vec<u8>,
+        limit: usize,
+        timeout: Duration,
+    ) -> BufResult<usize, Vec<u8>> {
+        let deadline = Instant::now() + timeout;
+        let room = limit.min(buf.capacity() - buf.len());
+        loop {
+            match self.process(&mut buf, room) {
+                Ok(0) if room > 0 && self.state != State::Closed => {}
+                done => {
+                    // Slow readers are many and hold their connection for long.
+                    self.incoming.shrink_to_fit();
+                    self.plain.shrink_to_fit();
+                    return (done, buf);
+                }
+            }
+            let received = match self.flush(deadline).await {
+                Ok(()) => self.receive_records(deadline).await,
+                failed => failed,
+            };
+            if let Err(error) = received {
+                return (Err(error), buf);
+            }
+        }
+    }
+
+    /// As [`Stream::send`].
+    ///
+    /// # Errors
+    /// As [`Transport::send`](super::Transport::send).
+    pub async fn send(
+        &mut self,
+        buf: Vec<u8>,
+        range: Range<usize>,
+        timeout: Duration,
+    ) -> BufResult<(), Vec<u8>> {
+        let sent = match self.encrypt(&buf[range]) {
+            Ok(()) => self.flush(Instant::now() + timeout).await,
+            failed => failed,
+        };
+        (sent, buf)
+    }
+
+    /// As [`Stream::readable_soon`]. Records are larger than what is in them, so as many bytes of
+    /// them are awaited.
+    ///
+    /// # Errors
+    /// As [`Stream::readable_soon`].
+    pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
+        let here = (self.plain.len() + self.incoming.len()) as u32;
+        if !self.plain.is_empty() || here >= low_water {
+            return Ok(true);
+        }
+        self.stream.readable_soon(low_water - here).await
+    }
+
+    /// As [`Stream::is_quiet`].
+    pub fn is_quiet(&self) -> bool {
+        self.state == State::Open
+            && self.plain.is_empty()
+            && self.incoming.is_empty()
+            && self.stream.is_quiet()
+    }
+
+    /// Decrypts into `buf` what was received, as far as that has `room`, and lets the session
+    /// answer what is to be answered. Answers with the bytes that came to `buf`.
+    fn process(&mut self, buf: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+        let taken = room.min(self.plain.len());
+        buf.extend(self.plain.drain(..taken));
+        let mut left = room - taken;
+        let mut consumed = 0;
+        let result = loop {
+            if self.state == State::Open && left == 0 {
+                break Ok(room - left);
+            }
+            let TlsStream { session, incoming, plain, outgoing, state, .. } = self;
+            let UnbufferedStatus { mut discard, state: event, .. } =
+                session.process_tls_records(&mut incoming[consumed..]);
+            let mut waits = false;
+            match event {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = match record {
+                            Ok(record) => record,
+                            Err(error) => return Err(wrong(error)),
+                        };
+                        discard += record.discard;
+                        let fits = left.min(record.payload.len());
+                        buf.extend_from_slice(&record.payload[..fits]);
+                        plain.extend_from_slice(&record.payload[fits..]);
+                        left -= fits;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(outgoing, |out| {
+                    data.encode(out).map_err(|error| match error {
+                        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                            Ok(required_size)
+                        }
+                        error @ EncodeError::AlreadyEncoded => Err(error.to_string()),
+                    })
+                })?,
+                // Sent by the caller before anything is waited for.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::WriteTraffic(_)) => {
+                    *state = State::Open;
+                    waits = true;
+                }
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    *state = State::Closed;
+                    waits = true;
+                }
+                Ok(_) => waits = true,
+                Err(error) => {
+                    self.encode_alert(consumed + discard);
+                    return Err(wrong(error));
+                }
+            }
+            consumed += discard;
+            if waits {
+                break Ok(room - left);
+            }
+        };
+        self.incoming.drain(..consumed);
+        result
+    }
+
+    /// After an error: takes the alert that the session has for the peer, if there is one.
+    fn encode_alert(&mut self, consumed: usize) {
+        self.incoming.drain(..consumed.min(self.incoming.len()));
+        let status = self.session.process_tls_records(&mut []);
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
+            // It has no other use than to be helpful.
+            let _ = encode(&mut self.outgoing, |out| {
+                data.encode(out).map_err(|error| match error {
+                    EncodeError::InsufficientSize(size) => Ok(size.required_size),
+                    error @ EncodeError::AlreadyEncoded => Err(error.to_string()),
+                })
+            });
+        }
+    }
+
+    /// Encrypts `bytes` behind what is to be sent.
+    fn encrypt(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // Whatever came meanwhile is dealt with first; what it brings is kept.
+        let mut plain = std::mem::take(&mut self.plain);
+        let came = self.process(&mut plain, usize::MAX);
+        self.plain = plain;
+        came?;
+        let status = self.session.process_tls_records(&mut []);
+        match status.state.map_err(wrong)? {
+            ConnectionState::WriteTraffic(mut traffic) => encode(&mut self.outgoing, |out| {
+                traffic.encrypt(bytes, out).map_err(|error| match error {
+                    EncryptError::InsufficientSize(size) => Ok(size.required_size),
+                    error @ EncryptError::EncryptExhausted => Err(error.to_string()),
+                })
+            }),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Sends what is to be sent.
+    async fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let out = std::mem::take(&mut self.outgoing);
+        let length = out.len();
+        self.stream.send(out, 0..length, left_until(deadline)).await.0
+    }
+
+    /// Receives more of what the peer encrypted.
+    async fn receive_records(&mut self, deadline: Instant) -> io::Result<()> {
+        let mut incoming = std::mem::take(&mut self.incoming);
+        incoming.reserve_exact(RECEIVE_BYTES - incoming.len().min(RECEIVE_BYTES - RECORD_BYTES));
+        let (received, incoming) =
+            self.stream.receive(incoming, usize::MAX, left_until(deadline)).await;
+        self.incoming = incoming;
+        match received? {
+            // Somebody between us may have cut the connection: not the end that the peer meant.
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed without TLS's close_notify",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Has `write` append to `out`. It says either how many bytes it wrote, how many it needs, or what
+/// is wrong.
+fn encode(
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Result<usize, String>>,
+) -> io::Result<()> {
+    let start = out.len();
+    let mut room = 0;
+    loop {
+        out.resize(start + room, 0);
+        match write(&mut out[start..]) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(Ok(needed)) if needed > room => room = needed,
+            Err(Ok(_)) => return Err(io::Error::other("TLS cannot say what room it needs")),
+            Err(Err(reason)) => return Err(io::Error::other(reason)),
+        }
+    }
+}
+
+/// What is wrong, in words that an operator can act on.
+fn wrong(error: rustls::Error) -> io::Error {
+    use rustls::CertificateError as Certificate;
+    let words = match &error {
+        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "its certificate is of no authority that is believed here; name the file with that \
+             authority's certificate in 'ca_file'"
+        }
+        rustls::Error::InvalidCertificate(
+            Certificate::Expired | Certificate::ExpiredContext { .. },
+        ) => "its certificate has expired",
+        rustls::Error::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        ) => "its certificate is for another name",
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS there; is the port right, or is http:// meant?"
+        }
+        _ => "",
+    };
+    let words = if words.is_empty() { format!("TLS: {error}") } else { words.to_owned() };
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}

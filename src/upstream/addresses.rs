@@ -1,0 +1,91 @@
+//! Which of a server's addresses to try: all of them in turn, and those last that failed lately.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// An address that could not be connected to is tried after all others for this long.
+const AVOIDED_FOR: Duration = Duration::from_secs(30);
+
+/// Failures that are remembered at once; S3 names eight addresses at a time.
+const REMEMBERED: usize = 256;
+
+/// What one core has learned of addresses.
+#[derive(Default)]
+pub struct Addresses {
+    /// Moves on with each connection, so that all addresses get their share.
+    turn: Cell<usize>,
+    failed: RefCell<Vec<(SocketAddr, Instant)>>,
+}
+
+impl Addresses {
+    /// The order in which to try `addresses` now.
+    pub fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
+        let mut order = addresses.to_vec();
+        if order.is_empty() {
+            return order;
+        }
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        order.rotate_left(turn % addresses.len());
+        let failed = self.failed.borrow();
+        // Stable, so the turn still counts among those that are as good as one another.
+        order.sort_by_key(|address| {
+            let failure = failed.iter().rev().find(|(known, _)| known == address);
+            failure.filter(|(_, since)| now.duration_since(*since) < AVOIDED_FOR).map(|f| f.1)
+        });
+        order
+    }
+
+    /// Remembers that a connection to an address failed.
+    pub fn note_failure(&self, address: SocketAddr, now: Instant) {
+        let mut failed = self.failed.borrow_mut();
+        failed
+            .retain(|(known, since)| *known != address && now.duration_since(*since) < AVOIDED_FOR);
+        if failed.len() == REMEMBERED {
+            failed.remove(0);
+        }
+        failed.push((address, now));
+    }
+
+    /// Remembers that an address works.
+    pub fn note_success(&self, address: SocketAddr) {
+        let mut failed = self.failed.borrow_mut();
+        if !failed.is_empty() {
+            failed.retain(|(known, _)| *known != address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn all_addresses_get_their_turn() {
+        let (addresses, now) = (Addresses::default(), Instant::now());
+        let all = [at(1), at(2), at(3)];
+        let firsts: Vec<_> = (0..6).map(|_| addresses.order(&all, now)[0].port()).collect();
+        assert_eq!(firsts, [1, 2, 3, 1, 2, 3]);
+        assert!(addresses.order(&[], now).is_empty());
+    }
+
+    #[test]
+    fn a_bad_address_comes_last_for_a_while_and_the_latest_failure_very_last() {
+        let (addresses, now) = (Addresses::default(), Instant::now());
+        let all = [at(1), at(2), at(3)];
+        addresses.note_failure(at(2), now);
+        addresses.note_failure(at(1), now + Duration::from_secs(1));
+        let later = now + Duration::from_secs(2);
+        for _ in 0..3 {
+            assert_eq!(addresses.order(&all, later), [at(3), at(2), at(1)]);
+        }
+        addresses.note_success(at(1));
+        assert_eq!(addresses.order(&all, later)[2], at(2));
+        let forgiven = addresses.order(&all, now + AVOIDED_FOR);
+        assert_eq!(forgiven, [at(2), at(3), at(1)]);
+    }
+}

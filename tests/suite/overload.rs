@@ -1,0 +1,146 @@
+//! Too much at once: those who are served go on being served, all others are told quickly.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::support::eventually;
+use crate::support::memory_store::TestS3;
+use crate::support::object::{Object, synthetic_bytes};
+use crate::support::proxy::{Config, Driver, Process, Proxy};
+use crate::support::raw_http::{Answer, Client, get, get_range, request_head};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok_head};
+
+both_drivers!(
+    a_client_too_many_is_told_so_and_the_others_go_on,
+    requests_wait_for_an_upstream_connection_in_order,
+    a_request_too_many_in_the_queue_is_told_so_at_once,
+    a_request_that_waited_long_enough_is_told_so,
+    a_process_without_descriptors_pauses_and_recovers,
+);
+
+const TARGET: &str = "/files/reads.bam";
+
+#[track_caller]
+fn assert_turned_away(answer: &Answer) {
+    answer.assert_error(503);
+    assert!(answer.field("retry-after").is_some());
+}
+
+fn a_client_too_many_is_told_so_and_the_others_go_on(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", Object::synthetic(64 << 20));
+    let proxy = Config::over(driver, &s3).set("max_client_connections", "2").start();
+    let mut downloading = Client::connect(&proxy);
+    downloading.send(request_head("GET", TARGET, &[]));
+    assert_eq!(downloading.head().content_length(), 64 << 20);
+    let mut second = Client::connect(&proxy);
+    second.assert_open();
+    // Those who have asked, those who have not yet, and more of them than are told so.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_turned_away(&get(&proxy, TARGET));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    let mut silent = Client::connect(&proxy);
+    let told = silent.answer_to("GET");
+    assert_turned_away(&told);
+    assert!(told.announces_close());
+    let crowd: Vec<_> = (0..300).map(|_| Client::connect(&proxy)).collect();
+    second.assert_open();
+    drop((crowd, silent));
+    assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
+    drop(downloading);
+    eventually("there is room again", || get_range(&proxy, TARGET, "bytes=0-9").status == 206);
+}
+
+/// Answers the first half at once and the second after a while.
+fn slow_upstream(pause: Duration) -> ScriptedUpstream {
+    ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            peer.send(ok_head(20) + "0123456789");
+            peer.rest(pause);
+            peer.send("abcdefghij");
+        }
+    })
+}
+
+fn over(driver: Driver, upstream: &ScriptedUpstream) -> Config {
+    Config::new(driver, &upstream.endpoint()).set("upstream_max_connections", "1")
+}
+
+/// A client whose request is with S3.
+fn busy(proxy: &Proxy, upstream: &ScriptedUpstream) -> Client {
+    let mut client = Client::connect(proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    eventually("S3 is asked", || upstream.heads().len() == 1);
+    client
+}
+
+fn requests_wait_for_an_upstream_connection_in_order(driver: Driver) {
+    let upstream = slow_upstream(Duration::from_millis(300));
+    let proxy = over(driver, &upstream).start();
+    let mut clients = vec![busy(&proxy, &upstream)];
+    for number in 0..3 {
+        let mut client = Client::connect(&proxy);
+        client.send(request_head("GET", &format!("/files/{number}"), &[]));
+        clients.push(client);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for client in &mut clients {
+        client.answer_to("GET").assert(200, "0123456789abcdefghij");
+    }
+    let asked: Vec<_> = upstream.heads().iter().map(|head| head[..26].to_owned()).collect();
+    assert!(asked[1].contains("/0 ") && asked[2].contains("/1 "), "{asked:?}");
+    assert_eq!(upstream.connections(), 1);
+}
+
+fn a_request_too_many_in_the_queue_is_told_so_at_once(driver: Driver) {
+    let upstream = slow_upstream(Duration::from_secs(2));
+    let proxy = over(driver, &upstream).set("upstream_max_waiting", "0").start();
+    let mut served = busy(&proxy, &upstream);
+    let started = Instant::now();
+    assert_turned_away(&get(&proxy, TARGET));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    served.answer_to("GET").assert(200, "0123456789abcdefghij");
+    assert_eq!(upstream.connections(), 1);
+}
+
+fn a_request_that_waited_long_enough_is_told_so(driver: Driver) {
+    let upstream = slow_upstream(Duration::from_secs(2));
+    let proxy = over(driver, &upstream).set("upstream_wait_timeout", "200ms").start();
+    let mut served = busy(&proxy, &upstream);
+    let started = Instant::now();
+    assert_turned_away(&get(&proxy, TARGET));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    served.answer_to("GET").assert(200, "0123456789abcdefghij");
+    // Its place in the queue was given up with it.
+    get(&proxy, TARGET).assert(200, "0123456789abcdefghij");
+}
+
+fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
+    const FILES: u64 = 64;
+    let s3 = TestS3::with("reads.bam", Object::synthetic(64 << 20));
+    let process = Process::with_config(&Config::over(driver, &s3).yaml());
+    let proxy = Proxy::start(process.before_exec(|| {
+        let limit = Rlimit { current: Some(FILES), maximum: Some(FILES) };
+        Ok(setrlimit(Resource::Nofile, limit)?)
+    }));
+    let mut downloading = Client::connect(&proxy);
+    downloading.send(request_head("GET", TARGET, &[]));
+    assert_eq!(downloading.head().content_length(), 64 << 20);
+    // More than there are descriptors for; the rest wait to be accepted.
+    let mut crowd: Vec<_> = (0..FILES).map(|_| Client::connect(&proxy)).collect();
+    eventually("it says so", || proxy.stderr().contains("cannot accept connections for now"));
+    // One that was accepted asks for what needs one more descriptor.
+    assert_turned_away(&crowd[0].request("GET", "/files/other.bam", &[]));
+    assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
+    std::thread::sleep(Duration::from_millis(500));
+    let said = proxy.stderr().matches("cannot accept connections for now").count();
+    assert_eq!(said, 1, "once, while it lasts: {}", proxy.stderr());
+    drop(crowd);
+    eventually("it recovers", || {
+        let answer = Client::connect(&proxy).request("GET", TARGET, &[("Range", "bytes=0-9")]);
+        answer.status == 206
+    });
+    eventually("it says so", || proxy.stderr().contains("connections are accepted again"));
+}

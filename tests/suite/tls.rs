@@ -1,0 +1,212 @@
+//! S3 over HTTPS: whom the proxy believes, and what becomes of connections that are cut.
+
+use std::time::{Duration, Instant};
+
+use rustls::SupportedProtocolVersion;
+use rustls::version::{TLS12, TLS13};
+
+use crate::support::certificates::Authority;
+use crate::support::eventually;
+use crate::support::memory_store::TestS3;
+use crate::support::object::{Object, synthetic_bytes};
+use crate::support::proxy::{Config, Driver, Process};
+use crate::support::raw_http::{Client, get, get_range, head, request_head};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok_head};
+
+both_drivers!(
+    objects_come_byte_for_byte_with_tls_1_2_only,
+    objects_come_byte_for_byte_with_tls_1_3_only,
+    connections_are_kept_and_new_ones_resume_the_session,
+    many_clients_at_once_get_their_own_bytes,
+    an_authority_that_nobody_named_is_not_believed,
+    a_certificate_for_another_name_is_not_believed,
+    an_expired_certificate_is_not_believed,
+    a_server_without_tls_is_told_apart,
+    a_handshake_that_does_not_end_is_given_up,
+    a_body_that_is_cut_without_close_notify_is_not_complete,
+    a_body_without_a_length_is_never_taken_for_an_object,
+    a_broken_body_goes_on_over_a_new_connection,
+);
+
+const MIB: usize = 1 << 20;
+
+fn over(driver: Driver, endpoint: &str, authority: &Authority) -> Config {
+    let file = authority.file();
+    Config::new(driver, endpoint).set("ca_file", file.to_str().expect("a path of ASCII"))
+}
+
+fn objects_come_byte_for_byte(driver: Driver, version: &'static SupportedProtocolVersion) {
+    let authority = Authority::new();
+    let s3 = TestS3::start_tls(authority.server("localhost", &[version]));
+    s3.put("big.bam", Object::synthetic(64 << 20));
+    s3.put("empty.bai", "");
+    let proxy = over(driver, &s3.server.endpoint(), &authority).start();
+    get(&proxy, "/files/big.bam").assert(200, synthetic_bytes(0, 64 * MIB));
+    assert_eq!(head(&proxy, "/files/big.bam").content_length(), 64 << 20);
+    for (first, length) in [(0, 1), (1, 4096), (65_535, 65_537), (5_000_001, 3 * MIB), (7, 16_384)]
+    {
+        let range = format!("bytes={first}-{}", first + length - 1);
+        let answer = get_range(&proxy, "/files/big.bam", &range);
+        answer.assert(206, synthetic_bytes(first as u64, length));
+    }
+    get_range(&proxy, "/files/big.bam", "bytes=-100000")
+        .assert(206, synthetic_bytes((64 << 20) - 100_000, 100_000));
+    get(&proxy, "/files/empty.bai").assert(200, "");
+    get(&proxy, "/files/no-such").assert_error(404);
+    assert!(s3.server.requests().iter().all(|seen| seen.is_signed()));
+}
+
+fn objects_come_byte_for_byte_with_tls_1_2_only(driver: Driver) {
+    objects_come_byte_for_byte(driver, &TLS12);
+}
+
+fn objects_come_byte_for_byte_with_tls_1_3_only(driver: Driver) {
+    objects_come_byte_for_byte(driver, &TLS13);
+}
+
+fn connections_are_kept_and_new_ones_resume_the_session(driver: Driver) {
+    let authority = Authority::new();
+    for version in [&TLS12, &TLS13] {
+        let s3 = TestS3::start_tls(authority.server("localhost", &[version]));
+        s3.put("a.bam", "bytes");
+        let config = over(driver, &s3.server.endpoint(), &authority);
+        let proxy = config.start();
+        for _ in 0..20 {
+            get_range(&proxy, "/files/a.bam", "bytes=0-4").assert(206, "bytes");
+        }
+        assert_eq!(s3.server.accepted_connections(), 1, "{version:?}");
+        drop(proxy);
+
+        let proxy = config.set("upstream_max_idle_connections", "0").start();
+        for _ in 0..3 {
+            get_range(&proxy, "/files/a.bam", "bytes=0-4").assert(206, "bytes");
+        }
+        assert_eq!(s3.server.accepted_connections(), 4, "{version:?}");
+        assert_eq!(s3.server.resumed_sessions(), 2, "{version:?}");
+    }
+}
+
+fn many_clients_at_once_get_their_own_bytes(driver: Driver) {
+    let authority = Authority::new();
+    let s3 = TestS3::start_tls(authority.server("localhost", rustls::ALL_VERSIONS));
+    s3.put("big.bam", Object::synthetic(1 << 30));
+    let proxy = over(driver, &s3.server.endpoint(), &authority).start();
+    std::thread::scope(|scope| {
+        for number in 0..16_u64 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                for turn in 0..4 {
+                    let first = number * 50_000_017 + turn * 1_000_003;
+                    let length = 400_000 + 1000 * turn as usize;
+                    let range = format!("bytes={first}-{}", first + length as u64 - 1);
+                    get_range(proxy, "/files/big.bam", &range)
+                        .assert(206, synthetic_bytes(first, length));
+                }
+            });
+        }
+    });
+}
+
+/// Fails unless such a server is refused with 502, at once, and with these words in the log.
+#[track_caller]
+fn assert_not_believed(config: &Config, words: &str) {
+    let proxy = config.start();
+    let asked = Instant::now();
+    get(&proxy, "/files/a.bam").assert_error(502);
+    assert!(asked.elapsed() < Duration::from_secs(4), "was tried again, which cannot help");
+    eventually("the log says why", || proxy.stderr().contains(words));
+}
+
+fn an_authority_that_nobody_named_is_not_believed(driver: Driver) {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let s3 = TestS3::start_tls(theirs.server("localhost", rustls::ALL_VERSIONS));
+    s3.put("a.bam", "bytes");
+    assert_not_believed(&over(driver, &s3.server.endpoint(), &ours), "'ca_file'");
+    assert!(s3.server.requests().is_empty());
+}
+
+fn a_certificate_for_another_name_is_not_believed(driver: Driver) {
+    let authority = Authority::new();
+    let s3 = TestS3::start_tls(authority.server("minio.example.org", rustls::ALL_VERSIONS));
+    s3.put("a.bam", "bytes");
+    let config = over(driver, &s3.server.endpoint(), &authority);
+    assert_not_believed(&config, "its certificate is for another name");
+    assert!(s3.server.requests().is_empty());
+}
+
+fn an_expired_certificate_is_not_believed(driver: Driver) {
+    let authority = Authority::new();
+    let s3 = TestS3::start_tls(authority.expired_server("localhost"));
+    s3.put("a.bam", "bytes");
+    let config = over(driver, &s3.server.endpoint(), &authority);
+    assert_not_believed(&config, "its certificate has expired");
+    assert!(s3.server.requests().is_empty());
+}
+
+fn a_server_without_tls_is_told_apart(driver: Driver) {
+    let authority = Authority::new();
+    let s3 = TestS3::with("a.bam", "bytes");
+    let endpoint = s3.server.endpoint().replace("http://127.0.0.1", "https://localhost");
+    assert_not_believed(&over(driver, &endpoint, &authority), "it does not speak TLS there");
+}
+
+fn a_handshake_that_does_not_end_is_given_up(driver: Driver) {
+    let authority = Authority::new();
+    let upstream = ScriptedUpstream::start(|peer| {
+        peer.waits_for_close();
+        peer.rest(Duration::from_secs(2));
+    });
+    let endpoint = upstream.endpoint().replace("http://127.0.0.1", "https://localhost");
+    let config = over(driver, &endpoint, &authority).set("tls_timeout", "200ms");
+    let proxy = config.set("retries", "1").start();
+    get(&proxy, "/files/a.bam").assert_error(504);
+    assert_eq!(upstream.connections(), 2);
+}
+
+fn a_body_that_is_cut_without_close_notify_is_not_complete(driver: Driver) {
+    let authority = Authority::new();
+    let tls = authority.server("localhost", rustls::ALL_VERSIONS);
+    let upstream = ScriptedUpstream::start_tls(tls, |peer| {
+        peer.answer_with_part(4 << 20, 3 << 20);
+    });
+    let config = over(driver, &upstream.endpoint(), &authority).set("retries", "0");
+    let proxy = config.start();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", "/files/a.bam", &[]));
+    assert_eq!(client.head().content_length(), 4 << 20);
+    assert_eq!(client.rest(), synthetic_bytes(0, 3 * MIB));
+}
+
+fn a_body_without_a_length_is_never_taken_for_an_object(driver: Driver) {
+    let authority = Authority::new();
+    let tls = authority.server("localhost", rustls::ALL_VERSIONS);
+    let upstream = ScriptedUpstream::start_tls(tls, |peer| {
+        if peer.next_request() {
+            peer.send(ok_head(7).replace("Content-Length: 7\r\n", ""));
+            peer.send("looks w");
+        }
+    });
+    let proxy = over(driver, &upstream.endpoint(), &authority).start();
+    get(&proxy, "/files/a.bam").assert_error(502);
+}
+
+fn a_broken_body_goes_on_over_a_new_connection(driver: Driver) {
+    let authority = Authority::new();
+    let tls = authority.server("localhost", rustls::ALL_VERSIONS);
+    let upstream = ScriptedUpstream::start_tls(tls, |peer| {
+        peer.answer_with_part(4 << 20, 1_500_000);
+    });
+    let proxy = over(driver, &upstream.endpoint(), &authority).start();
+    get(&proxy, "/files/a.bam").assert(200, synthetic_bytes(0, 4 * MIB));
+    assert_eq!(upstream.connections(), 3);
+}
+
+#[test]
+fn a_file_of_authorities_that_cannot_be_read_is_named() {
+    let config = Config::new(Driver::Epoll, "https://localhost:1").set("ca_file", "no-such.pem");
+    let finished = Process::with_config(&config.yaml()).run();
+    assert_eq!(finished.code, 1);
+    let said = "s3proxy: ca_file no-such.pem: No such file or directory";
+    assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
+    assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+}
