@@ -14,6 +14,8 @@ pub struct Mount {
     pub prefix: String,
     /// Where the objects are.
     pub bucket: Bucket,
+    /// Whether clients may ask for a version of an object.
+    pub allow_version_id: bool,
 }
 
 /// Finds the mount of a path, and the part of the path behind it. `mounts` start with the
@@ -51,8 +53,11 @@ mod tests {
             origin: Arc::new(Origin { host: "h".to_owned(), port: 80 }),
             addressing: Addressing::Path,
             credentials: None,
+            requester_pays: false,
+            customer_key: None,
         };
-        Mount { path: path.to_owned(), prefix: prefix.to_owned(), bucket }
+        let (path, prefix) = (path.to_owned(), prefix.to_owned());
+        Mount { path, prefix, bucket, allow_version_id: false }
     }
 
     fn with_prefix(mount: &Mount, key: &str) -> Result<String, DecodeError> {

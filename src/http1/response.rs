@@ -19,9 +19,10 @@ pub enum Field {
     ETag,
     LastModified,
     RequestId,
+    VersionId,
 }
 
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 10] = [
     ("cache-control", Field::CacheControl),
     ("content-disposition", Field::ContentDisposition),
     ("content-encoding", Field::ContentEncoding),
@@ -31,6 +32,7 @@ const FIELDS: [(&str, Field); 9] = [
     ("etag", Field::ETag),
     ("last-modified", Field::LastModified),
     ("x-amz-request-id", Field::RequestId),
+    ("x-amz-version-id", Field::VersionId),
 ];
 
 /// A response head without its bytes.

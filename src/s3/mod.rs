@@ -3,7 +3,9 @@
 pub mod bucket;
 pub mod client;
 pub mod credentials;
+pub mod customer_key;
 pub mod error;
+pub mod name;
 pub mod object;
 pub mod request;
 pub mod sigv4;

@@ -34,6 +34,7 @@ use crate::mount;
 use crate::relay;
 use crate::s3::client::{Answer, BucketId, ClientError};
 use crate::s3::error::{Kind, ServiceError};
+use crate::s3::name::ObjectName;
 use crate::s3::object::{Metadata, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::answer::Failure;
@@ -70,18 +71,28 @@ pub async fn handle(
 }
 
 /// The object that a request is about.
-fn locate(core: &Core, request: &Request<'_>, key: &mut String) -> Result<BucketId, Failure> {
-    let Target::Resource { path, .. } = request.target else { return Err(Failure::NotMounted) };
+fn locate(
+    core: &Core,
+    request: &Request<'_>,
+    object: &mut ObjectName,
+) -> Result<BucketId, Failure> {
+    let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
     let config = core.config();
     let (bucket, mount, rest) = mount::route(&config.mounts, path).ok_or(Failure::NotMounted)?;
     if rest.is_empty() {
         return Err(Failure::NotMounted);
     }
-    key.clear();
+    let key = object.start();
     percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
     config.rewrite_rules.apply(key);
     mount.prepend_prefix(key).map_err(Failure::Key)?;
-    if key.is_empty() { Err(Failure::NotMounted) } else { Ok(bucket) }
+    if key.is_empty() {
+        return Err(Failure::NotMounted);
+    }
+    if mount.allow_version_id {
+        object.read_version_id(query).map_err(Failure::VersionId)?;
+    }
+    Ok(bucket)
 }
 
 async fn head(
@@ -90,8 +101,8 @@ async fn head(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    let bucket = locate(core, request, &mut scratch.key)?;
-    let metadata = match recall(core, bucket, &scratch.key) {
+    let bucket = locate(core, request, &mut scratch.object)?;
+    let metadata = match recall(core, bucket, &scratch.object) {
         Some(known) => known?,
         None => {
             release_earlier_answers(core, client).await;
@@ -128,14 +139,14 @@ async fn get(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     release_earlier_answers(core, client).await;
-    let bucket = locate(core, request, &mut scratch.key)?;
+    let bucket = locate(core, request, &mut scratch.object)?;
     let mut range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
 
     // What memory can answer does not go to S3. `If-None-Match: *` only asks whether there is an
     // object, which S3's GET cannot be asked.
     let only_existence = request.preconditions.if_none_match == Some(b"*");
-    let known = match recall(core, bucket, &scratch.key) {
+    let known = match recall(core, bucket, &scratch.object) {
         None if only_existence => Some(known_object(core, bucket, scratch).await?),
         known => known.transpose()?,
     };
@@ -163,8 +174,12 @@ async fn get(
 }
 
 /// What the core remembers of an object, a remembered failure included.
-fn recall(core: &Core, bucket: BucketId, key: &str) -> Option<Result<Rc<Metadata>, Failure>> {
-    let known = core.metadata.borrow_mut().get(bucket, key, Instant::now())?;
+fn recall(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+) -> Option<Result<Rc<Metadata>, Failure>> {
+    let known = core.metadata.borrow_mut().get(bucket, object.as_str(), Instant::now())?;
     Some(existing(known))
 }
 
@@ -182,10 +197,10 @@ async fn known_object(
     bucket: BucketId,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    if let Some(known) = recall(core, bucket, &scratch.key) {
+    if let Some(known) = recall(core, bucket, &scratch.object) {
         return known;
     }
-    let asked = match core.flights.join(bucket, &scratch.key).await {
+    let asked = match core.flights.join(bucket, scratch.object.as_str()).await {
         Turn::Landed(answer) => answer.unwrap_or(Err(Failure::BadAnswer)),
         Turn::Lead(lead) => {
             let answer = ask_for_metadata(core, bucket, scratch).await;
@@ -202,7 +217,7 @@ async fn ask_for_metadata(
     scratch: &mut Scratch,
 ) -> Result<Known, Failure> {
     let asked = Instant::now();
-    let Scratch { key, metadata, .. } = scratch;
+    let Scratch { object, metadata, .. } = scratch;
     let mut operation = Operation::Head;
     loop {
         // A HEAD's refusal has no body and so no reason; one byte of the object has either.
@@ -211,17 +226,18 @@ async fn ask_for_metadata(
             Operation::Get => Some(ByteRange::Closed { first: 0, last: 0 }),
         };
         let conditions = Preconditions::default();
-        let s3_request = ObjectRequest { operation, key, range, conditions };
+        let (key, version_id) = (object.key(), object.version_id());
+        let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
         let answer = core.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))?;
         if matches!(answer.head().status, 200 | 206) {
-            let complete =
-                metadata.read(answer.head(), answer.head_bytes(), core.passes_encoding(key));
+            let shown = core.shown(bucket, object);
+            let complete = metadata.read(answer.head(), answer.head_bytes(), shown);
             answer.dismiss().await;
             if !complete {
-                log::warn!("S3 does not say how large {key:?} is");
+                log::warn!("S3 does not say how large {object:?} is");
                 return Err(Failure::BadAnswer);
             }
-            core.metadata.borrow_mut().learn_object(bucket, key, metadata, asked);
+            core.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked);
             return Ok(Known::Object(Rc::new(metadata.clone())));
         }
         let error = answer.into_error().await;
@@ -229,7 +245,7 @@ async fn ask_for_metadata(
             operation = Operation::Get;
             continue;
         }
-        return match explain(core, bucket, key, &error, asked) {
+        return match explain(core, bucket, object, &error, asked) {
             Failure::NotFound => Ok(Known::NotFound),
             Failure::AccessDenied => Ok(Known::AccessDenied),
             failure => Err(failure),
@@ -259,7 +275,8 @@ impl Fetch<'_> {
         let conditions = self.request.preconditions.for_s3();
         let s3_request = ObjectRequest {
             operation: Operation::Get,
-            key: &scratch.key,
+            key: scratch.object.key(),
+            version_id: scratch.object.version_id(),
             range: self.range,
             conditions,
         };
@@ -270,7 +287,7 @@ impl Fetch<'_> {
             416 if self.range.is_some() => self.unsatisfiable(answer, scratch).await,
             _ => {
                 let error = answer.into_error().await;
-                Err(explain(self.core, self.bucket, &scratch.key, &error, asked))
+                Err(explain(self.core, self.bucket, &scratch.object, &error, asked))
             }
         }
     }
@@ -282,13 +299,14 @@ impl Fetch<'_> {
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let Scratch { key, head, metadata } = &mut *scratch;
-        let pass_encoding = self.core.passes_encoding(key);
-        if !metadata.read(answer.head(), answer.head_bytes(), pass_encoding) {
-            log::warn!("S3 does not say how large {key:?} is");
+        let Scratch { object, head, metadata } = &mut *scratch;
+        let shown = self.core.shown(self.bucket, object);
+        if !metadata.read(answer.head(), answer.head_bytes(), shown) {
+            log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadAnswer);
         }
-        self.core.metadata.borrow_mut().learn_object(self.bucket, key, metadata, asked);
+        let name = object.as_str();
+        self.core.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked);
 
         match judge(&self.request.preconditions, metadata) {
             Ok(200) => {}
@@ -303,7 +321,7 @@ impl Fetch<'_> {
             answer.dismiss().await;
             return Ok(Step::WithoutRange);
         }
-        let extent = match self.extent(&answer, metadata, key) {
+        let extent = match self.extent(&answer, metadata, object) {
             Ok(extent) => extent,
             Err(failure) => {
                 answer.dismiss().await;
@@ -321,9 +339,9 @@ impl Fetch<'_> {
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
             relay::End::Complete => {}
-            relay::End::SinkFailed(error) => log::debug!("the client of {key:?} left: {error}"),
+            relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
             relay::End::SourceFailed(error) => {
-                log::warn!("S3 broke off the body of {key:?}: {error}");
+                log::warn!("S3 broke off the body of {object:?}: {error}");
                 if sent.bytes == 0 {
                     return Err(match error.kind() {
                         std::io::ErrorKind::TimedOut => Failure::TimedOut,
@@ -347,7 +365,7 @@ impl Fetch<'_> {
         &self,
         answer: &Answer,
         metadata: &Metadata,
-        key: &str,
+        object: &ObjectName,
     ) -> Result<Option<Extent>, Failure> {
         let head = answer.head();
         let wanted = match self.range {
@@ -371,7 +389,7 @@ impl Fetch<'_> {
             _ => wanted.as_ref().is_none_or(whole),
         };
         if !makes_sense {
-            log::warn!("S3's answer does not fit the range asked of {key:?}: {}", head.status);
+            log::warn!("S3's answer does not fit the range asked of {object:?}: {}", head.status);
             return Err(Failure::BadAnswer);
         }
         Ok(wanted)
@@ -383,9 +401,9 @@ impl Fetch<'_> {
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let Scratch { key, head, metadata } = &mut *scratch;
+        let Scratch { object, head, metadata } = &mut *scratch;
         // A 304 has no size; the fields it has are read nevertheless.
-        metadata.read(answer.head(), answer.head_bytes(), self.core.passes_encoding(key));
+        metadata.read(answer.head(), answer.head_bytes(), self.core.shown(self.bucket, object));
         answer.dismiss().await;
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
@@ -406,7 +424,7 @@ impl Fetch<'_> {
         let stated = content_range(answer.head(), answer.head_bytes());
         let error = answer.into_error().await;
         // Where memory knew the object, it would have said so itself: it has changed.
-        self.core.metadata.borrow_mut().forget(self.bucket, &scratch.key);
+        self.core.metadata.borrow_mut().forget(self.bucket, scratch.object.as_str());
         let size = match (stated, error.actual_object_size) {
             (Some(ContentRange::Unsatisfied { size }), _) | (_, Some(size)) => size,
             _ => known_object(self.core, self.bucket, scratch).await?.size,
@@ -439,11 +457,12 @@ fn describe(error: &ClientError) -> Failure {
 fn explain(
     core: &Core,
     bucket: BucketId,
-    key: &str,
+    object: &ObjectName,
     error: &ServiceError,
     asked: Instant,
 ) -> Failure {
     let failure = match Failure::from_kind(error.kind()) {
+        Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,
@@ -451,15 +470,32 @@ fn explain(
     let known = match failure {
         Failure::NotFound => Known::NotFound,
         Failure::AccessDenied => Known::AccessDenied,
-        Failure::PreconditionFailed => return failure,
+        Failure::PreconditionFailed | Failure::VersionRefused => return failure,
         _ => {
-            log::warn!("{key:?}: {error}{}", remedy(error.kind()));
+            log::warn!("{object:?}: {error}{}", remedy(error.kind()));
             return failure;
         }
     };
-    log::debug!("{key:?}: {error}");
-    core.metadata.borrow_mut().learn(bucket, key, known, asked);
+    // S3 does not tell a wrong customer key from a missing permission.
+    if known == Known::AccessDenied && core.config().mounts[bucket.0].bucket.customer_key.is_some()
+    {
+        log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey));
+    } else {
+        log::debug!("{object:?}: {error}");
+    }
+    core.metadata.borrow_mut().learn(bucket, object.as_str(), known, asked);
     failure
+}
+
+/// What an error is that S3 has only for requests with a `versionId`.
+fn of_version(error: &ServiceError) -> Failure {
+    match (error.status, error.code.as_str()) {
+        // The version is a delete marker: to a reader the object is not there.
+        (405, _) => Failure::NotFound,
+        // Each store has a form of its own for its version ids, and this is none.
+        (400, "InvalidArgument") => Failure::VersionRefused,
+        _ => Failure::BadAnswer,
+    }
 }
 
 /// What an operator can do about it.
@@ -468,6 +504,7 @@ fn remedy(kind: Kind) -> &'static str {
         Kind::Credentials => "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
         Kind::Clock => "; set this machine's clock (NTP)",
         Kind::WrongEndpoint => "; check 'region' and 'endpoint' of this mount",
+        Kind::CustomerKey => "; check 'sse_customer_key_file' of this mount",
         _ => "",
     }
 }

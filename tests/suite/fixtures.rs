@@ -135,6 +135,32 @@ fn the_s3_server_wants_every_amz_field_signed() {
 }
 
 #[test]
+fn the_s3_server_knows_versions_and_delete_markers() {
+    let s3 = TestS3::start();
+    s3.put_version("reads.bam", "v1", "first");
+    s3.put_version("reads.bam", "v2", "second");
+    s3.put_delete_marker("reads.bam", "gone");
+    let ask = |query: &str| {
+        let target = format!("/{BUCKET}/reads.bam{query}");
+        signed_curl(&s3.server, SECRET_KEY, &target, &[])
+    };
+    let first = ask("?versionId=v1");
+    assert!(first.ends_with("\r\n\r\nfirst"), "{first}");
+    assert!(first.contains("x-amz-version-id: v1\r\n"), "{first}");
+    for (query, status, code, marked) in [
+        ("", "404", "NoSuchKey", true),
+        ("?versionId=gone", "405", "MethodNotAllowed", true),
+        ("?versionId=v3", "404", "NoSuchVersion", false),
+        ("?versionId=v%2A", "400", "InvalidArgument", false),
+    ] {
+        let said = ask(query);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{query}: {said}");
+        assert!(said.contains(&format!("<Code>{code}</Code>")), "{query}: {said}");
+        assert_eq!(said.contains("x-amz-delete-marker: true\r\n"), marked, "{query}: {said}");
+    }
+}
+
+#[test]
 fn a_synthetic_object_has_the_same_bytes_from_every_offset() {
     let whole = synthetic_bytes(0, 3_000_000);
     assert_eq!(synthetic_bytes(2_097_150, 1000), whole[2_097_150..2_098_150]);
