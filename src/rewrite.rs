@@ -133,6 +133,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
+        assert!(Rule::new("r", "a", "b\0").unwrap_err().contains("a NUL character"));
         assert!(Rule::new("r", "(", "").unwrap_err().contains("unclosed group"));
         assert!(Rule::new("r", "(?=a)", "").unwrap_err().contains("look-around"));
         assert!(Rule::new("r", "a", r"\1").unwrap_err().contains("group \\1"));
