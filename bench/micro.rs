@@ -26,7 +26,7 @@ use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::object::Metadata;
+use s3proxy::s3::object::{Metadata, Shown};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
 use s3proxy::upstream::Origin;
@@ -54,6 +54,7 @@ const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\n\
 
 const KEY: &str = "runs/2024/sample 1.bam";
 const RANGE: &[u8] = b"bytes=1048576-1114111";
+const SHOWN: Shown = Shown { content_encoding: true, version_id: false };
 const OBJECT_BYTES: u64 = 1 << 30;
 
 fn credentials() -> Credentials {
@@ -81,7 +82,7 @@ fn bucket() -> Bucket {
 fn metadata() -> Metadata {
     let head = ResponseHead::parse(RESPONSE).expect("a valid head");
     let mut metadata = Metadata::default();
-    assert!(metadata.read(&head, RESPONSE, true), "the head describes an object");
+    assert!(metadata.read(&head, RESPONSE, SHOWN), "the head describes an object");
     metadata
 }
 
@@ -101,7 +102,7 @@ fn heads(c: &mut Criterion) {
     let head = ResponseHead::parse(RESPONSE).expect("a valid head");
     let mut metadata = Metadata::default();
     c.bench_function("metadata from a head", |b| {
-        b.iter(|| metadata.read(&head, black_box(RESPONSE), true));
+        b.iter(|| metadata.read(&head, black_box(RESPONSE), SHOWN));
     });
 }
 
@@ -116,7 +117,7 @@ fn signing(c: &mut Criterion) {
     let parts = SignedParts {
         method: "GET",
         path: b"/genomics-lab/runs/2024/sample%201.bam",
-        query: "",
+        query: b"",
         headers: &headers,
         payload_hash: EMPTY_PAYLOAD_SHA256,
     };
@@ -128,6 +129,7 @@ fn signing(c: &mut Criterion) {
     let request = ObjectRequest {
         operation: Operation::Get,
         key: KEY,
+        version_id: None,
         range: ByteRange::parse(RANGE),
         conditions: Preconditions::default(),
     };
@@ -148,7 +150,8 @@ fn ranges(c: &mut Criterion) {
 
 fn keys(c: &mut Criterion) {
     let path = "/files/".to_owned();
-    let mount = Mount { path, prefix: "lab/".to_owned(), bucket: bucket() };
+    let (prefix, bucket) = ("lab/".to_owned(), bucket());
+    let mount = Mount { path, prefix, bucket, allow_version_id: false };
     let mut key = String::with_capacity(limits::KEY_BYTES);
     let rule = Rule::new("bai", r"\.bam\.bai$", ".bai").expect("a valid expression");
     for (name, rules) in [("key", Rules::default()), ("key, one rule", Rules(vec![rule]))] {

@@ -15,7 +15,7 @@ pub enum Policy {
 }
 
 const EXPOSED: &[u8] = b"Access-Control-Expose-Headers: \
-    Content-Range, Content-Length, ETag, Accept-Ranges, Last-Modified\r\n";
+    Content-Range, Content-Length, ETag, Accept-Ranges, Last-Modified, x-amz-version-id\r\n";
 
 /// Request fields that are allowed where the browser does not name any; `*` would not stand for
 /// `Authorization`.

@@ -22,6 +22,9 @@ pub const HELD_ANSWER_BYTES: usize = 16 * 1024;
 /// Longest key that S3 stores, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
 pub const KEY_BYTES: usize = 1024;
 
+/// Longest version id of S3, in bytes (Amazon S3 User Guide, "How S3 Versioning works").
+pub const VERSION_ID_BYTES: usize = 1024;
+
 /// Largest response head accepted from S3, in bytes. User metadata alone may take 2 KiB
 /// (Amazon S3 User Guide, "Working with object metadata"), real heads measure 400 to 900 bytes.
 pub const RESPONSE_HEAD_BYTES: usize = 16 * 1024;
@@ -82,7 +85,7 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 /// Sizes and counts that must fit into one another.
 const _: () = {
     assert!(REQUEST_HEAD_INITIAL_BYTES <= REQUEST_HEAD_BYTES);
-    assert!(3 * KEY_BYTES < REQUEST_HEAD_BYTES);
+    assert!(3 * (KEY_BYTES + VERSION_ID_BYTES) < REQUEST_HEAD_BYTES);
     assert!(HEADROOM_BYTES + RESPONSE_HEAD_BYTES < SMALL_RELAY_BUFFER_BYTES);
     assert!(SMALL_RELAY_BUFFER_BYTES < RELAY_BUFFER_BYTES);
     assert!(ERROR_BODY_BYTES + RESPONSE_HEAD_BYTES + HEADROOM_BYTES <= RELAY_BUFFER_BYTES);

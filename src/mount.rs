@@ -14,6 +14,8 @@ pub struct Mount {
     pub prefix: String,
     /// Where the objects are.
     pub bucket: Bucket,
+    /// Whether clients may ask for a version of an object.
+    pub allow_version_id: bool,
 }
 
 /// Finds the mount of a path, and the part of the path behind it. `mounts` start with the
@@ -44,7 +46,8 @@ mod tests {
     fn mount(path: &str, prefix: &str) -> Mount {
         let endpoint = Endpoint::Aws(Aws::default());
         let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Path, None);
-        Mount { path: path.to_owned(), prefix: prefix.to_owned(), bucket }
+        let (path, prefix) = (path.to_owned(), prefix.to_owned());
+        Mount { path, prefix, bucket, allow_version_id: false }
     }
 
     fn with_prefix(mount: &Mount, key: &str) -> Result<String, DecodeError> {

@@ -25,6 +25,9 @@ impl Rule {
     /// One line that says what is wrong with `from`, or which group `to` names in vain.
     pub fn new(name: &str, from: &str, to: &str) -> Result<Rule, String> {
         let from = Regex::new(from).map_err(|error| describe(&error))?;
+        if to.contains('\0') {
+            return Err("'to' holds a NUL character, which no key has".to_owned());
+        }
         let to = replacement(to, &from)?;
         Ok(Rule { name: name.to_owned(), from, to })
     }
@@ -130,6 +133,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
+        assert!(Rule::new("r", "a", "b\0").unwrap_err().contains("a NUL character"));
         assert!(Rule::new("r", "(", "").unwrap_err().contains("unclosed group"));
         assert!(Rule::new("r", "(?=a)", "").unwrap_err().contains("look-around"));
         assert!(Rule::new("r", "a", r"\1").unwrap_err().contains("group \\1"));

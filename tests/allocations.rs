@@ -16,8 +16,10 @@ use s3proxy::http1::target::percent_decode;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::customer_key::CustomerKey;
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::object::Metadata;
+use s3proxy::s3::name::ObjectName;
+use s3proxy::s3::object::{Metadata, Shown};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
 use s3proxy::upstream::Origin;
@@ -66,9 +68,11 @@ fn assert_steady(mut action: impl FnMut()) {
     assert_eq!(allocations(|| (0..100).for_each(|_| action())), 0);
 }
 
-const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\nx-amz-request-id: 1\r\nETag: \"e\"\r\n\
+const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\nx-amz-request-id: 1\r\nx-amz-version-id: 2\r\nETag: \"e\"\r\n\
     Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Type: application/octet-stream\r\n\
     Content-Range: bytes 0-4095/20000000\r\nContent-Length: 4096\r\n\r\n";
+
+const SHOWN: Shown = Shown { content_encoding: true, version_id: true };
 
 fn credentials() -> Credentials {
     Credentials {
@@ -94,7 +98,7 @@ fn a_signature_of_the_same_day_allocates_nothing() {
         let parts = SignedParts {
             method: "GET",
             path: b"/bucket/runs/a.bam",
-            query: "",
+            query: b"",
             headers: &[("host", b"s3.example.org"), ("x-amz-date", time.as_bytes())],
             payload_hash: EMPTY_PAYLOAD_SHA256,
         };
@@ -107,7 +111,7 @@ fn a_signature_of_the_same_day_allocates_nothing() {
 
 #[test]
 fn a_whole_signed_request_allocates_nothing() {
-    let bucket = Bucket::new(
+    let mut bucket = Bucket::new(
         "bucket".to_owned(),
         "us-east-1",
         Endpoint::At(Arc::new(Origin {
@@ -118,16 +122,19 @@ fn a_whole_signed_request_allocates_nothing() {
         Addressing::Path,
         Some(Arc::new(credentials())),
     );
+    bucket.requester_pays = true;
+    bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));
     let (mut writer, mut out) = (RequestWriter::new(bucket), Vec::with_capacity(4096));
     let range = Some(ByteRange::Closed { first: 0, last: 4095 });
     let conditions = Preconditions { if_none_match: Some(b"\"e\""), ..Preconditions::default() };
     assert_steady(|| {
         out.clear();
         let key = "runs/é a.bam";
-        let request = ObjectRequest { operation: Operation::Get, key, range, conditions };
+        let (operation, version_id) = (Operation::Get, Some("3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"));
+        let request = ObjectRequest { operation, key, version_id, range, conditions };
         writer.write(&request, &mut out);
     });
-    assert!(out.starts_with(b"GET /bucket/runs/%C3%A9%20a.bam HTTP/1.1\r\n"));
+    assert!(out.starts_with(b"GET /bucket/runs/%C3%A9%20a.bam?versionId=3HL4kqtJlcpXroDTDmJ%2Brm"));
 }
 
 #[test]
@@ -145,11 +152,21 @@ fn reading_a_request_head_and_its_key_allocates_nothing() {
 }
 
 #[test]
+fn naming_a_version_allocates_nothing() {
+    let mut object = ObjectName::default();
+    assert_steady(|| {
+        object.start().push_str("runs/a.bam");
+        object.read_version_id("acl&versionId=3HL4%2B").expect("a version");
+    });
+    assert_eq!((object.key(), object.version_id()), ("runs/a.bam", Some("3HL4+")));
+}
+
+#[test]
 fn reading_a_response_head_and_its_metadata_allocates_nothing() {
     let mut metadata = Metadata::default();
     assert_steady(|| {
         let head = ResponseHead::parse(RESPONSE).expect("a good head");
-        assert!(metadata.read(&head, RESPONSE, true));
+        assert!(metadata.read(&head, RESPONSE, SHOWN));
     });
     assert_eq!(metadata.size, 20_000_000);
 }
@@ -158,7 +175,7 @@ fn reading_a_response_head_and_its_metadata_allocates_nothing() {
 fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
     let mut metadata = Metadata::default();
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
-    assert!(metadata.read(&head, RESPONSE, true));
+    assert!(metadata.read(&head, RESPONSE, SHOWN));
     let mut map = MetadataMap::new(Settings::default());
     assert_steady(|| {
         let now = Instant::now();

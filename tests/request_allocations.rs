@@ -42,6 +42,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const HEAD: &[u8] = b"HEAD /files/reads.bam HTTP/1.1\r\nHost: proxy\r\n\r\n";
+const VERSION_HEAD: &[u8] =
+    b"HEAD /files/reads.bam?versionId=3HL4%2B HTTP/1.1\r\nHost: proxy\r\n\r\n";
 const GET: &[u8] = b"GET /files/reads.bam HTTP/1.1\r\nHost: proxy\r\nRange: bytes=0-4095\r\n\r\n";
 const S3_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 1000000\r\n\
     Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
@@ -104,7 +106,8 @@ fn a_known_head_costs_no_allocation_and_a_get_one() {
         let text = format!(
             "listen: 127.0.0.1:0\nworkers: 1\naccess_log: false\ndriver: {driver}\n\
              endpoint: http://{endpoint}\nregion: us-east-1\nbucket_name: files\n\
-             AWS_ACCESS_KEY_ID: AKIDEXAMPLE\nAWS_SECRET_ACCESS_KEY: secret\n"
+             AWS_ACCESS_KEY_ID: AKIDEXAMPLE\nAWS_SECRET_ACCESS_KEY: secret\n\
+             allow_version_id: true\nrequester_pays: true\n"
         );
         let file = File { name: "config.yaml", text: &text };
         let config = config::resolve(Some(file), &Environment::new(), &Overrides::default());
@@ -116,6 +119,8 @@ fn a_known_head_costs_no_allocation_and_a_get_one() {
         // A tick of the event loop's timers or of the deadline sweep may fall in between.
         let head = allocations_per(&mut client, HEAD, 0);
         assert!(head < 0.05, "{driver}: {head} allocations per HEAD of a known object");
+        let version = allocations_per(&mut client, VERSION_HEAD, 0);
+        assert!(version < 0.05, "{driver}: {version} allocations per HEAD of a known version");
         let get = allocations_per(&mut client, GET, 4096);
         assert!((0.95..1.05).contains(&get), "{driver}: {get} allocations per GET");
         drop(client);

@@ -18,6 +18,7 @@ use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::range::ByteRange;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::customer_key::CustomerKey;
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
@@ -80,8 +81,13 @@ fn sign_canonical(credentials: &Credentials, region: &str, canonical: &str) -> S
         .collect();
     let (names, payload_hash) = end.split_once('\n').expect("the hash of the payload");
     assert_eq!(headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";"), names);
-    let parts =
-        SignedParts { method, path: path.as_bytes(), query, headers: &headers, payload_hash };
+    let parts = SignedParts {
+        method,
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        headers: &headers,
+        payload_hash,
+    };
     // All vectors are of 2015-08-30T12:36:00Z.
     let time = Timestamp::new(1_440_938_160);
     let signature = Signer::new(region, "service").sign(credentials, time, &parts);
@@ -167,7 +173,7 @@ proptest! {
         ];
         let headers = if token.is_empty() { &all[..3] } else { &all };
         let payload_hash = EMPTY_PAYLOAD_SHA256;
-        let parts = SignedParts { method: "GET", path: &path, query: "", headers, payload_hash };
+        let parts = SignedParts { method: "GET", path: &path, query: b"", headers, payload_hash };
         let mut signer = Signer::new(&region, "s3");
         let mut ours = Vec::new();
         for _ in 0..2 {
@@ -188,9 +194,12 @@ proptest! {
         key in key(),
         virtual_host in any::<bool>(),
         port in prop_oneof![Just(80u16), 1024..65535u16],
+        version_id in prop::option::of("[!-~]{1,40}"),
+        requester_pays in any::<bool>(),
+        customer_key in prop::option::of(any::<[u8; 32]>()),
     ) {
         let addressing = if virtual_host { Addressing::Virtual } else { Addressing::Path };
-        let bucket = Bucket::new(
+        let mut bucket = Bucket::new(
             "lab-bucket".to_owned(),
             "eu-central-1",
             Endpoint::At(Arc::new(Origin {
@@ -201,11 +210,19 @@ proptest! {
             addressing,
             Some(Arc::new(credentials.clone())),
         );
+        bucket.requester_pays = requester_pays;
+        bucket.customer_key = customer_key.map(|bytes| Arc::new(CustomerKey::new(&bytes)));
         let mut out = Vec::new();
         let conditions = Preconditions { if_match: Some(b"\"e\""), ..Preconditions::default() };
         let range = Some(ByteRange::From { first: 7 });
         RequestWriter::new(bucket).write(
-            &ObjectRequest { operation: Operation::Get, key: &key, range, conditions },
+            &ObjectRequest {
+                operation: Operation::Get,
+                key: &key,
+                version_id: version_id.as_deref(),
+                range,
+                conditions,
+            },
             &mut out,
         );
         let text = String::from_utf8(out).unwrap();
@@ -216,7 +233,17 @@ proptest! {
         let path = text.split(' ').nth(1).unwrap();
         let uri = format!("http://{}{path}", field("Host").unwrap());
         let time = aws_time(&field("x-amz-date").unwrap());
-        let sent = [("range", "bytes=7-"), ("if-match", "\"e\"")];
+        // Those that the reference adds itself are left out, and so is what it is told not to sign.
+        let own = ["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"];
+        let mut sent = vec![("range", "bytes=7-"), ("if-match", "\"e\"")];
+        sent.extend(
+            text.split("\r\n")
+                .filter_map(|line| line.split_once(": "))
+                .filter(|(name, _)| name.starts_with("x-amz-") && !own.contains(name)),
+        );
+        let extra = usize::from(requester_pays) + 3 * usize::from(customer_key.is_some());
+        prop_assert_eq!(sent.len(), 2 + extra);
+        prop_assert_eq!(path.contains("?versionId="), version_id.is_some());
         let theirs = reference(&credentials, "eu-central-1", time, &uri, &sent);
         prop_assert_eq!(field("Authorization").unwrap(), theirs);
         prop_assert_eq!(field("x-amz-security-token"), credentials.session_token);

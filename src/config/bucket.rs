@@ -82,6 +82,9 @@ pub(super) fn prefix(text: &str) -> Result<String, Fault> {
         let what = "starts with '/', which keys in S3 hardly ever do";
         return Err(Fault::new(what, format!("write {}", quoted(rest))));
     }
+    if text.contains('\0') {
+        return Err(Fault::new("holds a NUL character", "remove it: no key has one"));
+    }
     if text.len() >= limits::KEY_BYTES {
         let remedy = format!("a key in S3 has at most {} bytes", limits::KEY_BYTES);
         return Err(Fault::new("leaves no room for a key", remedy));
@@ -221,6 +224,7 @@ mod tests {
         assert_eq!(prefix("runs/ä b+%20/ ").unwrap(), "runs/ä b+%20/ ");
         assert!(say(prefix("/runs/")).ends_with("write 'runs/'"));
         assert!(say(prefix(&"x".repeat(1024))).contains("no room"));
+        assert!(say(prefix("runs\0/")).contains("a NUL character"));
     }
 
     #[test]

@@ -7,11 +7,13 @@
 //!
 //! [`resolve`] is pure: file text and environment come in as arguments. What is known here only
 //! as text is never looked up: no name is resolved and no bucket is asked, which is what
-//! `--check` is for.
+//! `--check` is for. The one exception are files with keys, which [`load`] reads and [`resolve`]
+//! does not.
 
 mod bucket;
 mod clients;
 mod credentials;
+mod customer_key;
 mod environment;
 mod file;
 mod flags;
@@ -38,7 +40,7 @@ pub use self::flags::Overrides;
 pub use self::problem::{Place, Problem, Problems};
 
 use self::problem::{Fault, Spot};
-use self::reader::Reader;
+use self::reader::{ReadFile, Reader};
 use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
@@ -104,12 +106,12 @@ pub fn load(
         let spot = Spot::new(Place::File { name: shown.clone(), line }, "");
         Problems::new(vec![spot.problem(Fault::new(what, remedy))])
     };
-    let bytes = match read_bounded(name) {
+    let bytes = match read_bounded(name, FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let bucket = environment.get("S3PROXY_BUCKET_NAME").map(|name| name.trim());
             if path.is_none() && bucket.is_some_and(|name| !name.is_empty()) {
-                return resolve(None, environment, flags);
+                return resolve_with(None, environment, flags, read_key_file);
             }
             let remedy = "write one or name it with -c FILE; see config.example.yaml";
             return Err(file_problem(None, "there is no such file", remedy));
@@ -121,7 +123,10 @@ pub fn load(
         return Err(file_problem(None, &what, "name the configuration file with -c FILE"));
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => resolve(Some(File { name: &shown, text }), environment, flags),
+        Ok(text) => {
+            let file = Some(File { name: &shown, text });
+            resolve_with(file, environment, flags, read_key_file)
+        }
         Err(error) => {
             let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
             Err(file_problem(Some(line), "is not UTF-8 text", "save the file as UTF-8"))
@@ -130,13 +135,18 @@ pub fn load(
 }
 
 /// Reads up to one byte more than a file may have.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_bounded(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The configuration that `file`, `environment` and `flags` give together.
+fn read_key_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_bounded(path, customer_key::FILE_BYTES)
+}
+
+/// The configuration that `file`, `environment` and `flags` give together. Other files are not
+/// read: a setting that needs one is a mistake here.
 ///
 /// # Errors
 /// Every mistake in all three.
@@ -144,6 +154,15 @@ pub fn resolve(
     file: Option<File<'_>>,
     environment: &Environment,
     flags: &Overrides,
+) -> Result<Config, Problems> {
+    resolve_with(file, environment, flags, reader::no_files)
+}
+
+fn resolve_with(
+    file: Option<File<'_>>,
+    environment: &Environment,
+    flags: &Overrides,
+    read_file: ReadFile,
 ) -> Result<Config, Problems> {
     let mut problems = Vec::new();
     // In rising order of precedence.
@@ -153,6 +172,7 @@ pub fn resolve(
     settings.extend(flags::read(flags));
 
     let mut reader = Reader::new(settings);
+    reader.read_file = read_file;
     let config = resolve::resolve(&mut reader, &home(file));
     if unreadable {
         // What was not read cannot be said to be missing.

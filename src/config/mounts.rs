@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use crate::config::bucket;
 use crate::config::credentials::{self, Given, Login};
+use crate::config::customer_key::{self, KeyFile};
 use crate::config::file::{Setting, fields};
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
-use crate::config::reader::{Reader, no_value};
+use crate::config::reader::{ReadFile, Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
 use crate::config::values;
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
 use crate::s3::credentials::Credentials;
+use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 use crate::upstream::Origin;
 
@@ -32,6 +34,9 @@ struct Written {
     endpoint: Given<Origin>,
     addressing: Option<Addressing>,
     login: Given<Login>,
+    requester_pays: Option<bool>,
+    allow_version_id: Option<bool>,
+    key_file: Option<KeyFile>,
 }
 
 /// All mounts, those with the longest path first, so that the first match is the best one.
@@ -74,6 +79,9 @@ fn short_form(spot: Spot, bucket: bucket::Name) -> Written {
         endpoint: Given::Unset,
         addressing: None,
         login: Given::Unset,
+        requester_pays: None,
+        allow_version_id: None,
+        key_file: None,
     }
 }
 
@@ -117,9 +125,23 @@ fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Wri
         Some(setting) => credentials::login(setting, &mut reader.problems),
         None => Given::Unset,
     };
+    let requester_pays = reader.value("requester_pays", values::boolean);
+    let allow_version_id = reader.value("allow_version_id", values::boolean);
+    let key_file = customer_key::file(&mut reader);
     problems.append(&mut reader.problems);
-    let (path, bucket) = (path?, bucket?);
-    Some(Written { spot, path, bucket, prefix, region, endpoint, addressing, login })
+    Some(Written {
+        spot,
+        path: path?,
+        bucket: bucket?,
+        prefix,
+        region,
+        endpoint,
+        addressing,
+        login,
+        requester_pays,
+        allow_version_id,
+        key_file,
+    })
 }
 
 /// The path of a mount, which is compared with decoded request paths byte by byte.
@@ -174,6 +196,10 @@ struct TopLevel {
     aws: Aws,
     addressing: Addressing,
     login: Given<Login>,
+    requester_pays: bool,
+    allow_version_id: bool,
+    customer_key: Option<Arc<CustomerKey>>,
+    read_file: ReadFile,
     home: Place,
     keys: Vec<Arc<Credentials>>,
 }
@@ -181,12 +207,18 @@ struct TopLevel {
 impl TopLevel {
     fn read(reader: &mut Reader, home: &Place) -> TopLevel {
         let endpoint = endpoint(reader);
+        let read_file = reader.read_file;
+        let key_file = customer_key::file(reader);
         TopLevel {
             region: reader.value_or("region", bucket::region, "us-east-1".to_owned()),
             aws: aws(reader, matches!(endpoint, Given::Unset)),
             endpoint,
             addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
             login: credentials::top_level(reader),
+            requester_pays: reader.value_or("requester_pays", values::boolean, false),
+            allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
+            customer_key: key_file.and_then(|file| file.read(read_file, &mut reader.problems)),
+            read_file,
             home: home.clone(),
             keys: Vec::new(),
         }
@@ -198,7 +230,18 @@ impl TopLevel {
         let Written { spot, path, bucket, prefix, .. } = mount;
         let endpoint = self.endpoint(mount.endpoint);
         let login = self.login(mount.login, problems);
+        let customer_key = match mount.key_file {
+            Some(file) => file.read(self.read_file, problems),
+            None => self.customer_key.clone(),
+        };
         let (mut endpoint, login) = (endpoint?, login?);
+        let requester_pays = mount.requester_pays.unwrap_or(self.requester_pays);
+        if requester_pays && matches!(login, Login::Anonymous) {
+            problems.push(spot.problem(Fault::new(
+                "'requester_pays' tells S3 who pays, but 'credentials: anonymous' does not",
+                "give it credentials, or write 'requester_pays: false'",
+            )));
+        }
         let addressing = mount.addressing.unwrap_or(self.addressing);
         let mut region = mount.region.unwrap_or_else(|| self.region.clone());
         if let Some(its_region) = bucket.access_point_in {
@@ -221,8 +264,11 @@ impl TopLevel {
             Login::Anonymous => None,
             Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
         };
-        let bucket = Bucket::new(bucket.name, &region, endpoint, addressing, credentials);
-        Some(Mount { path, prefix, bucket })
+        let mut bucket = Bucket::new(bucket.name, &region, endpoint, addressing, credentials);
+        bucket.requester_pays = requester_pays;
+        bucket.customer_key = customer_key;
+        let allow_version_id = mount.allow_version_id.unwrap_or(self.allow_version_id);
+        Some(Mount { path, prefix, bucket, allow_version_id })
     }
 
     fn endpoint(&self, own: Given<Origin>) -> Option<Endpoint> {

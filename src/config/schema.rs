@@ -49,6 +49,9 @@ pub(super) const KEYS: &[Key] = &[
     key("AWS_SECRET_ACCESS_KEY", One, &["AWS_SECRET_ACCESS_KEY"]),
     key("AWS_SESSION_TOKEN", One, &["AWS_SESSION_TOKEN"]),
     key("credentials", Map, &["S3PROXY_CREDENTIALS"]),
+    key("requester_pays", One, &["S3PROXY_REQUESTER_PAYS"]),
+    key("allow_version_id", One, &["S3PROXY_ALLOW_VERSION_ID"]),
+    key("sse_customer_key_file", One, &["S3PROXY_SSE_CUSTOMER_KEY_FILE"]),
     // What is remembered about them.
     key("metadata_ttl", One, &["S3PROXY_METADATA_TTL"]),
     key("metadata_negative_ttl", One, &["S3PROXY_METADATA_NEGATIVE_TTL"]),
@@ -88,8 +91,17 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The keys of one of the `mounts`.
-pub(super) const MOUNT_KEYS: &[&str] =
-    &["bucket", "prefix", "region", "endpoint", "addressing", "credentials"];
+pub(super) const MOUNT_KEYS: &[&str] = &[
+    "bucket",
+    "prefix",
+    "region",
+    "endpoint",
+    "addressing",
+    "credentials",
+    "requester_pays",
+    "allow_version_id",
+    "sse_customer_key_file",
+];
 
 /// The keys of a `credentials` map.
 pub(super) const CREDENTIALS_KEYS: [&str; 3] =

@@ -20,9 +20,10 @@ pub enum Field {
     ETag,
     LastModified,
     RequestId,
+    VersionId,
 }
 
-const FIELDS: [(&str, Field); 10] = [
+const FIELDS: [(&str, Field); 11] = [
     ("x-amz-bucket-region", Field::BucketRegion),
     ("cache-control", Field::CacheControl),
     ("content-disposition", Field::ContentDisposition),
@@ -33,6 +34,7 @@ const FIELDS: [(&str, Field); 10] = [
     ("etag", Field::ETag),
     ("last-modified", Field::LastModified),
     ("x-amz-request-id", Field::RequestId),
+    ("x-amz-version-id", Field::VersionId),
 ];
 
 /// A response head without its bytes.

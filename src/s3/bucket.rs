@@ -1,11 +1,13 @@
 //! One bucket: what is configured about it, and what was learned of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
 use crate::s3::credentials::Credentials;
+use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 
 /// One bucket, with all that is needed to sign and send a request for an object of it.
@@ -19,6 +21,11 @@ pub struct Bucket {
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
     pub credentials: Option<Arc<Credentials>>,
+    /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
+    /// User Guide, "Using Requester Pays buckets").
+    pub requester_pays: bool,
+    /// The key that the objects are encrypted with, where S3 does not keep it itself.
+    pub customer_key: Option<Arc<CustomerKey>>,
     /// Shared by all cores.
     learned: Arc<Learned>,
 }
@@ -42,7 +49,15 @@ impl Bucket {
     ) -> Bucket {
         let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
         let learned = Arc::new(Learned { location, clock_offset: AtomicI64::new(0) });
-        Bucket { name, endpoint, addressing, credentials, learned }
+        Bucket {
+            name,
+            endpoint,
+            addressing,
+            credentials,
+            requester_pays: false,
+            customer_key: None,
+            learned,
+        }
     }
 
     /// Where its requests go now.
@@ -85,6 +100,19 @@ impl Bucket {
             offset.unsigned_abs()
         );
     }
+
+    /// Whether a customer key travels over a network where others can read it. AWS refuses such
+    /// requests, other stores may take them.
+    pub fn exposes_customer_key(&self) -> bool {
+        let origin = Arc::clone(&self.location().origin);
+        let host = origin.host.as_str();
+        let loopback = match host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            // RFC 6761 §6.3: the name and those below it are always this machine.
+            Err(_) => host == "localhost" || host.ends_with(".localhost"),
+        };
+        self.customer_key.is_some() && !origin.tls && !loopback
+    }
 }
 
 /// A difference between two clocks that is worth a new try, in seconds: S3 refuses 15 minutes.
@@ -94,6 +122,7 @@ pub(super) const CLOCK_NEWS_S: u64 = 60;
 mod tests {
     use super::*;
     use crate::s3::endpoint::Aws;
+    use crate::upstream::Origin;
 
     fn bucket() -> Bucket {
         let endpoint = Endpoint::Aws(Aws::default());
@@ -126,5 +155,25 @@ mod tests {
         assert_eq!(shared.clock_offset(), -1000);
         shared.learn_clock_offset(3);
         assert_eq!(bucket.clock_offset(), 3);
+    }
+
+    #[test]
+    fn a_key_is_exposed_unless_it_is_encrypted_or_stays_on_this_machine() {
+        let exposes = |tls: bool, host: &str, customer_key| {
+            let origin = Origin { tls, host: host.to_owned(), port: 80 };
+            let endpoint = Endpoint::At(Arc::new(origin));
+            let name = "lab".to_owned();
+            let mut bucket = Bucket::new(name, "us-east-1", endpoint, Addressing::Auto, None);
+            bucket.customer_key = customer_key;
+            bucket.exposes_customer_key()
+        };
+        let key = || Some(Arc::new(CustomerKey::new(&[7; 32])));
+        for host in ["127.0.0.1", "127.1.2.3", "::1", "localhost", "lab.localhost"] {
+            assert!(!exposes(false, host, key()), "{host}");
+        }
+        for host in ["minio", "10.0.0.1", "fd00::1", "localhost.example.org", "notlocalhost"] {
+            assert!(exposes(false, host, key()), "{host}");
+            assert!(!exposes(true, host, key()) && !exposes(false, host, None));
+        }
     }
 }

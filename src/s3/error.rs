@@ -41,6 +41,9 @@ pub enum Kind {
     Clock,
     /// Another region or endpoint is right for this bucket.
     WrongEndpoint,
+    /// The object is encrypted with a customer key and none was sent, or one was sent that is not
+    /// wanted. A wrong one is [`AccessDenied`](Kind::AccessDenied).
+    CustomerKey,
     /// S3 wants fewer requests.
     SlowDown,
     /// S3 could not answer in time.
@@ -97,6 +100,11 @@ impl ServiceError {
             | "RequestLimitExceeded"
             | "TooManyRequests" => Kind::SlowDown,
             "PreconditionFailed" => Kind::PreconditionFailed,
+            // S3 has no code of its own for it, only these words: "The object was stored using a
+            // form of Server Side Encryption. …", "The encryption parameters are not applicable …".
+            "InvalidRequest" | "InvalidArgument" if self.message.contains("ncryption") => {
+                Kind::CustomerKey
+            }
             "InvalidRange" => Kind::RangeNotSatisfiable,
             _ => self.kind_of_status(),
         }
@@ -209,6 +217,25 @@ mod tests {
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
         assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
+    }
+
+    #[test]
+    fn a_matter_of_encryption_is_known_by_its_words() {
+        let kind = |message: &str| {
+            let body =
+                format!("<Error><Code>InvalidRequest</Code><Message>{message}</Message></Error>");
+            ServiceError::parse(400, body.as_bytes(), None).kind()
+        };
+        for message in [
+            "The object was stored using a form of Server Side Encryption. The correct parameters \
+             must be provided to retrieve the object.",
+            "The encryption parameters are not applicable to this object.",
+            "Requests specifying Server Side Encryption with Customer provided keys must be made \
+             over a secure connection.",
+        ] {
+            assert_eq!(kind(message), Kind::CustomerKey, "{message}");
+        }
+        assert_eq!(kind("Missing required header for this request"), Kind::Other);
     }
 
     #[test]

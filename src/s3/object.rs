@@ -22,11 +22,32 @@ pub struct Metadata {
     validators_end: usize,
 }
 
-/// The fields of a 304, then those that only a 200 or 206 has.
-const CACHE_FIELDS: [(&str, Field); 3] = [
+/// Which of the stored fields clients are shown; the others they are shown always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// `Content-Encoding`.
+    pub content_encoding: bool,
+    /// `x-amz-version-id`.
+    pub version_id: bool,
+}
+
+impl Shown {
+    fn allows(self, field: Field) -> bool {
+        match field {
+            Field::ContentEncoding => self.content_encoding,
+            Field::VersionId => self.version_id,
+            _ => true,
+        }
+    }
+}
+
+/// The fields of a 304, then those that only a 200 or 206 has. A 304 names the version too, since
+/// an object that is stored once more has the same entity tag and another version.
+const CACHE_FIELDS: [(&str, Field); 4] = [
     ("ETag: ", Field::ETag),
     ("Last-Modified: ", Field::LastModified),
     ("Cache-Control: ", Field::CacheControl),
+    ("x-amz-version-id: ", Field::VersionId),
 ];
 const CONTENT_FIELDS: [(&str, Field); 3] = [
     ("Content-Type: ", Field::ContentType),
@@ -37,13 +58,13 @@ const CONTENT_FIELDS: [(&str, Field); 3] = [
 impl Metadata {
     /// Takes the metadata from an answer to GET or HEAD, reusing this value's memory. `false`
     /// where the answer does not say how large the object is; the value is then of no use.
-    ///
-    /// `pass_encoding` is whether a stored `Content-Encoding` is shown to clients.
-    pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], pass_encoding: bool) -> bool {
+    pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
         self.etag = 0..0;
         for (name, field) in CACHE_FIELDS {
-            if let Some(value) = head.field(bytes, field) {
+            if let Some(value) = head.field(bytes, field)
+                && shown.allows(field)
+            {
                 self.push(name, value);
                 if field == Field::ETag {
                     let end = self.fields.len() - b"\r\n".len();
@@ -54,7 +75,7 @@ impl Metadata {
         self.validators_end = self.fields.len();
         for (name, field) in CONTENT_FIELDS {
             if let Some(value) = head.field(bytes, field)
-                && (field != Field::ContentEncoding || pass_encoding)
+                && shown.allows(field)
             {
                 self.push(name, value);
             }
@@ -108,24 +129,27 @@ pub fn content_range(head: &ResponseHead, bytes: &[u8]) -> Option<ContentRange> 
 mod tests {
     use super::*;
 
-    fn read(head: &str, pass_encoding: bool) -> (bool, Metadata) {
+    const ALL: Shown = Shown { content_encoding: true, version_id: true };
+
+    fn read(head: &str, shown: Shown) -> (bool, Metadata) {
         let parsed = ResponseHead::parse(head.as_bytes()).unwrap();
         let mut metadata = Metadata::default();
-        (metadata.read(&parsed, head.as_bytes(), pass_encoding), metadata)
+        (metadata.read(&parsed, head.as_bytes(), shown), metadata)
     }
 
     const HEAD: &str = "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\n\
         Content-Range: bytes 0-4/10\r\nContent-Encoding: gzip\r\nContent-Type: a/b\r\n\
-        x-amz-meta-secret: s\r\nETag: \"e\"\r\n\
+        x-amz-meta-secret: s\r\nx-amz-version-id: v1\r\nETag: \"e\"\r\n\
         Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
 
     #[test]
     fn fields_are_kept_as_they_are_sent_with_the_validators_first() {
-        let (complete, metadata) = read(HEAD, true);
+        let (complete, metadata) = read(HEAD, ALL);
         assert!(complete);
         assert_eq!(metadata.size, 10);
         assert_eq!(metadata.etag(), Some(&b"\"e\""[..]));
-        let validators = "ETag: \"e\"\r\nLast-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n";
+        let validators = "ETag: \"e\"\r\nLast-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\
+            x-amz-version-id: v1\r\n";
         assert_eq!(metadata.not_modified_fields(), validators.as_bytes());
         let all = format!("{validators}Content-Type: a/b\r\nContent-Encoding: gzip\r\n");
         assert_eq!(metadata.fields(), all.as_bytes());
@@ -133,15 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_content_encoding_can_be_withheld() {
-        let (_, metadata) = read(HEAD, false);
-        assert!(!metadata.fields().windows(4).any(|window| window == b"gzip"));
+    fn a_stored_content_encoding_and_the_version_can_be_withheld() {
+        let holds = |shown: Shown, text: &str| {
+            let (_, metadata) = read(HEAD, shown);
+            memchr::memmem::find(metadata.fields(), text.as_bytes()).is_some()
+        };
+        let (encoding, version) = ("Content-Encoding: gzip", "x-amz-version-id: v1");
+        let none = Shown { content_encoding: false, version_id: false };
+        assert!(!holds(none, encoding) && !holds(none, version));
+        let one = Shown { version_id: true, ..none };
+        assert!(!holds(one, encoding) && holds(one, version));
     }
 
     #[test]
     fn an_answer_that_does_not_tell_the_size_is_of_no_use() {
-        assert!(!read("HTTP/1.1 200 OK\r\n\r\n", true).0);
-        assert!(!read("HTTP/1.1 206 OK\r\nContent-Length: 5\r\n\r\n", true).0);
-        assert!(read("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).0);
+        assert!(!read("HTTP/1.1 200 OK\r\n\r\n", ALL).0);
+        assert!(!read("HTTP/1.1 206 OK\r\nContent-Length: 5\r\n\r\n", ALL).0);
+        assert!(read("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", ALL).0);
     }
 }

@@ -1,6 +1,7 @@
 //! A request for an object, written and signed. Only GET and HEAD exist, so nothing else can
 //! ever be sent.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock;
@@ -8,7 +9,10 @@ use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::s3::bucket::Bucket;
 use crate::s3::endpoint::Location;
-use crate::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path};
+use crate::s3::sigv4::{
+    EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
+    write_encoded_query_value,
+};
 
 /// What may be done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct ObjectRequest<'a> {
     pub operation: Operation,
     /// The key, as the bytes S3 stores it under.
     pub key: &'a str,
+    /// The version, decoded; `None` is the latest.
+    pub version_id: Option<&'a str>,
     /// `Range`.
     pub range: Option<ByteRange>,
     /// The conditions that S3 is asked to judge.
@@ -87,6 +93,14 @@ impl RequestWriter {
         }
         write_encoded_path(request.key.as_bytes(), out);
         let path = path_start..out.len();
+        let mut query = path.end..path.end;
+        if let Some(version_id) = request.version_id {
+            out.push(b'?');
+            query.start = out.len();
+            out.extend_from_slice(b"versionId=");
+            write_encoded_query_value(version_id.as_bytes(), out);
+            query.end = out.len();
+        }
         out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -106,42 +120,73 @@ impl RequestWriter {
                 write_field(out, name, value);
             }
         }
-        self.write_authentication(method, path, out);
+        self.write_authentication(method, path, query, out);
         out.extend_from_slice(b"\r\n");
     }
 
-    /// The `x-amz-…` and `Authorization` fields; none for anonymous requests.
+    /// The `x-amz-…` and `Authorization` fields; for anonymous requests only a customer key.
+    /// `path` and `query` are where they stand in `out`.
     fn write_authentication(
         &mut self,
         method: &str,
-        path: std::ops::Range<usize>,
+        path: Range<usize>,
+        query: Range<usize>,
         out: &mut Vec<u8>,
     ) {
-        let Some(credentials) = &self.bucket.credentials else { return };
+        let customer_key = self.bucket.customer_key.as_ref().map(|key| key.fields());
+        let customer_key = customer_key.iter().flatten();
+        let Some(credentials) = &self.bucket.credentials else {
+            customer_key.for_each(|(name, value)| write_field(out, name, value.as_bytes()));
+            return;
+        };
         self.signed_at = clock::unix_seconds().saturating_add_signed(self.bucket.clock_offset());
         let time = Timestamp::new(self.signed_at);
         let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
-        write_field(out, "x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes());
-        write_field(out, "x-amz-date", time.as_bytes());
-        let all: [(&str, &[u8]); 4] = [
-            ("host", self.host.as_bytes()),
-            ("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes()),
-            ("x-amz-date", time.as_bytes()),
-            ("x-amz-security-token", token),
-        ];
-        let headers = if token.is_empty() { &all[..3] } else { &all };
-        if !token.is_empty() {
-            write_field(out, "x-amz-security-token", token);
+        // In ascending order of their names, as they are signed.
+        let mut headers = HeaderList::default();
+        headers.push("host", self.host.as_bytes());
+        headers.push("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes());
+        headers.push("x-amz-date", time.as_bytes());
+        if self.bucket.requester_pays {
+            headers.push("x-amz-request-payer", b"requester");
         }
+        if !token.is_empty() {
+            headers.push("x-amz-security-token", token);
+        }
+        customer_key.for_each(|(name, value)| headers.push(name, value.as_bytes()));
+        let headers = headers.as_slice();
+        // All but the first, which has been written.
+        headers[1..].iter().for_each(|(name, value)| write_field(out, name, value));
         out.extend_from_slice(b"Authorization: ");
         let payload_hash = EMPTY_PAYLOAD_SHA256;
         // The value goes behind the path in the same buffer, so it is signed first.
         let signature = {
-            let parts = SignedParts { method, path: &out[path], query: "", headers, payload_hash };
+            let (path, query) = (&out[path], &out[query]);
+            let parts = SignedParts { method, path, query, headers, payload_hash };
             self.signer.sign(credentials, time, &parts)
         };
         self.signer.write_authorization(credentials, time, headers, &signature, out);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The signed header fields of one request, on the stack: `host`, four of the protocol and three
+/// of a customer key at most.
+#[derive(Default)]
+struct HeaderList<'a> {
+    headers: [(&'a str, &'a [u8]); 8],
+    count: usize,
+}
+
+impl<'a> HeaderList<'a> {
+    fn push(&mut self, name: &'a str, value: &'a [u8]) {
+        debug_assert!(self.as_slice().last().is_none_or(|(last, _)| *last < name));
+        self.headers[self.count] = (name, value);
+        self.count += 1;
+    }
+
+    fn as_slice(&self) -> &[(&'a str, &'a [u8])] {
+        &self.headers[..self.count]
     }
 }
 
@@ -156,6 +201,7 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 mod tests {
     use super::*;
     use crate::s3::credentials::Credentials;
+    use crate::s3::customer_key::CustomerKey;
     use crate::s3::endpoint::{Addressing, Endpoint};
     use crate::upstream::Origin;
 
@@ -172,9 +218,14 @@ mod tests {
     }
 
     fn write(bucket: Bucket, range: Option<ByteRange>) -> String {
+        write_version(bucket, None, range)
+    }
+
+    fn write_version(bucket: Bucket, version_id: Option<&str>, range: Option<ByteRange>) -> String {
         let request = ObjectRequest {
             operation: Operation::Get,
             key: "a b//c?acl",
+            version_id,
             range,
             conditions: Preconditions { if_match: Some(b"\"e\""), ..Default::default() },
         };
@@ -202,5 +253,40 @@ mod tests {
             "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token, Signature="
         ));
         assert!(text.ends_with("\r\n\r\n") && !text.contains("SECRET"));
+    }
+
+    #[test]
+    fn a_version_is_the_only_query_that_is_ever_sent() {
+        let text = write_version(bucket(Addressing::Path, 80, false), Some("a/b=&c"), None);
+        assert!(text.starts_with("GET /lab/a%20b//c%3Facl?versionId=a%2Fb%3D%26c HTTP/1.1\r\n"));
+        let text = write(bucket(Addressing::Path, 80, true), None);
+        assert!(!text.contains('?'));
+    }
+
+    #[test]
+    fn all_amz_fields_are_signed_in_order() {
+        let mut bucket = bucket(Addressing::Path, 80, true);
+        bucket.requester_pays = true;
+        bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));
+        let text = write(bucket, None);
+        let sent: Vec<&str> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once(": ")?.0))
+            .filter(|name| name.starts_with("x-amz-"))
+            .collect();
+        assert_eq!(sent.len(), 7, "{text}");
+        assert!(sent.is_sorted());
+        assert!(text.contains(&format!("SignedHeaders=host;{}, Signature=", sent.join(";"))));
+        assert!(text.contains("\r\nx-amz-request-payer: requester\r\n"));
+    }
+
+    #[test]
+    fn an_anonymous_request_carries_a_customer_key_and_nothing_else() {
+        let mut bucket = bucket(Addressing::Path, 80, false);
+        bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));
+        let text = write(bucket, None);
+        assert_eq!(text.matches("x-amz-server-side-encryption-customer-").count(), 3, "{text}");
+        assert_eq!(text.matches("x-amz-").count(), 3, "{text}");
+        assert!(!text.contains("Authorization"));
     }
 }

@@ -61,7 +61,7 @@ pub struct SignedParts<'a> {
     /// The path, percent-encoded as it is sent. S3 signs it as is, without normalisation.
     pub path: &'a [u8],
     /// The canonical query string: sorted, encoded, without `?`.
-    pub query: &'a str,
+    pub query: &'a [u8],
     /// The signed header fields: names in lower case and ascending order, values without white
     /// space around them. `host` and every `x-amz-…` field must be among them.
     pub headers: &'a [(&'a str, &'a [u8])],
@@ -208,12 +208,21 @@ fn hex(bytes: &[u8]) -> [u8; 64] {
 /// Appends `key` percent-encoded as a URI path for S3: all bytes but the unreserved characters
 /// of RFC 3986 §2.3 and `/` (SigV4's `UriEncode` with `encodeSlash` false).
 pub fn write_encoded_path(key: &[u8], out: &mut Vec<u8>) {
+    uri_encode(key, true, out);
+}
+
+/// Appends the value of a query parameter in its canonical form, in which it is sent as well as
+/// signed: all bytes percent-encoded but the unreserved characters (SigV4's `UriEncode`).
+pub fn write_encoded_query_value(value: &[u8], out: &mut Vec<u8>) {
+    uri_encode(value, false, out);
+}
+
+fn uri_encode(text: &[u8], keeps_slashes: bool, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in key {
+    for &byte in text {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                out.push(byte);
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            b'/' if keeps_slashes => out.push(byte),
             _ => out.extend_from_slice(&[
                 b'%',
                 HEX[usize::from(byte >> 4)],
@@ -260,7 +269,7 @@ mod tests {
         let parts = SignedParts {
             method: "GET",
             path: b"/test.txt",
-            query: "",
+            query: b"",
             headers: &[
                 ("host", b"examplebucket.s3.amazonaws.com"),
                 ("range", b"bytes=0-9"),
@@ -300,7 +309,7 @@ mod tests {
             let parts = SignedParts {
                 method: "GET",
                 path: b"/",
-                query,
+                query: query.as_bytes(),
                 headers: &[
                     ("host", b"examplebucket.s3.amazonaws.com"),
                     ("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes()),
@@ -319,7 +328,7 @@ mod tests {
         let parts = SignedParts {
             method: "GET",
             path: b"/",
-            query: "",
+            query: b"",
             headers: &[("host", b"h")],
             payload_hash: EMPTY_PAYLOAD_SHA256,
         };
@@ -337,5 +346,8 @@ mod tests {
         let mut out = Vec::new();
         write_encoded_path("a//b/../c d+é%2F~".as_bytes(), &mut out);
         assert_eq!(out, b"a//b/../c%20d%2B%C3%A9%252F~");
+        out.clear();
+        write_encoded_query_value(b"a/b=c&d+~", &mut out);
+        assert_eq!(out, b"a%2Fb%3Dc%26d%2B~");
     }
 }

@@ -7,6 +7,7 @@ use crate::http1::framing::HeadEnd;
 use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
 use crate::s3::error::Kind;
+use crate::s3::name::VersionIdError;
 
 /// Why a request is not answered with an object. The one list of all error answers; what the
 /// operator should know beyond it is logged where it happened.
@@ -24,9 +25,13 @@ pub enum Failure {
     Method,
     /// The path is no key.
     Key(DecodeError),
+    /// The `versionId` is none.
+    VersionId(VersionIdError),
+    /// S3 says that the `versionId` is none.
+    VersionRefused,
     /// The path is outside every mount, or is a mount itself.
     NotMounted,
-    /// S3 has no such key or bucket.
+    /// S3 has no such key, version or bucket.
     NotFound,
     /// S3 does not let the proxy read it.
     AccessDenied,
@@ -43,6 +48,8 @@ pub enum Failure {
     Clock,
     /// S3 answers from another region or endpoint.
     WrongEndpoint,
+    /// The object needs another customer key than the mount has, or none.
+    CustomerKey,
     /// S3 cannot be reached.
     Unreachable,
     /// S3's answer makes no sense, or is an error of its own.
@@ -64,7 +71,12 @@ impl Failure {
         match self {
             Failure::Request(RequestError::TooManyFields) | Failure::HeadTooLarge => 431,
             Failure::Key(DecodeError::TooLong) => 414,
-            Failure::Request(_) | Failure::BareLineFeed | Failure::Body | Failure::Key(_) => 400,
+            Failure::Request(_)
+            | Failure::BareLineFeed
+            | Failure::Body
+            | Failure::Key(_)
+            | Failure::VersionId(_)
+            | Failure::VersionRefused => 400,
             Failure::Method => 405,
             Failure::NotMounted | Failure::NotFound => 404,
             Failure::AccessDenied => 403,
@@ -73,6 +85,7 @@ impl Failure {
             Failure::Credentials
             | Failure::Clock
             | Failure::WrongEndpoint
+            | Failure::CustomerKey
             | Failure::Unreachable
             | Failure::BadAnswer => 502,
             Failure::TimedOut => 504,
@@ -91,12 +104,14 @@ impl Failure {
         Cow::Borrowed(match self {
             Failure::Request(error) => return Cow::Owned(error.to_string()),
             Failure::Key(error) => return Cow::Owned(error.to_string()),
+            Failure::VersionId(error) => return Cow::Owned(error.to_string()),
+            Failure::VersionRefused => "S3 says that versionId is not the id of any version",
             Failure::BareLineFeed => "a line of the request head does not end with CRLF",
             Failure::HeadTooLarge => "the request head is larger than 16 KiB",
             Failure::Body => "a GET or HEAD request must not have a body",
             Failure::Method => "only GET, HEAD and OPTIONS are allowed",
             Failure::NotMounted => "no files here: the path is outside every mount",
-            Failure::NotFound => "no such key in the bucket",
+            Failure::NotFound => "no such object in the bucket",
             Failure::AccessDenied => "S3 denies access to this key",
             Failure::PreconditionFailed => "a condition of the request failed",
             Failure::RangeNotSatisfiable { size } => {
@@ -105,6 +120,7 @@ impl Failure {
             Failure::Credentials => "S3 refuses the credentials of this proxy",
             Failure::Clock => "S3 refuses the request because the clock of this proxy is wrong",
             Failure::WrongEndpoint => "the bucket is in another region or at another endpoint",
+            Failure::CustomerKey => "the encryption key of this proxy does not fit this object",
             Failure::Unreachable => "S3 cannot be reached",
             Failure::BadAnswer => "S3 gave an answer that makes no sense or failed",
             Failure::TimedOut => "S3 did not answer in time",
@@ -135,6 +151,7 @@ impl Failure {
             Kind::Credentials => Failure::Credentials,
             Kind::Clock => Failure::Clock,
             Kind::WrongEndpoint => Failure::WrongEndpoint,
+            Kind::CustomerKey => Failure::CustomerKey,
             Kind::SlowDown => Failure::SlowDown,
             Kind::TimedOut => Failure::TimedOut,
             Kind::PreconditionFailed => Failure::PreconditionFailed,
@@ -185,6 +202,7 @@ mod tests {
             Failure::HeadTooLarge,
             Failure::Method,
             Failure::Key(DecodeError::TooLong),
+            Failure::VersionId(VersionIdError::Empty),
             Failure::NotFound,
             Failure::AccessDenied,
             Failure::PreconditionFailed,

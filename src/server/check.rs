@@ -60,6 +60,7 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
     let request = ObjectRequest {
         operation: Operation::Get,
         key: &format!("{}{PROBE_KEY}", mount.prefix),
+        version_id: None,
         range: Some(ByteRange::Closed { first: 0, last: 0 }),
         conditions: Preconditions::default(),
     };
@@ -70,8 +71,24 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
     };
     // Last, since S3 may have named another region.
     let origin = Arc::clone(&mount.bucket.location().origin);
-    let subject = format!("{} → bucket {} at {origin}", mount.path, mount.bucket.name);
+    let subject =
+        format!("{} → bucket {} at {origin}{}", mount.path, mount.bucket.name, particulars(mount));
+    let words = match mount.bucket.exposes_customer_key() {
+        true => format!("{words}; but the encryption key travels unencrypted, use HTTPS"),
+        false => words,
+    };
     Finding { subject, works, words }
+}
+
+/// What is asked for with each request of this mount: ` (requester pays, encryption key)`.
+fn particulars(mount: &Mount) -> String {
+    let all = [
+        (mount.bucket.requester_pays, "requester pays"),
+        (mount.bucket.customer_key.is_some(), "encryption key"),
+        (mount.allow_version_id, "versions allowed"),
+    ];
+    let set: Vec<&str> = all.iter().filter(|(set, _)| *set).map(|&(_, name)| name).collect();
+    if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) }
 }
 
 fn judge(error: &ServiceError) -> (bool, String) {
@@ -85,7 +102,8 @@ fn judge(error: &ServiceError) -> (bool, String) {
         Kind::AccessDenied => (
             true,
             "reached, and the credentials are accepted, but they may not list the bucket: a \
-             missing key is told as 403 (grant s3:ListBucket for an honest 404)"
+             missing key is told as 403 (grant s3:ListBucket for an honest 404; if the bucket \
+             lets requesters pay, 'requester_pays: true' is needed)"
                 .to_owned(),
         ),
         Kind::RangeNotSatisfiable => (true, "an empty object was read".to_owned()),
@@ -94,6 +112,7 @@ fn judge(error: &ServiceError) -> (bool, String) {
         }
         Kind::Clock => failed("this machine's clock is wrong: set it (NTP)"),
         Kind::WrongEndpoint => failed("check 'region' and 'endpoint'"),
+        Kind::CustomerKey => failed("check 'sse_customer_key_file'"),
         Kind::SlowDown | Kind::TimedOut => failed("S3 is overloaded or slow: try again"),
         Kind::Unexplained | Kind::PreconditionFailed | Kind::Other => {
             failed("S3 gives an unexpected answer")

@@ -17,8 +17,9 @@ use crate::metrics::Counters;
 use crate::relay::Relay;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::s3::client::Client;
-use crate::s3::object::Metadata;
+use crate::s3::client::{BucketId, Client};
+use crate::s3::name::ObjectName;
+use crate::s3::object::{Metadata, Shown};
 use crate::server::answer::Failure;
 use crate::sys::stream::Deadlines;
 use crate::transport::trust::{Trust, TrustError};
@@ -72,8 +73,8 @@ pub struct Core {
 /// Memory that one request writes into.
 #[derive(Default)]
 pub struct Scratch {
-    /// The key.
-    pub key: String,
+    /// The object that is asked for.
+    pub object: ObjectName,
     /// The answer's head.
     pub head: Vec<u8>,
     /// The object's metadata, from S3's answer.
@@ -181,14 +182,19 @@ impl Core {
         }
     }
 
-    /// Whether a stored `Content-Encoding` is shown to clients. Readers of block-gzipped files
-    /// would otherwise be handed the decompressed bytes by their HTTP library.
-    pub fn passes_encoding(&self, key: &str) -> bool {
+    /// What clients are shown of an object. Readers of block-gzipped files would be handed the
+    /// decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a version
+    /// is of use where one can be asked for.
+    pub fn shown(&self, bucket: BucketId, object: &ObjectName) -> Shown {
+        let key = object.key();
         let is_suffix = |suffix: &String| {
             key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
                     .eq_ignore_ascii_case(suffix.as_bytes())
         };
-        !self.config().genomic_suffixes.iter().any(is_suffix)
+        Shown {
+            content_encoding: !self.config().genomic_suffixes.iter().any(is_suffix),
+            version_id: self.config().mounts[bucket.0].allow_version_id,
+        }
     }
 }

@@ -33,17 +33,17 @@ use crate::limits;
 use crate::mount;
 use crate::relay;
 use crate::s3::answer::Answer;
-use crate::s3::client::{BucketId, ClientError, Reply};
+use crate::s3::client::{BucketId, Reply};
 use crate::s3::error::{Kind, ServiceError};
+use crate::s3::name::ObjectName;
 use crate::s3::object::{Metadata, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::resume::Delivery;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
+use crate::server::explain::{describe, explain};
 use crate::server::writer::{Head, HeadWriter, Outcome};
 use crate::sys::stream::Stream;
-use crate::upstream::conn::{HeadError, is_ours};
-use crate::upstream::pool::PoolError;
 
 /// Answers one request.
 pub async fn handle(
@@ -72,18 +72,28 @@ pub async fn handle(
 }
 
 /// The object that a request is about.
-fn locate(core: &Core, request: &Request<'_>, key: &mut String) -> Result<BucketId, Failure> {
-    let Target::Resource { path, .. } = request.target else { return Err(Failure::NotMounted) };
+fn locate(
+    core: &Core,
+    request: &Request<'_>,
+    object: &mut ObjectName,
+) -> Result<BucketId, Failure> {
+    let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
     let config = core.config();
     let (bucket, mount, rest) = mount::route(&config.mounts, path).ok_or(Failure::NotMounted)?;
     if rest.is_empty() {
         return Err(Failure::NotMounted);
     }
-    key.clear();
+    let key = object.start();
     percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
     config.rewrite_rules.apply(key);
     mount.prepend_prefix(key).map_err(Failure::Key)?;
-    if key.is_empty() { Err(Failure::NotMounted) } else { Ok(bucket) }
+    if key.is_empty() {
+        return Err(Failure::NotMounted);
+    }
+    if mount.allow_version_id {
+        object.read_version_id(query).map_err(Failure::VersionId)?;
+    }
+    Ok(bucket)
 }
 
 async fn head(
@@ -92,8 +102,8 @@ async fn head(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    let bucket = locate(core, request, &mut scratch.key)?;
-    let metadata = match recall(core, bucket, &scratch.key) {
+    let bucket = locate(core, request, &mut scratch.object)?;
+    let metadata = match recall(core, bucket, &scratch.object) {
         Some(known) => known?,
         None => {
             release_earlier_answers(core, client).await;
@@ -130,14 +140,14 @@ async fn get(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     release_earlier_answers(core, client).await;
-    let bucket = locate(core, request, &mut scratch.key)?;
+    let bucket = locate(core, request, &mut scratch.object)?;
     let mut range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
 
     // What memory can answer does not go to S3. `If-None-Match: *` only asks whether there is an
     // object, which S3's GET cannot be asked.
     let only_existence = request.preconditions.if_none_match == Some(b"*");
-    let known = match recall(core, bucket, &scratch.key) {
+    let known = match recall(core, bucket, &scratch.object) {
         None if only_existence => Some(known_object(core, bucket, scratch).await?),
         known => known.transpose()?,
     };
@@ -165,8 +175,12 @@ async fn get(
 }
 
 /// What the core remembers of an object, a remembered failure included.
-fn recall(core: &Core, bucket: BucketId, key: &str) -> Option<Result<Rc<Metadata>, Failure>> {
-    let known = core.metadata.borrow_mut().get(bucket, key, Instant::now())?;
+fn recall(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+) -> Option<Result<Rc<Metadata>, Failure>> {
+    let known = core.metadata.borrow_mut().get(bucket, object.as_str(), Instant::now())?;
     Some(existing(known))
 }
 
@@ -184,10 +198,10 @@ async fn known_object(
     bucket: BucketId,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    if let Some(known) = recall(core, bucket, &scratch.key) {
+    if let Some(known) = recall(core, bucket, &scratch.object) {
         return known;
     }
-    let asked = match core.flights.join(bucket, &scratch.key).await {
+    let asked = match core.flights.join(bucket, scratch.object.as_str()).await {
         Turn::Landed(answer) => answer.unwrap_or(Err(Failure::BadAnswer)),
         Turn::Lead(lead) => {
             let answer = ask_for_metadata(core, bucket, scratch).await;
@@ -204,7 +218,7 @@ async fn ask_for_metadata(
     scratch: &mut Scratch,
 ) -> Result<Known, Failure> {
     let asked = Instant::now();
-    let Scratch { key, metadata, .. } = scratch;
+    let Scratch { object, metadata, .. } = scratch;
     let mut operation = Operation::Head;
     loop {
         // A HEAD's refusal has no body and so no reason; one byte of the object has either.
@@ -213,19 +227,20 @@ async fn ask_for_metadata(
             Operation::Get => Some(ByteRange::Closed { first: 0, last: 0 }),
         };
         let conditions = Preconditions::default();
-        let s3_request = ObjectRequest { operation, key, range, conditions };
+        let (key, version_id) = (object.key(), object.version_id());
+        let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
         let error = match core.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
             Reply::Object(answer) => {
-                let encoding = core.passes_encoding(key);
+                let shown = core.shown(bucket, object);
                 // No condition was sent, so a 304 is nonsense.
                 let complete = answer.head().status != 304
-                    && metadata.read(answer.head(), answer.head_bytes(), encoding);
+                    && metadata.read(answer.head(), answer.head_bytes(), shown);
                 answer.dismiss().await;
                 if !complete {
-                    log::warn!("S3 does not say how large {key:?} is");
+                    log::warn!("S3 does not say how large {object:?} is");
                     return Err(Failure::BadAnswer);
                 }
-                core.metadata.borrow_mut().learn_object(bucket, key, metadata, asked);
+                core.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked);
                 return Ok(Known::Object(Rc::new(metadata.clone())));
             }
             Reply::Refused(error) => error,
@@ -234,7 +249,7 @@ async fn ask_for_metadata(
             operation = Operation::Get;
             continue;
         }
-        return match explain(core, bucket, key, &error, asked) {
+        return match explain(core, bucket, object, &error, asked) {
             Failure::NotFound => Ok(Known::NotFound),
             Failure::AccessDenied => Ok(Known::AccessDenied),
             failure => Err(failure),
@@ -261,7 +276,7 @@ enum Step {
 impl Fetch<'_> {
     async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
-        let s3_request = self.s3_request(&scratch.key);
+        let s3_request = self.s3_request(&scratch.object);
         match self.core.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))? {
             Reply::Object(answer) if answer.head().status != 304 => {
                 self.object(answer, asked, client, scratch).await
@@ -277,18 +292,19 @@ impl Fetch<'_> {
                 self.unsatisfiable(&error, scratch).await
             }
             Reply::Refused(error) => {
-                Err(explain(self.core, self.bucket, &scratch.key, &error, asked))
+                Err(explain(self.core, self.bucket, &scratch.object, &error, asked))
             }
         }
     }
 
-    fn s3_request<'k>(&self, key: &'k str) -> ObjectRequest<'k>
+    fn s3_request<'k>(&self, object: &'k ObjectName) -> ObjectRequest<'k>
     where
         Self: 'k,
     {
         ObjectRequest {
             operation: Operation::Get,
-            key,
+            key: object.key(),
+            version_id: object.version_id(),
             range: self.range,
             conditions: self.request.preconditions.for_s3(),
         }
@@ -301,13 +317,14 @@ impl Fetch<'_> {
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let Scratch { key, head, metadata } = &mut *scratch;
-        let pass_encoding = self.core.passes_encoding(key);
-        if !metadata.read(answer.head(), answer.head_bytes(), pass_encoding) {
-            log::warn!("S3 does not say how large {key:?} is");
+        let Scratch { object, head, metadata } = &mut *scratch;
+        let shown = self.core.shown(self.bucket, object);
+        if !metadata.read(answer.head(), answer.head_bytes(), shown) {
+            log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadAnswer);
         }
-        self.core.metadata.borrow_mut().learn_object(self.bucket, key, metadata, asked);
+        let name = object.as_str();
+        self.core.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked);
 
         match judge(&self.request.preconditions, metadata) {
             Ok(200) => {}
@@ -322,7 +339,7 @@ impl Fetch<'_> {
             answer.dismiss().await;
             return Ok(Step::WithoutRange);
         }
-        let extent = match self.extent(&answer, metadata, key) {
+        let extent = match self.extent(&answer, metadata, object) {
             Ok(extent) => extent,
             Err(failure) => {
                 answer.dismiss().await;
@@ -334,7 +351,7 @@ impl Fetch<'_> {
         writer.write(head, &Head::of_object(status, metadata, extent));
         let delivery = Delivery {
             bucket: self.bucket,
-            request: self.s3_request(key),
+            request: self.s3_request(object),
             etag: metadata.etag(),
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
@@ -345,9 +362,9 @@ impl Fetch<'_> {
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
             relay::End::Complete => {}
-            relay::End::SinkFailed(error) => log::debug!("the client of {key:?} left: {error}"),
+            relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
             relay::End::SourceFailed(error) => {
-                log::warn!("S3 broke off the body of {key:?}: {error}");
+                log::warn!("S3 broke off the body of {object:?}: {error}");
                 if sent.bytes == 0 {
                     return Err(match error.kind() {
                         std::io::ErrorKind::TimedOut => Failure::TimedOut,
@@ -371,7 +388,7 @@ impl Fetch<'_> {
         &self,
         answer: &Answer,
         metadata: &Metadata,
-        key: &str,
+        object: &ObjectName,
     ) -> Result<Option<Extent>, Failure> {
         let head = answer.head();
         let wanted = match self.range {
@@ -395,7 +412,7 @@ impl Fetch<'_> {
             _ => wanted.as_ref().is_none_or(whole),
         };
         if !makes_sense {
-            log::warn!("S3's answer does not fit the range asked of {key:?}: {}", head.status);
+            log::warn!("S3's answer does not fit the range asked of {object:?}: {}", head.status);
             return Err(Failure::BadAnswer);
         }
         Ok(wanted)
@@ -407,9 +424,9 @@ impl Fetch<'_> {
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let Scratch { key, head, metadata } = &mut *scratch;
+        let Scratch { object, head, metadata } = &mut *scratch;
         // A 304 has no size; the fields it has are read nevertheless.
-        metadata.read(answer.head(), answer.head_bytes(), self.core.passes_encoding(key));
+        metadata.read(answer.head(), answer.head_bytes(), self.core.shown(self.bucket, object));
         answer.dismiss().await;
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
@@ -431,71 +448,11 @@ impl Fetch<'_> {
             return Ok(Step::WithoutRange);
         }
         // Where memory knew the object, it would have said so itself: it has changed.
-        self.core.metadata.borrow_mut().forget(self.bucket, &scratch.key);
+        self.core.metadata.borrow_mut().forget(self.bucket, scratch.object.as_str());
         let size = match error.actual_object_size {
             Some(size) => size,
             None => known_object(self.core, self.bucket, scratch).await?.size,
         };
         Err(Failure::RangeNotSatisfiable { size })
-    }
-}
-
-/// What the client is told when S3 gives no answer; the operator is told why.
-fn describe(error: &ClientError) -> Failure {
-    let failure = match error {
-        ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
-        ClientError::Pool(PoolError::Connect { error, .. }) if is_ours(error) => {
-            Failure::Overloaded
-        }
-        ClientError::Pool(PoolError::Connect { error, .. })
-            if error.kind() == std::io::ErrorKind::TimedOut =>
-        {
-            Failure::TimedOut
-        }
-        ClientError::Head(HeadError::TimedOut) => Failure::TimedOut,
-        ClientError::Pool(PoolError::Connect { .. })
-        | ClientError::Send(_)
-        | ClientError::Head(HeadError::NoAnswer(_) | HeadError::Cut(_)) => Failure::Unreachable,
-        ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => Failure::BadAnswer,
-    };
-    log::warn!("{error}");
-    failure
-}
-
-/// What the client is told of an error that S3 answered with. Remembers what is about the key;
-/// logs what is about the proxy.
-fn explain(
-    core: &Core,
-    bucket: BucketId,
-    key: &str,
-    error: &ServiceError,
-    asked: Instant,
-) -> Failure {
-    let failure = match Failure::from_kind(error.kind()) {
-        Some(failure) => failure,
-        None if error.status == 403 => Failure::AccessDenied,
-        None => Failure::BadAnswer,
-    };
-    let known = match failure {
-        Failure::NotFound => Known::NotFound,
-        Failure::AccessDenied => Known::AccessDenied,
-        Failure::PreconditionFailed => return failure,
-        _ => {
-            log::warn!("{key:?}: {error}{}", remedy(error.kind()));
-            return failure;
-        }
-    };
-    log::debug!("{key:?}: {error}");
-    core.metadata.borrow_mut().learn(bucket, key, known, asked);
-    failure
-}
-
-/// What an operator can do about it.
-fn remedy(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Credentials => "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
-        Kind::Clock => "; set this machine's clock (NTP)",
-        Kind::WrongEndpoint => "; check 'region' and 'endpoint' of this mount",
-        _ => "",
     }
 }

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod check;
 pub mod conn;
 pub mod core;
+pub mod explain;
 pub mod handler;
 pub mod worker;
 pub mod writer;

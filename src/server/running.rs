@@ -78,6 +78,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         )?);
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+    warn_of_exposed_keys(&config);
     let shared = share(config)?;
 
     let (sender, receiver) = mpsc::channel();
@@ -109,6 +110,18 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         running.drivers.push(started.map_err(StartError::Worker)?);
     }
     Ok(running)
+}
+
+/// The operator may know a network better than we do, so it is no error.
+fn warn_of_exposed_keys(config: &Config) {
+    for mount in config.mounts.iter().filter(|mount| mount.bucket.exposes_customer_key()) {
+        log::warn!(
+            "{}: its encryption key ('sse_customer_key_file') travels to {} unencrypted, \
+             and AWS would refuse it; use an https:// endpoint",
+            mount.path,
+            mount.bucket.location().origin
+        );
+    }
 }
 
 /// Resolves the origins, reads whom to trust, and opens the access log.

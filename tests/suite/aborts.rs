@@ -2,6 +2,8 @@
 //! traffic, so both must cost nothing that lasts.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -23,6 +25,7 @@ both_drivers!(
     a_small_remainder_is_drained_and_the_connection_kept,
     a_large_remainder_is_not_read,
     a_client_gone_before_the_head_does_no_harm,
+    an_open_ended_get_that_is_given_up_pulls_little_in_vain,
 );
 
 const TARGET: &str = "/files/big.bam";
@@ -230,4 +233,26 @@ fn a_client_gone_before_the_head_does_no_harm(driver: Driver) {
     eventually("the descriptors are closed", || proxy.fd_count() <= fds + 50);
     s3.set_delay(Duration::ZERO);
     assert!(get(&proxy, TARGET).body == synthetic_bytes(0, MIB as usize));
+}
+
+fn an_open_ended_get_that_is_given_up_pulls_little_in_vain(driver: Driver) {
+    const SIZE: u64 = 1 << 30;
+    let taken = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&taken);
+    let upstream = ScriptedUpstream::start(move |peer| {
+        // Fails when the proxy closes, long before the end.
+        peer.answer_with_part(SIZE, 32 << 20);
+        seen.store(peer.bytes_taken(), Ordering::SeqCst);
+    });
+    let proxy = Config::new(driver, &upstream.endpoint()).start();
+    for wanted in [100_000, 300_000, 800_000] {
+        let mut client = Client::connect(&proxy);
+        client.send(request_head("GET", TARGET, &[("Range", "bytes=1000000-")]));
+        client.head();
+        assert!(client.exactly(wanted) == synthetic_bytes(1_000_000, wanted));
+        drop(client);
+        eventually("S3 notices", || taken.load(Ordering::SeqCst) > 0);
+        let in_vain = taken.swap(0, Ordering::SeqCst).saturating_sub(wanted as u64);
+        assert!(in_vain < 1 << 20, "{in_vain} bytes beyond the {wanted} that were wanted");
+    }
 }

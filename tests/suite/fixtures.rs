@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
+use hyper::header::HeaderName;
+
 use crate::support::genomics::{CHROMOSOMES, write_bam, write_vcf};
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::{LAST_MODIFIED, Object, synthetic_bytes};
@@ -102,6 +104,59 @@ fn the_s3_server_keeps_keys_apart_that_look_alike() {
     for key in ["a//b", "a/b", "a/./b", "a/../b", "a/b/"] {
         let answer = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/{key}"), &[]);
         assert!(answer.ends_with(&format!("\r\n\r\n{key}")), "{key}: {answer}");
+    }
+}
+
+#[test]
+fn the_s3_server_wants_every_amz_field_signed() {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let signed = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/reads.bam"), &[]);
+    assert!(signed.starts_with("HTTP/1.1 200 OK\r\n"), "{signed}");
+    let fields = s3.server.requests().remove(0);
+    let mut head = format!("GET /{BUCKET}/reads.bam HTTP/1.1\r\nConnection: close\r\n");
+    for name in ["host", "authorization", "x-amz-date", "x-amz-content-sha256"] {
+        let value = fields.field(HeaderName::from_static(name)).expect("curl sends it");
+        head += &format!("{name}: {value}\r\n");
+    }
+    // The same request again, once as it was and once with a field that nobody signed.
+    let send = |head: String| {
+        let address = s3.server.endpoint().replace("http://", "");
+        let mut stream = TcpStream::connect(address).expect("a listening server");
+        stream.write_all(head.as_bytes()).expect("an open connection");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer, then the end");
+        text
+    };
+    let again = send(format!("{head}\r\n"));
+    assert!(again.starts_with("HTTP/1.1 200 OK\r\n"), "{again}");
+    let slipped_in = send(format!("{head}x-amz-request-payer: requester\r\n\r\n"));
+    assert!(slipped_in.starts_with("HTTP/1.1 403 "), "{slipped_in}");
+    assert!(slipped_in.contains("which were not signed"), "{slipped_in}");
+}
+
+#[test]
+fn the_s3_server_knows_versions_and_delete_markers() {
+    let s3 = TestS3::start();
+    s3.put_version("reads.bam", "v1", "first");
+    s3.put_version("reads.bam", "v2", "second");
+    s3.put_delete_marker("reads.bam", "gone");
+    let ask = |query: &str| {
+        let target = format!("/{BUCKET}/reads.bam{query}");
+        signed_curl(&s3.server, SECRET_KEY, &target, &[])
+    };
+    let first = ask("?versionId=v1");
+    assert!(first.ends_with("\r\n\r\nfirst"), "{first}");
+    assert!(first.contains("x-amz-version-id: v1\r\n"), "{first}");
+    for (query, status, code, marked) in [
+        ("", "404", "NoSuchKey", true),
+        ("?versionId=gone", "405", "MethodNotAllowed", true),
+        ("?versionId=v3", "404", "NoSuchVersion", false),
+        ("?versionId=v%2A", "400", "InvalidArgument", false),
+    ] {
+        let said = ask(query);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{query}: {said}");
+        assert!(said.contains(&format!("<Code>{code}</Code>")), "{query}: {said}");
+        assert_eq!(said.contains("x-amz-delete-marker: true\r\n"), marked, "{query}: {said}");
     }
 }
 

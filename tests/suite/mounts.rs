@@ -1,5 +1,7 @@
 //! Several buckets behind one server, prefixes, and rewriting rules.
 
+use hyper::header::HeaderName;
+
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::proxy::{Config, Driver, proxy_over};
 use crate::support::raw_http::{get, get_range, head};
@@ -14,6 +16,7 @@ both_drivers!(
     the_same_key_in_two_mounts_is_two_objects,
     rewrite_rules_choose_the_key_that_s3_is_asked_for,
     rewrite_rules_run_in_file_order,
+    a_bucket_whose_requesters_pay_is_read_by_who_agrees_to,
 );
 
 /// The configuration with these mounts in place of the short form.
@@ -120,4 +123,30 @@ fn rewrite_rules_run_in_file_order(driver: Driver) {
         r"{ year: { from: '^(\d{4})-', to: 'year=\1/' }, run: { from: 'run-', to: 'run_' } }";
     let proxy = Config::over(driver, &s3).set("rewrite_rules", rules).start();
     get(&proxy, "/files/2024-run-7.bam").assert(200, "found");
+}
+
+fn a_bucket_whose_requesters_pay_is_read_by_who_agrees_to(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    s3.put_in("free-bucket", "reads.bam", "free");
+    s3.let_requesters_pay();
+    let mounts = format!(
+        "{{ /pays/: {{ bucket: {BUCKET}, requester_pays: true }}, \
+         /files/: {{ bucket: {BUCKET} }}, \
+         /free/: {{ bucket: free-bucket, requester_pays: false }} }}"
+    );
+    let proxy = with_mounts(driver, &s3, &mounts).start();
+    assert_eq!(head(&proxy, "/pays/reads.bam").content_length(), 4);
+    get_range(&proxy, "/pays/reads.bam", "bytes=1-2").assert(206, "CG");
+    get(&proxy, "/files/reads.bam").assert_error(403);
+    get(&proxy, "/free/reads.bam").assert(200, "free");
+    let payer = HeaderName::from_static("x-amz-request-payer");
+    let requests = s3.server.requests();
+    let said: Vec<_> = requests.iter().map(|seen| seen.field(payer.clone())).collect();
+    assert_eq!(said, [Some("requester"), Some("requester"), None, None]);
+    // What is set at the top holds for every mount that does not say otherwise.
+    let proxy = with_mounts(driver, &s3, &mounts).set("requester_pays", "true").start();
+    get(&proxy, "/files/reads.bam").assert(200, "ACGT");
+    s3.server.forget();
+    get(&proxy, "/free/reads.bam").assert(200, "free");
+    assert_eq!(s3.server.requests()[0].field(payer), None);
 }

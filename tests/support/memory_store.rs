@@ -1,7 +1,7 @@
 //! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, answering
 //! as S3 documents it: ranges, conditionals, errors and all fields of a head.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
     ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
     StreamingBlob, Timestamp,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use super::asked::Asked;
 use super::object::Object;
 use super::s3_server::S3Server;
 
@@ -28,7 +30,14 @@ const CHUNK_BYTES: u64 = 64 * 1024;
 
 #[derive(Default)]
 struct State {
+    /// The latest version of each object.
     objects: HashMap<(String, String), Object>,
+    /// All versions that were given an id, `None` for a delete marker.
+    versions: HashMap<(String, String, String), Option<Object>>,
+    /// Keys whose latest version is a delete marker.
+    deleted: HashSet<(String, String)>,
+    /// Buckets that only those may read who agree to pay.
+    requester_pays: HashSet<String>,
     denied: Vec<String>,
     /// What every request is answered with, while set.
     outage: Option<S3ErrorCode>,
@@ -47,7 +56,14 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, bucket: &str, key: &str) -> S3Result<Object> {
+    fn find(&self, asked: &Asked<'_>) -> S3Result<Object> {
+        let object = self.stored(asked)?;
+        asked.encryption.check(object.customer_key.as_ref())?;
+        Ok(object)
+    }
+
+    fn stored(&self, asked: &Asked<'_>) -> S3Result<Object> {
+        let Asked { bucket, key, .. } = *asked;
         let state = self.state();
         if let Some(code) = &state.outage {
             return Err(S3Error::with_message(code.clone(), "The test says so."));
@@ -58,14 +74,45 @@ impl MemoryStore {
         if !state.objects.keys().any(|(known, _)| known == bucket) {
             return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
         }
-        let object = state.objects.get(&(bucket.to_owned(), key.to_owned()));
-        object.cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+        if state.requester_pays.contains(bucket) && !asked.requester_pays {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        let place = (bucket.to_owned(), key.to_owned());
+        if let Some(version_id) = asked.version_id {
+            return state.version(place, version_id);
+        }
+        let object = state.objects.get(&place).cloned();
+        let missing = s3_error!(NoSuchKey, "The specified key does not exist.");
+        object.ok_or(if state.deleted.contains(&place) { deleted(missing) } else { missing })
     }
 
     async fn pause(&self) {
         let delay = self.state().delay;
         tokio::time::sleep(delay).await;
     }
+}
+
+impl State {
+    fn version(&self, (bucket, key): (String, String), version_id: &str) -> S3Result<Object> {
+        if !version_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+            return Err(s3_error!(InvalidArgument, "Invalid version id specified"));
+        }
+        match self.versions.get(&(bucket, key, version_id.to_owned())) {
+            Some(Some(object)) => Ok(object.clone()),
+            Some(None) => Err(deleted(s3_error!(
+                MethodNotAllowed,
+                "The specified method is not allowed against this resource."
+            ))),
+            None => Err(s3_error!(NoSuchVersion, "The specified version does not exist.")),
+        }
+    }
+}
+
+/// The error with the field that says what it is about.
+fn deleted(mut error: S3Error) -> S3Error {
+    let name = HeaderName::from_static("x-amz-delete-marker");
+    error.set_headers(HeaderMap::from_iter([(name, HeaderValue::from_static("true"))]));
+    error
 }
 
 /// A signature-checking server over a [`MemoryStore`], which is what nearly every test wants.
@@ -111,6 +158,29 @@ impl TestS3 {
         self.store.state().objects.insert(place, object.into());
     }
 
+    /// Stores a version of an object in [`BUCKET`], which is the latest one from then on.
+    pub(crate) fn put_version(&self, key: &str, version_id: &str, object: impl Into<Object>) {
+        let mut object = object.into();
+        object.version_id = Some(version_id.to_owned());
+        self.put(key, object.clone());
+        let place = (BUCKET.to_owned(), key.to_owned(), version_id.to_owned());
+        self.store.state().versions.insert(place, Some(object));
+    }
+
+    /// Puts a delete marker on top of an object's versions in [`BUCKET`].
+    pub(crate) fn put_delete_marker(&self, key: &str, version_id: &str) {
+        self.delete(key);
+        let place = (BUCKET.to_owned(), key.to_owned());
+        let mut state = self.store.state();
+        state.deleted.insert(place.clone());
+        state.versions.insert((place.0, place.1, version_id.to_owned()), None);
+    }
+
+    /// From now on [`BUCKET`] can only be read by those who agree to pay.
+    pub(crate) fn let_requesters_pay(&self) {
+        self.store.state().requester_pays.insert(BUCKET.to_owned());
+    }
+
     /// Removes an object from [`BUCKET`].
     pub(crate) fn delete(&self, key: &str) {
         self.store.state().objects.remove(&(BUCKET.to_owned(), key.to_owned()));
@@ -152,7 +222,7 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&input.bucket, &input.key)?;
+        let object = self.find(&Asked::from(&input))?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -189,7 +259,7 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&input.bucket, &input.key)?;
+        let object = self.find(&Asked::from(&input))?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -200,6 +270,7 @@ impl S3 for MemoryStore {
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(object.size() as i64),
+            version_id: object.version_id.clone(),
             content_type: Some(object.content_type.clone()),
             content_encoding: object.content_encoding.clone(),
             content_disposition: object.content_disposition.clone(),
@@ -227,6 +298,7 @@ fn head_only(object: &Object) -> GetObjectOutput {
     GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         cache_control: object.cache_control.clone(),
+        version_id: object.version_id.clone(),
         e_tag: Some(ETag::Strong(object.e_tag.clone())),
         last_modified: Some(object.timestamp()),
         ..GetObjectOutput::default()

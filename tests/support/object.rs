@@ -25,6 +25,10 @@ pub(crate) struct Object {
     pub(crate) content_encoding: Option<String>,
     pub(crate) cache_control: Option<String>,
     pub(crate) content_disposition: Option<String>,
+    /// The version that the store gave it.
+    pub(crate) version_id: Option<String>,
+    /// The key that it is encrypted with, if it is not S3 that keeps it.
+    pub(crate) customer_key: Option<[u8; 32]>,
 }
 
 #[derive(Clone)]
@@ -55,6 +59,8 @@ impl Object {
             content_encoding: None,
             cache_control: None,
             content_disposition: None,
+            version_id: None,
+            customer_key: None,
         }
     }
 
@@ -72,6 +78,10 @@ impl Object {
 
     pub(crate) fn with_content_disposition(self, value: &str) -> Object {
         Object { content_disposition: Some(value.to_owned()), ..self }
+    }
+
+    pub(crate) fn encrypted_with(self, key: [u8; 32]) -> Object {
+        Object { customer_key: Some(key), ..self }
     }
 
     /// The entity tag as it stands in a header field, with its quotes.

@@ -113,8 +113,8 @@ impl Process {
     }
 
     /// Puts a file into the directory that the program runs in.
-    pub(crate) fn write(&mut self, name: &str, text: &str) {
-        fs::write(self.directory.path().join(name), text).expect("a file in a new directory");
+    pub(crate) fn write(&mut self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.directory.path().join(name), content).expect("a file in a new directory");
     }
 
     /// One more argument.

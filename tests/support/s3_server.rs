@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::service::{Service, service_fn};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -189,11 +189,31 @@ impl S3Access for SignedUnlessPublic {
             context.s3_path(),
             S3Path::Object { bucket, .. } if bucket.as_ref() == PUBLIC_BUCKET
         );
-        if public || context.credentials().is_some() {
+        if context.credentials().is_none() {
+            return match public {
+                true => Ok(()),
+                false => Err(s3_error!(AccessDenied, "Signature is required")),
+            };
+        }
+        if everything_is_signed(context.headers()) {
             return Ok(());
         }
-        Err(s3_error!(AccessDenied, "Signature is required"))
+        Err(s3_error!(
+            AccessDenied,
+            "There were headers present in the request which were not signed"
+        ))
     }
+}
+
+/// Whether the signature covers `host` and every `x-amz-…` field, which S3 demands. `s3s` only
+/// checks it against the fields that it claims to cover.
+fn everything_is_signed(fields: &HeaderMap) -> bool {
+    let authorization = fields.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let authorization = String::from_utf8_lossy(authorization);
+    let names = authorization.split("SignedHeaders=").nth(1).unwrap_or_default();
+    let signed: Vec<&str> = names.split(',').next().unwrap_or_default().split(';').collect();
+    let demanded = |name: &&HeaderName| *name == "host" || name.as_str().starts_with("x-amz-");
+    fields.keys().filter(demanded).all(|name| signed.contains(&name.as_str()))
 }
 
 async fn accept(

@@ -14,6 +14,7 @@ use socket2::SockRef;
 
 use super::PATIENCE;
 use super::object::synthetic_bytes;
+use super::tcp_info::bytes_acknowledged;
 
 /// The server; dropping it stops accepting.
 pub(crate) struct ScriptedUpstream {
@@ -205,6 +206,11 @@ impl Peer {
     /// Gives up sending when the proxy takes nothing for so long.
     pub(crate) fn give_up_sending_after(&self, time: Duration) {
         self.stream.set_write_timeout(Some(time)).expect("a connected socket");
+    }
+
+    /// Bytes that the proxy's kernel has taken on this connection so far.
+    pub(crate) fn bytes_taken(&self) -> u64 {
+        bytes_acknowledged(&self.stream)
     }
 
     /// Does nothing for a while.

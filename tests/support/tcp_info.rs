@@ -3,12 +3,22 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// Where `tcpi_data_segs_in` is in `struct tcp_info` (linux/tcp.h, since Linux 4.6), in bytes.
+/// Where counters are in `struct tcp_info` (linux/tcp.h, since Linux 4.6), in bytes.
+const BYTES_ACKED: usize = 120;
 const DATA_SEGMENTS_IN: usize = 152;
 
 /// Segments with data in them that have come in so far.
-#[allow(unsafe_code, reason = "no crate of this project knows this option")]
 pub(crate) fn data_segments_in(socket: &TcpStream) -> u32 {
+    u32::from_ne_bytes(field(socket, DATA_SEGMENTS_IN))
+}
+
+/// Bytes that the peer's kernel has taken so far.
+pub(crate) fn bytes_acknowledged(socket: &TcpStream) -> u64 {
+    u64::from_ne_bytes(field(socket, BYTES_ACKED))
+}
+
+#[allow(unsafe_code, reason = "no crate of this project knows this option")]
+fn field<const WIDTH: usize>(socket: &TcpStream, start: usize) -> [u8; WIDTH] {
     let mut info = [0_u8; 256];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `info`.
@@ -21,7 +31,7 @@ pub(crate) fn data_segments_in(socket: &TcpStream) -> u32 {
             &mut length,
         )
     };
-    let end = DATA_SEGMENTS_IN + size_of::<u32>();
-    assert!(result == 0 && length as usize >= end, "this kernel does not count segments");
-    u32::from_ne_bytes(info[DATA_SEGMENTS_IN..end].try_into().expect("four bytes"))
+    let end = start + WIDTH;
+    assert!(result == 0 && length as usize >= end, "this kernel does not count that");
+    info[start..end].try_into().expect("as many bytes")
 }

@@ -29,6 +29,10 @@ fn secrets_never_occur_in_problems() {
         format!("endpoint: user:{hush}@minio"),
         format!("mounts: {{/a/: {{bucket: lab, credentials: {{session_token: {hush}}}}}}}"),
         format!("mounts: {{/a/: {{bucket: lab, credentials: {hush}}}}}"),
+        format!("sse_customer_key_file: {hush}"),
+        format!("sse_customer_key_file: [{hush}]"),
+        format!("sse_customer_key_file: '{hush}\0'"),
+        format!("mounts: {{/a/: {{bucket: lab, sse_customer_key_file: {hush}}}}}"),
     ];
     for text in wrong {
         let said = says(&text);

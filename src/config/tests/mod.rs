@@ -29,8 +29,19 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
-    let file = File { name: "config.yaml", text };
-    resolve(Some(file), &environment(variables), flags).map_err(|problems| problems.to_string())
+    let file = Some(File { name: "config.yaml", text });
+    resolve_with(file, &environment(variables), flags, key_file)
+        .map_err(|problems| problems.to_string())
+}
+
+/// The key files that the tests name.
+fn key_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    match path.to_str() {
+        Some("lab.key") => Ok(vec![1; 32]),
+        Some("/etc/s3proxy/partner.key") => Ok(vec![2; 32]),
+        Some("short.key") => Ok(b"hush".to_vec()),
+        _ => Err(ErrorKind::NotFound.into()),
+    }
 }
 
 fn config(text: &str) -> Config {
@@ -85,6 +96,8 @@ fn the_example_parses_and_shows_the_defaults() {
     let region = |config: &Config| config.mounts[0].bucket.location().region.clone();
     assert_eq!(region(&example), region(&defaults));
     assert_eq!(example.mounts[0].bucket.addressing, defaults.mounts[0].bucket.addressing);
+    assert!(!defaults.mounts[0].bucket.requester_pays && !defaults.mounts[0].allow_version_id);
+    assert!(defaults.mounts[0].bucket.customer_key.is_none());
 }
 
 #[test]
@@ -101,6 +114,9 @@ fn the_long_form_of_the_example_parses_too() {
     assert_eq!(paths, ["/partner/", "/1000g/", "/files/"]);
     assert!(config.mounts[1].bucket.credentials.is_none());
     assert_eq!(config.mounts[2].prefix, "runs/");
+    let partner = &config.mounts[0];
+    assert!(partner.allow_version_id && partner.bucket.requester_pays);
+    assert!(partner.bucket.customer_key.is_some());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::s3::customer_key::CustomerKey;
 
 #[test]
 fn credentials_come_from_one_source_as_a_set() {
@@ -134,4 +135,77 @@ fn an_access_point_stands_for_a_bucket_of_aws() {
         said.contains("names an access point, which only AWS has; remove 'endpoint'"),
         "{said}"
     );
+}
+
+#[test]
+fn what_a_mount_does_not_say_it_takes_from_the_top() {
+    let config = config(&format!(
+        "{}\nrequester_pays: true\nallow_version_id: true\nsse_customer_key_file: lab.key\n\
+         endpoint: http://minio\nmounts:\n  /a/: {{bucket: aaa}}\n  \
+         /b/: {{bucket: bbb, requester_pays: false, allow_version_id: false, \
+         sse_customer_key_file: /etc/s3proxy/partner.key}}\n",
+        OF_2014.replace("bucket_name: my-bucket\n", "")
+    ));
+    let [a, b] = config.mounts.as_slice() else { panic!("two mounts") };
+    assert!(a.bucket.requester_pays && a.allow_version_id);
+    assert!(!b.bucket.requester_pays && !b.allow_version_id);
+    assert_eq!(a.bucket.customer_key.as_deref(), Some(&CustomerKey::new(&[1; 32])));
+    assert_eq!(b.bucket.customer_key.as_deref(), Some(&CustomerKey::new(&[2; 32])));
+}
+
+#[test]
+fn the_short_form_takes_them_too_and_so_does_the_environment() {
+    let endpoint = "endpoint: http://minio\n";
+    let variables = [
+        ("S3PROXY_REQUESTER_PAYS", "true"),
+        ("S3PROXY_ALLOW_VERSION_ID", "true"),
+        ("S3PROXY_SSE_CUSTOMER_KEY_FILE", "lab.key"),
+    ];
+    let config = with(&format!("{OF_2014}{endpoint}"), &variables, &Overrides::default()).unwrap();
+    let [mount] = config.mounts.as_slice() else { panic!("one mount") };
+    assert!(mount.bucket.requester_pays && mount.allow_version_id);
+    assert!(mount.bucket.customer_key.is_some());
+}
+
+#[test]
+fn who_does_not_say_who_he_is_cannot_pay() {
+    let said = says(&short_and("requester_pays: true"));
+    let expected = "config.yaml:1: bucket_name: 'requester_pays' tells S3 who pays, but \
+                    'credentials: anonymous' does not; give it credentials, or write \
+                    'requester_pays: false'";
+    assert_eq!(said, expected);
+    let mounts = "endpoint: http://minio\ncredentials: anonymous\nrequester_pays: true\n\
+                  mounts:\n  /a/: {bucket: aaa, requester_pays: false}\n  /b/: {bucket: bbb}\n";
+    let said = says(mounts);
+    assert!(said.starts_with("config.yaml:6: mounts./b/: 'requester_pays' tells"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_key_file_that_holds_no_key_is_reported_where_it_is_named() {
+    for (name, part) in [
+        ("short.key", "the file has the base64 of 3 bytes; it must hold the 32 bytes of the key"),
+        ("none.key", "the file cannot be read: entity not found; name a file that"),
+        ("''", "is not a path"),
+        ("[lab.key]", "is a list"),
+    ] {
+        let said = says(&short_and(&format!("sse_customer_key_file: {name}")));
+        let expected = format!("config.yaml:4: sse_customer_key_file: {part}");
+        assert!(said.starts_with(&expected), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let said = says(&format!(
+            "endpoint: http://minio\ncredentials: anonymous\nmounts:\n  \
+             /a/: {{bucket: aaa, sse_customer_key_file: {name}}}\n"
+        ));
+        let expected = format!("config.yaml:4: mounts./a/.sse_customer_key_file: {part}");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn text_alone_reads_no_file() {
+    let text = short_and("sse_customer_key_file: /dev/zero");
+    let file = File { name: "config.yaml", text: &text };
+    let said = resolve(Some(file), &environment(&[]), &Overrides::default()).unwrap_err();
+    assert!(said.to_string().contains("the file cannot be read: unsupported"), "{said}");
 }

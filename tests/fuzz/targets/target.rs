@@ -1,15 +1,17 @@
-//! A request target and its one decoding into a key.
+//! A request target, its one decoding into a key, and the version that its query asks for.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use s3proxy::http1::target::{Target, percent_decode};
-use s3proxy::limits::KEY_BYTES;
-use s3proxy::s3::sigv4::write_encoded_path;
+use s3proxy::limits::{KEY_BYTES, VERSION_ID_BYTES};
+use s3proxy::s3::name::ObjectName;
+use s3proxy::s3::sigv4::{write_encoded_path, write_encoded_query_value};
 
 fuzz_target!(|target: &str| {
     let Some(Target::Resource { path, query }) = Target::parse(target) else { return };
     assert!(path.starts_with('/') && !path.contains(['?', '#']) && !query.contains('#'));
+    check_version_id(query);
     let mut key = String::from("prefix/");
     if percent_decode(path, KEY_BYTES, &mut key).is_err() {
         return;
@@ -30,3 +32,22 @@ fuzz_target!(|target: &str| {
         assert_eq!(again, decoded);
     }
 });
+
+/// A version that is taken from a query comes out of the query that is sent to S3.
+fn check_version_id(query: &str) {
+    let mut object = ObjectName::default();
+    object.start().push_str("key");
+    if object.read_version_id(query).is_err() {
+        return;
+    }
+    assert_eq!(object.key(), "key");
+    let Some(version_id) = object.version_id() else { return };
+    assert!((1..=VERSION_ID_BYTES).contains(&version_id.len()));
+    let mut sent = b"versionId=".to_vec();
+    write_encoded_query_value(version_id.as_bytes(), &mut sent);
+    let sent = std::str::from_utf8(&sent).expect("the encoding is ASCII");
+    let mut again = ObjectName::default();
+    again.start().push_str("key");
+    assert_eq!(again.read_version_id(sent), Ok(()));
+    assert!(again == object);
+}

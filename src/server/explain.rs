@@ -1,0 +1,92 @@
+//! What comes of it when S3 gives no object: what the client is told, what the operator reads in
+//! the log, and what is remembered.
+
+use std::time::Instant;
+
+use crate::cache::metadata::Known;
+use crate::s3::client::{BucketId, ClientError};
+use crate::s3::error::{Kind, ServiceError};
+use crate::s3::name::ObjectName;
+use crate::server::answer::Failure;
+use crate::server::core::Core;
+use crate::upstream::conn::{HeadError, is_ours};
+use crate::upstream::pool::PoolError;
+
+/// What the client is told when S3 gives no answer; the operator is told why.
+pub fn describe(error: &ClientError) -> Failure {
+    let failure = match error {
+        ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
+        ClientError::Pool(PoolError::Connect { error, .. }) if is_ours(error) => {
+            Failure::Overloaded
+        }
+        ClientError::Pool(PoolError::Connect { error, .. })
+            if error.kind() == std::io::ErrorKind::TimedOut =>
+        {
+            Failure::TimedOut
+        }
+        ClientError::Head(HeadError::TimedOut) => Failure::TimedOut,
+        ClientError::Pool(PoolError::Connect { .. })
+        | ClientError::Send(_)
+        | ClientError::Head(HeadError::NoAnswer(_) | HeadError::Cut(_)) => Failure::Unreachable,
+        ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => Failure::BadAnswer,
+    };
+    log::warn!("{error}");
+    failure
+}
+
+/// What the client is told of an error that S3 answered with. Remembers what is about the key;
+/// logs what is about the proxy.
+pub fn explain(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+    error: &ServiceError,
+    asked: Instant,
+) -> Failure {
+    let failure = match Failure::from_kind(error.kind()) {
+        Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
+        Some(failure) => failure,
+        None if error.status == 403 => Failure::AccessDenied,
+        None => Failure::BadAnswer,
+    };
+    let known = match failure {
+        Failure::NotFound => Known::NotFound,
+        Failure::AccessDenied => Known::AccessDenied,
+        Failure::PreconditionFailed | Failure::VersionRefused => return failure,
+        _ => {
+            log::warn!("{object:?}: {error}{}", remedy(error.kind()));
+            return failure;
+        }
+    };
+    // S3 does not tell a wrong customer key from a missing permission.
+    if known == Known::AccessDenied && core.config().mounts[bucket.0].bucket.customer_key.is_some()
+    {
+        log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey));
+    } else {
+        log::debug!("{object:?}: {error}");
+    }
+    core.metadata.borrow_mut().learn(bucket, object.as_str(), known, asked);
+    failure
+}
+
+/// What an error is that S3 has only for requests with a `versionId`.
+fn of_version(error: &ServiceError) -> Failure {
+    match (error.status, error.code.as_str()) {
+        // The version is a delete marker: to a reader the object is not there.
+        (405, _) => Failure::NotFound,
+        // Each store has a form of its own for its version ids, and this is none.
+        (400, "InvalidArgument") => Failure::VersionRefused,
+        _ => Failure::BadAnswer,
+    }
+}
+
+/// What an operator can do about it.
+fn remedy(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Credentials => "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
+        Kind::Clock => "; set this machine's clock (NTP)",
+        Kind::WrongEndpoint => "; check 'region' and 'endpoint' of this mount",
+        Kind::CustomerKey => "; check 'sse_customer_key_file' of this mount",
+        _ => "",
+    }
+}

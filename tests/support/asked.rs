@@ -1,0 +1,104 @@
+//! What a request for an object asks for, in which GET and HEAD do not differ: which version, at
+//! whose cost, and with which encryption key.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use s3s::dto::{GetObjectInput, HeadObjectInput, RequestPayer};
+use s3s::{S3Result, s3_error};
+
+/// What is asked for.
+pub(crate) struct Asked<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) version_id: Option<&'a str>,
+    /// Whether the one who asks agrees to pay.
+    pub(crate) requester_pays: bool,
+    pub(crate) encryption: Encryption<'a>,
+}
+
+impl<'a> From<&'a GetObjectInput> for Asked<'a> {
+    fn from(input: &'a GetObjectInput) -> Asked<'a> {
+        Asked {
+            bucket: &input.bucket,
+            key: &input.key,
+            version_id: input.version_id.as_deref(),
+            requester_pays: agrees(input.request_payer.as_ref()),
+            encryption: Encryption {
+                algorithm: input.sse_customer_algorithm.as_deref(),
+                key: input.sse_customer_key.as_deref(),
+                md5: input.sse_customer_key_md5.as_deref(),
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a HeadObjectInput> for Asked<'a> {
+    fn from(input: &'a HeadObjectInput) -> Asked<'a> {
+        Asked {
+            bucket: &input.bucket,
+            key: &input.key,
+            version_id: input.version_id.as_deref(),
+            requester_pays: agrees(input.request_payer.as_ref()),
+            encryption: Encryption {
+                algorithm: input.sse_customer_algorithm.as_deref(),
+                key: input.sse_customer_key.as_deref(),
+                md5: input.sse_customer_key_md5.as_deref(),
+            },
+        }
+    }
+}
+
+fn agrees(payer: Option<&RequestPayer>) -> bool {
+    payer.is_some_and(|payer| payer.as_str() == RequestPayer::REQUESTER)
+}
+
+/// The three fields of a request that are about encryption.
+pub(crate) struct Encryption<'a> {
+    algorithm: Option<&'a str>,
+    key: Option<&'a str>,
+    md5: Option<&'a str>,
+}
+
+impl Encryption<'_> {
+    /// Whether an object that is encrypted with `stored` may be read with what was sent, with the
+    /// errors of the AWS documentation and their words.
+    pub(crate) fn check(&self, stored: Option<&[u8; 32]>) -> S3Result<()> {
+        let (algorithm, key, md5) = match (self.algorithm, self.key, self.md5, stored) {
+            (None, None, None, None) => return Ok(()),
+            (None, None, None, Some(_)) => {
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "The object was stored using a form of Server Side Encryption. The correct \
+                     parameters must be provided to retrieve the object."
+                ));
+            }
+            (Some(algorithm), Some(key), Some(md5), _) => (algorithm, key, md5),
+            _ => return Err(s3_error!(InvalidArgument, "A field about encryption is missing.")),
+        };
+        if algorithm != "AES256" {
+            return Err(s3_error!(InvalidEncryptionAlgorithmError, "Only AES256 is known."));
+        }
+        let bytes = STANDARD.decode(key).unwrap_or_default();
+        if bytes.len() != 32 {
+            return Err(s3_error!(
+                InvalidArgument,
+                "The secret key was invalid for the specified algorithm."
+            ));
+        }
+        if STANDARD.encode(Md5::digest(&bytes)) != md5 {
+            return Err(s3_error!(
+                InvalidArgument,
+                "The calculated MD5 hash of the key did not match the hash that was provided."
+            ));
+        }
+        match stored {
+            None => Err(s3_error!(
+                InvalidRequest,
+                "The encryption parameters are not applicable to this object."
+            )),
+            Some(stored) if bytes == stored => Ok(()),
+            Some(_) => Err(s3_error!(AccessDenied, "Access Denied")),
+        }
+    }
+}
