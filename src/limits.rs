@@ -18,6 +18,10 @@ pub const HELD_ANSWER_BYTES: usize = 16 * 1024;
 /// Longest key that S3 stores, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
 pub const KEY_BYTES: usize = 1024;
 
+/// Longest access key id and session token together, in bytes. AWS gives no bound; tokens measure
+/// 400 to 1,500, and S3 accepts request heads of 8 KiB.
+pub const CREDENTIALS_BYTES: usize = 8 * 1024;
+
 /// Largest response head accepted from S3, in bytes. User metadata alone may take 2 KiB
 /// (Amazon S3 User Guide, "Working with object metadata"), real heads measure 400 to 900 bytes.
 pub const RESPONSE_HEAD_BYTES: usize = 16 * 1024;

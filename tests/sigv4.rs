@@ -22,6 +22,7 @@ use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
     EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
 };
+use s3proxy::s3::source::{Current, Source};
 use s3proxy::upstream::Origin;
 
 /// The directory of the SigV4 vectors inside the aws-sigv4 package, wherever cargo keeps it.
@@ -83,7 +84,8 @@ fn sign_canonical(credentials: &Credentials, region: &str, canonical: &str) -> S
         SignedParts { method, path: path.as_bytes(), query, headers: &headers, payload_hash };
     // All vectors are of 2015-08-30T12:36:00Z.
     let time = Timestamp::new(1_440_938_160);
-    let signature = Signer::new(region, "service").sign(credentials, time, &parts);
+    let current = Current::new(credentials.clone(), None);
+    let signature = Signer::new(region, "service").sign(&current, time, &parts);
     String::from_utf8(signature.to_vec()).expect("hexadecimal")
 }
 
@@ -169,10 +171,11 @@ proptest! {
         let parts = SignedParts { method: "GET", path: &path, query: "", headers, payload_hash };
         let mut signer = Signer::new(&region, "s3");
         let mut ours = Vec::new();
+        let current = Current::new(credentials.clone(), None);
         for _ in 0..2 {
             // The second time with the key of the day kept.
             ours.clear();
-            let signature = signer.sign(&credentials, time, &parts);
+            let signature = signer.sign(&current, time, &parts);
             signer.write_authorization(&credentials, time, headers, &signature, &mut ours);
         }
         let uri = format!("http://bucket.s3.example.org:9000{}", std::str::from_utf8(&path).unwrap());
@@ -194,7 +197,7 @@ proptest! {
             region: "eu-central-1".to_owned(),
             origin: Arc::new(Origin { host: "s3.example.org".to_owned(), port }),
             addressing,
-            credentials: Some(Arc::new(credentials.clone())),
+            credentials: Some(Arc::new(Source::fixed(credentials.clone()))),
         };
         let mut out = Vec::new();
         let conditions = Preconditions { if_match: Some(b"\"e\""), ..Preconditions::default() };
@@ -202,7 +205,7 @@ proptest! {
         RequestWriter::new(bucket).write(
             &ObjectRequest { operation: Operation::Get, key: &key, range, conditions },
             &mut out,
-        );
+        ).unwrap();
         let text = String::from_utf8(out).unwrap();
         let field = |name: &str| {
             let prefix = format!("{name}: ");

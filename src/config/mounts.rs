@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::config::bucket;
-use crate::config::credentials::{self, Given, Login};
+use crate::config::credentials::{self, AwsKeys, Given, Identity};
 use crate::config::file::{Setting, fields};
+use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
 use crate::config::reader::{Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
@@ -12,11 +13,15 @@ use crate::config::values;
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::{Addressing, Bucket};
-use crate::s3::credentials::Credentials;
+use crate::s3::login::{Login, Role};
+use crate::s3::source::Source;
 use crate::upstream::Origin;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
+
+/// The region that requests are signed for where nothing names one, as in the 2014 application.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// Most mounts of one configuration: a request looks through them one after the other.
 const MOUNTS: usize = 1000;
@@ -30,19 +35,20 @@ struct Written {
     region: Option<String>,
     endpoint: Given<Origin>,
     addressing: Option<Addressing>,
-    login: Given<Login>,
+    identity: Given<Identity>,
 }
 
 /// All mounts, those with the longest path first, so that the first match is the best one.
 /// `home` is where something that is missing would have to be written.
 pub(super) fn read(reader: &mut Reader, home: &Place) -> Vec<Mount> {
-    let mut mounts = written(reader, home);
+    let mut keys = AwsKeys::take(reader);
+    let mut mounts = written(reader, home, &mut keys);
     mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
-    let mut top = TopLevel::read(reader, home);
+    let mut top = TopLevel::read(reader, home, &mut keys);
     mounts.into_iter().filter_map(|mount| top.complete(mount, &mut reader.problems)).collect()
 }
 
-fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
+fn written(reader: &mut Reader, home: &Place, keys: &mut AwsKeys) -> Vec<Written> {
     let short = reader.spot("bucket_name");
     let bucket = reader.value("bucket_name", bucket::name);
     let mounts = reader.take("mounts").pop();
@@ -59,7 +65,7 @@ fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
             Vec::new()
         }
         (Some(spot), None) => bucket.map(|bucket| short_form(spot, bucket)).into_iter().collect(),
-        (None, Some(mounts)) => long_form(mounts, &mut reader.problems),
+        (None, Some(mounts)) => long_form(mounts, keys, &mut reader.problems),
     }
 }
 
@@ -72,11 +78,11 @@ fn short_form(spot: Spot, bucket: String) -> Written {
         region: None,
         endpoint: Given::Unset,
         addressing: None,
-        login: Given::Unset,
+        identity: Given::Unset,
     }
 }
 
-fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
+fn long_form(mounts: Setting, keys: &mut AwsKeys, problems: &mut Vec<Problem>) -> Vec<Written> {
     let Setting { spot, value, .. } = mounts;
     match value.value {
         Value::Map(entries) if entries.len() > MOUNTS => {
@@ -85,7 +91,7 @@ fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
             Vec::new()
         }
         Value::Map(entries) if !entries.is_empty() => {
-            entries.into_iter().filter_map(|entry| mount(&spot, entry, problems)).collect()
+            entries.into_iter().filter_map(|entry| mount(&spot, entry, keys, problems)).collect()
         }
         _ => {
             let remedy = "write one line per path, such as '/files/: { bucket: my-bucket }'";
@@ -95,7 +101,12 @@ fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
     }
 }
 
-fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Written> {
+fn mount(
+    mounts: &Spot,
+    entry: Entry,
+    keys: &mut AwsKeys,
+    problems: &mut Vec<Problem>,
+) -> Option<Written> {
     let spot = mounts.child(entry.line, key_name(&entry.key));
     let path = path(&entry.key).map_err(|fault| problems.push(spot.problem(fault))).ok();
     let Value::Map(entries) = entry.value.value else {
@@ -112,13 +123,13 @@ fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Wri
     let region = reader.value("region", bucket::region);
     let endpoint = endpoint(&mut reader);
     let addressing = reader.value("addressing", values::addressing);
-    let login = match reader.take("credentials").pop() {
-        Some(setting) => credentials::login(setting, &mut reader.problems),
+    let identity = match reader.take("credentials").pop() {
+        Some(setting) => login::identity(setting, keys, &mut reader.problems),
         None => Given::Unset,
     };
     problems.append(&mut reader.problems);
     let (path, bucket) = (path?, bucket?);
-    Some(Written { spot, path, bucket, prefix, region, endpoint, addressing, login })
+    Some(Written { spot, path, bucket, prefix, region, endpoint, addressing, identity })
 }
 
 /// The path of a mount, which is compared with decoded request paths byte by byte.
@@ -153,25 +164,26 @@ fn endpoint(reader: &mut Reader) -> Given<Origin> {
 
 /// What mounts inherit, and the values that they share.
 struct TopLevel {
-    region: String,
+    /// `None` where nothing names one.
+    region: Option<String>,
     endpoint: Given<Origin>,
     addressing: Addressing,
-    login: Given<Login>,
+    identity: Given<Identity>,
     home: Place,
     origins: Vec<Arc<Origin>>,
-    keys: Vec<Arc<Credentials>>,
+    sources: Vec<Arc<Source>>,
 }
 
 impl TopLevel {
-    fn read(reader: &mut Reader, home: &Place) -> TopLevel {
+    fn read(reader: &mut Reader, home: &Place, keys: &mut AwsKeys) -> TopLevel {
         TopLevel {
-            region: reader.value_or("region", bucket::region, "us-east-1".to_owned()),
+            region: reader.value("region", bucket::region),
             endpoint: endpoint(reader),
             addressing: reader.value_or("addressing", values::addressing, Addressing::Path),
-            login: credentials::top_level(reader),
+            identity: credentials::top_level(reader, keys),
             home: home.clone(),
             origins: Vec::new(),
-            keys: Vec::new(),
+            sources: Vec::new(),
         }
     }
 
@@ -180,8 +192,8 @@ impl TopLevel {
     fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
         let Written { spot, path, bucket, prefix, .. } = mount;
         let endpoint = self.endpoint(mount.endpoint, problems);
-        let login = self.login(mount.login, problems);
-        let (endpoint, login) = (endpoint?, login?);
+        let credentials = self.credentials(mount.identity);
+        let (endpoint, credentials) = (endpoint?, credentials?);
         let addressing = mount.addressing.unwrap_or(self.addressing);
         let origin = match addressing {
             Addressing::Path => endpoint,
@@ -191,13 +203,10 @@ impl TopLevel {
         };
         let bucket = Bucket {
             name: bucket,
-            region: mount.region.unwrap_or_else(|| self.region.clone()),
+            region: mount.region.or(self.region.clone()).unwrap_or(DEFAULT_REGION.to_owned()),
             origin: shared(&mut self.origins, Arc::new(origin)),
             addressing,
-            credentials: match login {
-                Login::Anonymous => None,
-                Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
-            },
+            credentials,
         };
         Some(Mount { path, prefix, bucket })
     }
@@ -217,27 +226,42 @@ impl TopLevel {
         }
     }
 
-    fn login(&mut self, own: Given<Login>, problems: &mut Vec<Problem>) -> Option<Login> {
-        match (own, &self.login) {
-            (Given::Is(login), _) => Some(login),
-            (Given::Unset, Given::Is(login)) => Some(login.clone()),
-            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
-            (Given::Unset, Given::Unset) => {
-                self.login = Given::Wrong;
-                let spot = Spot::new(self.home.clone(), "AWS_ACCESS_KEY_ID");
-                problems.push(spot.problem(Fault::new(
-                    "is missing, and the AWS credential chain is not supported in this version",
-                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this file or in the \
-                     environment, or 'credentials: anonymous'",
-                )));
-                None
+    /// The credentials of a mount: outside `None` where they are wrong, inside where requests go
+    /// unsigned.
+    fn credentials(&mut self, own: Given<Identity>) -> Option<Option<Arc<Source>>> {
+        let top = match &self.identity {
+            Given::Is(Identity::Login(login)) => Some(login.clone()),
+            Given::Is(Identity::Role(role)) => Some(Login::Role(role.clone())),
+            Given::Is(Identity::Anonymous) | Given::Unset | Given::Wrong => None,
+        };
+        let login = match (own, &self.identity) {
+            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => return None,
+            (Given::Is(Identity::Anonymous), _)
+            | (Given::Unset, Given::Is(Identity::Anonymous)) => return Some(None),
+            (Given::Is(Identity::Login(login)), _) => login,
+            (Given::Is(Identity::Role(_)), Given::Wrong) => return None,
+            (Given::Is(Identity::Role(role)), _) => {
+                let source = Box::new(top.unwrap_or(Login::Chain));
+                Login::Role(Role { source, ..role })
             }
+            (Given::Unset, _) => top.unwrap_or(Login::Chain),
+        };
+        Some(Some(self.source(login)))
+    }
+
+    /// The source of a login, one for all mounts that have the same: each is renewed by itself.
+    fn source(&mut self, login: Login) -> Arc<Source> {
+        if let Some(known) = self.sources.iter().find(|source| *source.login() == login) {
+            return Arc::clone(known);
         }
+        let source = Arc::new(Source::new(login, self.region.clone()));
+        self.sources.push(Arc::clone(&source));
+        source
     }
 }
 
-/// The equal value that is already there, or `new`: workers keep state per origin and per
-/// credentials, and there should be one of each.
+/// The equal value that is already there, or `new`: workers keep state per origin, and there
+/// should be one of each.
 fn shared<T: PartialEq>(known: &mut Vec<Arc<T>>, new: Arc<T>) -> Arc<T> {
     if let Some(old) = known.iter().find(|old| ***old == *new) {
         return Arc::clone(old);

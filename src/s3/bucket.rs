@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::s3::credentials::Credentials;
+use crate::s3::source::Source;
 use crate::upstream::Origin;
 
 /// How the bucket's name is put into a request (Amazon S3 User Guide, "Virtual hosting of
@@ -28,5 +28,5 @@ pub struct Bucket {
     /// Whether the bucket's name is part of the path or of the host.
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
-    pub credentials: Option<Arc<Credentials>>,
+    pub credentials: Option<Arc<Source>>,
 }

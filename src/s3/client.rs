@@ -13,7 +13,7 @@ use crate::limits;
 use crate::relay::{self, Relay, Terms};
 use crate::s3::bucket::Bucket;
 use crate::s3::error::ServiceError;
-use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
+use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter};
 use crate::sys::stream::{Ahead, Stream};
 use crate::upstream::conn::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
@@ -34,6 +34,9 @@ pub struct Client {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// Nothing to sign with.
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
     /// No connection.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -102,7 +105,11 @@ impl Client {
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
         let buffers = &self.relay.buffers;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
-        self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf);
+        if let Err(error) = self.buckets[bucket.0].0.borrow_mut().write(request, &mut buf) {
+            buffers.put_back(buf);
+            lease.put_back();
+            return Err(error.into());
+        }
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
         let timeout = self.settings.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, request_bytes, timeout).await;

@@ -38,6 +38,11 @@ pub struct ObjectRequest<'a> {
     pub conditions: Preconditions<'a>,
 }
 
+/// There are no credentials to sign with at the moment: none came yet, or the last have expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are no valid credentials at the moment")]
+pub struct NoCredentials;
+
 /// Writes requests for one bucket, with the day's signing key kept.
 pub struct RequestWriter {
     bucket: Bucket,
@@ -58,7 +63,14 @@ impl RequestWriter {
     }
 
     /// Appends the request's head to `out`, signed for this moment.
-    pub fn write(&mut self, request: &ObjectRequest<'_>, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// Where it cannot be signed; what was appended is then not to be sent.
+    pub fn write(
+        &mut self,
+        request: &ObjectRequest<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NoCredentials> {
         let method = request.operation.method();
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
@@ -89,8 +101,9 @@ impl RequestWriter {
                 write_field(out, name, value);
             }
         }
-        self.write_authentication(method, path, out);
+        self.write_authentication(method, path, out)?;
         out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 
     /// The `x-amz-…` and `Authorization` fields; none for anonymous requests.
@@ -99,9 +112,14 @@ impl RequestWriter {
         method: &str,
         path: std::ops::Range<usize>,
         out: &mut Vec<u8>,
-    ) {
-        let Some(credentials) = &self.bucket.credentials else { return };
-        let time = Timestamp::new(clock::unix_seconds());
+    ) -> Result<(), NoCredentials> {
+        let Some(source) = &self.bucket.credentials else { return Ok(()) };
+        let now = clock::unix_seconds();
+        let loaded = source.load();
+        let current = loaded.as_deref().filter(|current| current.is_valid_at(now));
+        let current = current.ok_or(NoCredentials)?;
+        let credentials = &current.credentials;
+        let time = Timestamp::new(now);
         let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
         write_field(out, "x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes());
         write_field(out, "x-amz-date", time.as_bytes());
@@ -120,10 +138,11 @@ impl RequestWriter {
         // The value goes behind the path in the same buffer, so it is signed first.
         let signature = {
             let parts = SignedParts { method, path: &out[path], query: "", headers, payload_hash };
-            self.signer.sign(credentials, time, &parts)
+            self.signer.sign(current, time, &parts)
         };
         self.signer.write_authorization(credentials, time, headers, &signature, out);
         out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 }
 
@@ -140,6 +159,8 @@ mod tests {
 
     use super::*;
     use crate::s3::credentials::Credentials;
+    use crate::s3::login::Login;
+    use crate::s3::source::{Current, Source};
     use crate::upstream::Origin;
 
     fn bucket(addressing: Addressing, port: u16, signed: bool) -> Bucket {
@@ -153,7 +174,7 @@ mod tests {
             region: "us-east-1".to_owned(),
             origin: Arc::new(Origin { host: "s3.example".to_owned(), port }),
             addressing,
-            credentials: signed.then(|| Arc::new(credentials)),
+            credentials: signed.then(|| Arc::new(Source::fixed(credentials))),
         }
     }
 
@@ -165,8 +186,27 @@ mod tests {
             conditions: Preconditions { if_match: Some(b"\"e\""), ..Default::default() },
         };
         let mut out = Vec::new();
-        RequestWriter::new(bucket).write(&request, &mut out);
+        RequestWriter::new(bucket).write(&request, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn without_valid_credentials_nothing_is_signed() {
+        let mut bucket = bucket(Addressing::Path, 9000, true);
+        let keys =
+            bucket.credentials.as_ref().unwrap().load().as_ref().unwrap().credentials.clone();
+        let source = Arc::new(Source::new(Login::Instance, None));
+        bucket.credentials = Some(Arc::clone(&source));
+        let mut writer = RequestWriter::new(bucket);
+        let conditions = Preconditions::default();
+        let request =
+            ObjectRequest { operation: Operation::Get, key: "a", range: None, conditions };
+        let mut write = || writer.write(&request, &mut Vec::new());
+        assert_eq!(write(), Err(NoCredentials));
+        source.publish(Current::new(keys.clone(), Some(clock::unix_seconds() + 60)));
+        assert_eq!(write(), Ok(()));
+        source.publish(Current::new(keys, Some(clock::unix_seconds())));
+        assert_eq!(write(), Err(NoCredentials));
     }
 
     #[test]

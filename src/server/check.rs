@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::mount::Mount;
-use crate::s3::client::BucketId;
+use crate::s3::client::{BucketId, ClientError};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::s3::source::Source;
 use crate::server::core::Core;
 use crate::server::running::share;
 use crate::sys::driver;
@@ -18,7 +19,7 @@ use crate::sys::driver;
 /// What was found out about one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// `/files/ → bucket lab at http://minio:9000`.
+    /// `/files/ → bucket lab at http://minio:9000, credentials of the profile "lab"`.
     subject: String,
     /// Whether objects can be expected to be served.
     pub works: bool,
@@ -58,8 +59,17 @@ pub fn run(config: Config) -> io::Result<Vec<Finding>> {
 
 async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
     let origin = &mount.bucket.origin;
-    let subject =
-        format!("{} → bucket {} at http://{origin}:{}", mount.path, mount.bucket.name, origin.port);
+    let source = mount.bucket.credentials.as_deref();
+    let subject = format!(
+        "{} → bucket {} at http://{origin}:{}, {}",
+        mount.path,
+        mount.bucket.name,
+        origin.port,
+        match source {
+            Some(source) => format!("credentials of {}", source.login()),
+            None => "anonymous".to_owned(),
+        }
+    );
     let request = ObjectRequest {
         operation: Operation::Get,
         key: &format!("{}{PROBE_KEY}", mount.prefix),
@@ -71,9 +81,18 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
             (true, "an object was read".to_owned())
         }
         Ok(answer) => judge(&answer.into_error().await),
+        Err(ClientError::Credentials(_)) => (false, without_credentials(source)),
         Err(error) => (false, error.to_string()),
     };
     Finding { subject, works, words }
+}
+
+/// Why a request could not be signed.
+fn without_credentials(source: Option<&Source>) -> String {
+    let reason = source.and_then(Source::failure);
+    let reason = reason.as_deref().map_or("they have expired", String::as_str);
+    let advice = source.map_or("", |source| source.login().advice());
+    format!("there are no credentials: {reason}; {advice}")
 }
 
 fn judge(error: &ServiceError) -> (bool, String) {

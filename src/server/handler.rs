@@ -36,6 +36,7 @@ use crate::s3::client::{Answer, BucketId, ClientError};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object::{Metadata, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::s3::source::Source;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
 use crate::server::writer::{Head, HeadWriter, Outcome};
@@ -418,6 +419,8 @@ impl Fetch<'_> {
 /// What the client is told when S3 gives no answer; the operator is told why.
 fn describe(error: &ClientError) -> Failure {
     let failure = match error {
+        // Whoever renews them has said so, once for all requests.
+        ClientError::Credentials(_) => return Failure::Credentials,
         ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
         ClientError::Pool(PoolError::Connect { error, .. })
             if error.kind() == std::io::ErrorKind::TimedOut =>
@@ -453,7 +456,11 @@ fn explain(
         Failure::AccessDenied => Known::AccessDenied,
         Failure::PreconditionFailed => return failure,
         _ => {
-            log::warn!("{key:?}: {error}{}", remedy(error.kind()));
+            let source = core.config().mounts[bucket.0].bucket.credentials.as_deref();
+            if let (Failure::Credentials, Some(source)) = (failure, source) {
+                source.ask_for_refresh();
+            }
+            log::warn!("{key:?}: {error}{}", remedy(error.kind(), source));
             return failure;
         }
     };
@@ -463,11 +470,17 @@ fn explain(
 }
 
 /// What an operator can do about it.
-fn remedy(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Credentials => "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
-        Kind::Clock => "; set this machine's clock (NTP)",
-        Kind::WrongEndpoint => "; check 'region' and 'endpoint' of this mount",
-        _ => "",
+fn remedy(kind: Kind, source: Option<&Source>) -> String {
+    match (kind, source) {
+        (Kind::Credentials, Some(source)) => {
+            format!(
+                "; its credentials are those of {}: {}",
+                source.login(),
+                source.login().advice()
+            )
+        }
+        (Kind::Clock, _) => "; set this machine's clock (NTP)".to_owned(),
+        (Kind::WrongEndpoint, _) => "; check 'region' and 'endpoint' of this mount".to_owned(),
+        _ => String::new(),
     }
 }

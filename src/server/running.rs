@@ -8,12 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::metrics::Counters;
+use crate::s3::refresh;
+use crate::s3::source::Source;
 use crate::server::core::Shared;
 use crate::server::worker::Worker;
 use crate::sys::cpu;
+use crate::sys::side::Side;
 use crate::sys::socket::{self, ListenAddress};
 use crate::upstream::resolve::Resolver;
 
@@ -103,8 +107,17 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     Ok(running)
 }
 
-/// Resolves the origins and opens the access log.
+/// Longest time that start-up waits for credentials. Those that take longer are waited for while
+/// serving.
+const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gets credentials, resolves the origins and opens the access log.
 pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
+    let sources = sources(&config);
+    if !sources.is_empty() {
+        let side = Side::start().map_err(StartError::Thread)?;
+        refresh::start(&side, &sources, CREDENTIALS_PATIENCE);
+    }
     let mut origins = Vec::new();
     for mount in &config.mounts {
         if !origins.contains(&mount.bucket.origin) {
@@ -118,6 +131,18 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
     };
     Ok(Arc::new(Shared { config, origins, resolver, access_log }))
+}
+
+/// The sources of credentials that must be kept fresh, each once.
+fn sources(config: &Config) -> Vec<Arc<Source>> {
+    let mut sources: Vec<Arc<Source>> = Vec::new();
+    for source in config.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
+        let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
+        if source.needs_refreshing() && !is_known {
+            sources.push(Arc::clone(source));
+        }
+    }
+    sources
 }
 
 /// Opens a log file to append to.
