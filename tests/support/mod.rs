@@ -1,6 +1,7 @@
 //! What the stories of the suite are told with: servers to stand behind the proxy, the proxy
 //! itself as a process, a client that knows exact bytes, and genomic files.
 
+pub(crate) mod credential_services;
 pub(crate) mod genomics;
 pub(crate) mod memory_store;
 pub(crate) mod object;

@@ -112,6 +112,11 @@ impl Process {
         process
     }
 
+    /// The path that a file in the program's directory has.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
     /// Puts a file into the directory that the program runs in.
     pub(crate) fn write(&mut self, name: &str, text: &str) {
         fs::write(self.directory.path().join(name), text).expect("a file in a new directory");
@@ -266,6 +271,14 @@ impl Proxy {
     pub(crate) fn fd_count(&self) -> usize {
         let path = format!("/proc/{}/fd", self.running.child.id());
         fs::read_dir(path).expect("a running process").count()
+    }
+
+    /// The names of its threads.
+    pub(crate) fn thread_names(&self) -> Vec<String> {
+        let path = format!("/proc/{}/task", self.running.child.id());
+        let tasks = fs::read_dir(path).expect("a running process").flatten();
+        let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+        tasks.filter_map(name).map(|name| name.trim().to_owned()).collect()
     }
 
     /// Resident memory.
