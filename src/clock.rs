@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock in seconds since 1970-01-01 UTC, for signatures, `Date` and logs.
-/// A clock set before 1970 reads as 0.
+/// The wall clock since 1970-01-01 UTC. A clock set before 1970 reads as 0.
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+/// The same in whole seconds, for signatures, `Date` and logs.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    unix_time().as_secs()
 }
 
 /// The last second that a date with four digits of year can name.

@@ -24,6 +24,9 @@ pub const KEY_BYTES: usize = 1024;
 
 /// Longest version id of S3, in bytes (Amazon S3 User Guide, "How S3 Versioning works").
 pub const VERSION_ID_BYTES: usize = 1024;
+/// Longest access key id and session token together, in bytes. AWS gives no bound; tokens measure
+/// 400 to 1,500, and S3 accepts request heads of 8 KiB.
+pub const CREDENTIALS_BYTES: usize = 8 * 1024;
 
 /// Largest response head accepted from S3, in bytes. User metadata alone may take 2 KiB
 /// (Amazon S3 User Guide, "Working with object metadata"), real heads measure 400 to 900 bytes.

@@ -24,6 +24,7 @@ use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
     EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
 };
+use s3proxy::s3::source::{Current, Source};
 use s3proxy::upstream::Origin;
 
 /// The directory of the SigV4 vectors inside the aws-sigv4 package, wherever cargo keeps it.
@@ -90,7 +91,8 @@ fn sign_canonical(credentials: &Credentials, region: &str, canonical: &str) -> S
     };
     // All vectors are of 2015-08-30T12:36:00Z.
     let time = Timestamp::new(1_440_938_160);
-    let signature = Signer::new(region, "service").sign(credentials, time, &parts);
+    let current = Current::new(credentials.clone(), None);
+    let signature = Signer::new(region, "service").sign(&current, time, &parts);
     String::from_utf8(signature.to_vec()).expect("hexadecimal")
 }
 
@@ -176,10 +178,11 @@ proptest! {
         let parts = SignedParts { method: "GET", path: &path, query: b"", headers, payload_hash };
         let mut signer = Signer::new(&region, "s3");
         let mut ours = Vec::new();
+        let current = Current::new(credentials.clone(), None);
         for _ in 0..2 {
             // The second time with the key of the day kept.
             ours.clear();
-            let signature = signer.sign(&credentials, time, &parts);
+            let signature = signer.sign(&current, time, &parts);
             signer.write_authorization(&credentials, time, headers, &signature, &mut ours);
         }
         let uri = format!("http://bucket.s3.example.org:9000{}", std::str::from_utf8(&path).unwrap());
@@ -208,7 +211,7 @@ proptest! {
                 port,
             })),
             addressing,
-            Some(Arc::new(credentials.clone())),
+            Some(Arc::new(Source::fixed(credentials.clone()))),
         );
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key.map(|bytes| Arc::new(CustomerKey::new(&bytes)));
@@ -224,7 +227,7 @@ proptest! {
                 conditions,
             },
             &mut out,
-        );
+        ).unwrap();
         let text = String::from_utf8(out).unwrap();
         let field = |name: &str| {
             let prefix = format!("{name}: ");

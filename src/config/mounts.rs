@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::config::bucket;
-use crate::config::credentials::{self, Given, Login};
+use crate::config::credentials::{self, AwsKeys, Given, Identity};
 use crate::config::customer_key::{self, KeyFile};
 use crate::config::file::{Setting, fields};
+use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
 use crate::config::reader::{ReadFile, Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
@@ -13,13 +14,17 @@ use crate::config::values;
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
-use crate::s3::credentials::Credentials;
 use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint};
+use crate::s3::login::{Login, Role};
+use crate::s3::source::Source;
 use crate::upstream::Origin;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
+
+/// The region that requests are signed for where nothing names one, as in the 2014 application.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// Most mounts of one configuration: a request looks through them one after the other.
 const MOUNTS: usize = 1000;
@@ -33,7 +38,7 @@ struct Written {
     region: Option<String>,
     endpoint: Given<Origin>,
     addressing: Option<Addressing>,
-    login: Given<Login>,
+    identity: Given<Identity>,
     requester_pays: Option<bool>,
     allow_version_id: Option<bool>,
     key_file: Option<KeyFile>,
@@ -42,13 +47,14 @@ struct Written {
 /// All mounts, those with the longest path first, so that the first match is the best one.
 /// `home` is where something that is missing would have to be written.
 pub(super) fn read(reader: &mut Reader, home: &Place) -> Vec<Mount> {
-    let mut mounts = written(reader, home);
+    let mut keys = AwsKeys::take(reader);
+    let mut mounts = written(reader, home, &mut keys);
     mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
-    let mut top = TopLevel::read(reader, home);
+    let mut top = TopLevel::read(reader, &mut keys);
     mounts.into_iter().filter_map(|mount| top.complete(mount, &mut reader.problems)).collect()
 }
 
-fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
+fn written(reader: &mut Reader, home: &Place, keys: &mut AwsKeys) -> Vec<Written> {
     let short = reader.spot("bucket_name");
     let bucket = reader.value("bucket_name", bucket::name);
     let mounts = reader.take("mounts").pop();
@@ -65,7 +71,7 @@ fn written(reader: &mut Reader, home: &Place) -> Vec<Written> {
             Vec::new()
         }
         (Some(spot), None) => bucket.map(|bucket| short_form(spot, bucket)).into_iter().collect(),
-        (None, Some(mounts)) => long_form(mounts, &mut reader.problems),
+        (None, Some(mounts)) => long_form(mounts, keys, &mut reader.problems),
     }
 }
 
@@ -78,14 +84,14 @@ fn short_form(spot: Spot, bucket: bucket::Name) -> Written {
         region: None,
         endpoint: Given::Unset,
         addressing: None,
-        login: Given::Unset,
+        identity: Given::Unset,
         requester_pays: None,
         allow_version_id: None,
         key_file: None,
     }
 }
 
-fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
+fn long_form(mounts: Setting, keys: &mut AwsKeys, problems: &mut Vec<Problem>) -> Vec<Written> {
     let Setting { spot, value, .. } = mounts;
     match value.value {
         Value::Map(entries) if entries.len() > MOUNTS => {
@@ -94,7 +100,7 @@ fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
             Vec::new()
         }
         Value::Map(entries) if !entries.is_empty() => {
-            entries.into_iter().filter_map(|entry| mount(&spot, entry, problems)).collect()
+            entries.into_iter().filter_map(|entry| mount(&spot, entry, keys, problems)).collect()
         }
         _ => {
             let remedy = "write one line per path, such as '/files/: { bucket: my-bucket }'";
@@ -104,7 +110,12 @@ fn long_form(mounts: Setting, problems: &mut Vec<Problem>) -> Vec<Written> {
     }
 }
 
-fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Written> {
+fn mount(
+    mounts: &Spot,
+    entry: Entry,
+    keys: &mut AwsKeys,
+    problems: &mut Vec<Problem>,
+) -> Option<Written> {
     let spot = mounts.child(entry.line, key_name(&entry.key));
     let path = path(&entry.key).map_err(|fault| problems.push(spot.problem(fault))).ok();
     let Value::Map(entries) = entry.value.value else {
@@ -121,8 +132,8 @@ fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Wri
     let region = reader.value("region", bucket::region);
     let endpoint = endpoint(&mut reader);
     let addressing = reader.value("addressing", values::addressing);
-    let login = match reader.take("credentials").pop() {
-        Some(setting) => credentials::login(setting, &mut reader.problems),
+    let identity = match reader.take("credentials").pop() {
+        Some(setting) => login::identity(setting, keys, &mut reader.problems),
         None => Given::Unset,
     };
     let requester_pays = reader.value("requester_pays", values::boolean);
@@ -137,7 +148,7 @@ fn mount(mounts: &Spot, entry: Entry, problems: &mut Vec<Problem>) -> Option<Wri
         region,
         endpoint,
         addressing,
-        login,
+        identity,
         requester_pays,
         allow_version_id,
         key_file,
@@ -191,36 +202,35 @@ fn aws(reader: &mut Reader, is_aws: bool) -> Aws {
 
 /// What mounts inherit, and the values that they share.
 struct TopLevel {
-    region: String,
+    /// `None` where nothing names one.
+    region: Option<String>,
     endpoint: Given<Origin>,
     aws: Aws,
     addressing: Addressing,
-    login: Given<Login>,
+    identity: Given<Identity>,
     requester_pays: bool,
     allow_version_id: bool,
     customer_key: Option<Arc<CustomerKey>>,
     read_file: ReadFile,
-    home: Place,
-    keys: Vec<Arc<Credentials>>,
+    sources: Vec<Arc<Source>>,
 }
 
 impl TopLevel {
-    fn read(reader: &mut Reader, home: &Place) -> TopLevel {
+    fn read(reader: &mut Reader, keys: &mut AwsKeys) -> TopLevel {
         let endpoint = endpoint(reader);
         let read_file = reader.read_file;
         let key_file = customer_key::file(reader);
         TopLevel {
-            region: reader.value_or("region", bucket::region, "us-east-1".to_owned()),
+            region: reader.value("region", bucket::region),
             aws: aws(reader, matches!(endpoint, Given::Unset)),
             endpoint,
             addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
-            login: credentials::top_level(reader),
+            identity: credentials::top_level(reader, keys),
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
             customer_key: key_file.and_then(|file| file.read(read_file, &mut reader.problems)),
             read_file,
-            home: home.clone(),
-            keys: Vec::new(),
+            sources: Vec::new(),
         }
     }
 
@@ -229,21 +239,22 @@ impl TopLevel {
     fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
         let Written { spot, path, bucket, prefix, .. } = mount;
         let endpoint = self.endpoint(mount.endpoint);
-        let login = self.login(mount.login, problems);
+        let credentials = self.credentials(mount.identity);
         let customer_key = match mount.key_file {
             Some(file) => file.read(self.read_file, problems),
             None => self.customer_key.clone(),
         };
-        let (mut endpoint, login) = (endpoint?, login?);
+        let (mut endpoint, credentials) = (endpoint?, credentials?);
         let requester_pays = mount.requester_pays.unwrap_or(self.requester_pays);
-        if requester_pays && matches!(login, Login::Anonymous) {
+        if requester_pays && credentials.is_none() {
             problems.push(spot.problem(Fault::new(
                 "'requester_pays' tells S3 who pays, but 'credentials: anonymous' does not",
                 "give it credentials, or write 'requester_pays: false'",
             )));
         }
         let addressing = mount.addressing.unwrap_or(self.addressing);
-        let mut region = mount.region.unwrap_or_else(|| self.region.clone());
+        let region = mount.region.or_else(|| self.region.clone());
+        let mut region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         if let Some(its_region) = bucket.access_point_in {
             let Endpoint::Aws(aws) = &mut endpoint else {
                 let what = "names an access point, which only AWS has";
@@ -260,10 +271,6 @@ impl TopLevel {
             problems.push(spot.problem(fault));
             return None;
         }
-        let credentials = match login {
-            Login::Anonymous => None,
-            Login::Keys(keys) => Some(shared(&mut self.keys, keys)),
-        };
         let mut bucket = Bucket::new(bucket.name, &region, endpoint, addressing, credentials);
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key;
@@ -280,31 +287,36 @@ impl TopLevel {
         }
     }
 
-    fn login(&mut self, own: Given<Login>, problems: &mut Vec<Problem>) -> Option<Login> {
-        match (own, &self.login) {
-            (Given::Is(login), _) => Some(login),
-            (Given::Unset, Given::Is(login)) => Some(login.clone()),
-            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
-            (Given::Unset, Given::Unset) => {
-                self.login = Given::Wrong;
-                let spot = Spot::new(self.home.clone(), "AWS_ACCESS_KEY_ID");
-                problems.push(spot.problem(Fault::new(
-                    "is missing, and the AWS credential chain is not supported in this version",
-                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this file or in the \
-                     environment, or 'credentials: anonymous'",
-                )));
-                None
+    /// The credentials of a mount: outside `None` where they are wrong, inside where requests go
+    /// unsigned.
+    fn credentials(&mut self, own: Given<Identity>) -> Option<Option<Arc<Source>>> {
+        let top = match &self.identity {
+            Given::Is(Identity::Login(login)) => Some(login.clone()),
+            Given::Is(Identity::Role(role)) => Some(Login::Role(role.clone())),
+            Given::Is(Identity::Anonymous) | Given::Unset | Given::Wrong => None,
+        };
+        let login = match (own, &self.identity) {
+            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => return None,
+            (Given::Is(Identity::Anonymous), _)
+            | (Given::Unset, Given::Is(Identity::Anonymous)) => return Some(None),
+            (Given::Is(Identity::Login(login)), _) => login,
+            (Given::Is(Identity::Role(_)), Given::Wrong) => return None,
+            (Given::Is(Identity::Role(role)), _) => {
+                let source = Box::new(top.unwrap_or(Login::Chain));
+                Login::Role(Role { source, ..role })
             }
-        }
+            (Given::Unset, _) => top.unwrap_or(Login::Chain),
+        };
+        Some(Some(self.source(login)))
     }
-}
 
-/// The equal value that is already there, or `new`: workers keep state per origin and per
-/// credentials, and there should be one of each.
-fn shared<T: PartialEq>(known: &mut Vec<Arc<T>>, new: Arc<T>) -> Arc<T> {
-    if let Some(old) = known.iter().find(|old| ***old == *new) {
-        return Arc::clone(old);
+    /// The source of a login, one for all mounts that have the same: each is renewed by itself.
+    fn source(&mut self, login: Login) -> Arc<Source> {
+        if let Some(known) = self.sources.iter().find(|source| *source.login() == login) {
+            return Arc::clone(known);
+        }
+        let source = Arc::new(Source::new(login, self.region.clone()));
+        self.sources.push(Arc::clone(&source));
+        source
     }
-    known.push(Arc::clone(&new));
-    new
 }

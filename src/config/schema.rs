@@ -104,8 +104,16 @@ pub(super) const MOUNT_KEYS: &[&str] = &[
 ];
 
 /// The keys of a `credentials` map.
-pub(super) const CREDENTIALS_KEYS: [&str; 3] =
-    ["access_key_id", "secret_access_key", "session_token"];
+pub(super) const CREDENTIALS_KEYS: &[&str] = &[
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "profile",
+    "role_arn",
+    "external_id",
+    "session_name",
+    "web_identity_token_file",
+];
 
 /// The keys of one of the `rewrite_rules`.
 pub(super) const RULE_KEYS: &[&str] = &["from", "to"];
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn the_example_documents_every_key() {
         let example = include_str!("../../config.example.yaml");
-        let nested = MOUNT_KEYS.iter().chain(&CREDENTIALS_KEYS).chain(RULE_KEYS).copied();
+        let nested = MOUNT_KEYS.iter().chain(CREDENTIALS_KEYS).chain(RULE_KEYS).copied();
         for name in names().chain(nested) {
             let documented = example.lines().any(|line| {
                 let line = line.trim_start_matches(['#', ' ', '-', '{']);

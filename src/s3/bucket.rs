@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::s3::credentials::Credentials;
 use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
+use crate::s3::source::Source;
 
 /// One bucket, with all that is needed to sign and send a request for an object of it.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Bucket {
     /// Whether the bucket's name is part of the path or of the host.
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
-    pub credentials: Option<Arc<Credentials>>,
+    pub credentials: Option<Arc<Source>>,
     /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
     /// User Guide, "Using Requester Pays buckets").
     pub requester_pays: bool,
@@ -45,7 +45,7 @@ impl Bucket {
         region: &str,
         endpoint: Endpoint,
         addressing: Addressing,
-        credentials: Option<Arc<Credentials>>,
+        credentials: Option<Arc<Source>>,
     ) -> Bucket {
         let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
         let learned = Arc::new(Learned { location, clock_offset: AtomicI64::new(0) });

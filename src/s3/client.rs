@@ -16,7 +16,7 @@ use crate::relay::Relay;
 use crate::s3::answer::Answer;
 use crate::s3::bucket::{Bucket, CLOCK_NEWS_S};
 use crate::s3::error::{Kind, ServiceError};
-use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
+use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter};
 use crate::s3::retry::{self, Budget, Tries};
 use crate::sys::stream::Ahead;
 use crate::upstream::conn::{HeadError, is_ours};
@@ -55,6 +55,9 @@ pub enum Reply {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// Nothing to sign with.
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
     /// No connection.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -85,7 +88,9 @@ impl ClientError {
             }
             ClientError::Send(_) => true,
             ClientError::Head(error) => !matches!(error, HeadError::Malformed(_)),
-            ClientError::Pool(PoolError::Exhausted(_)) | ClientError::Response(_) => false,
+            ClientError::Credentials(_)
+            | ClientError::Pool(PoolError::Exhausted(_))
+            | ClientError::Response(_) => false,
         }
     }
 }
@@ -178,7 +183,12 @@ impl Client {
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
         let buffers = &self.relay.buffers;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
-        target.writer.borrow_mut().write(request, &mut buf);
+        let written = target.writer.borrow_mut().write(request, &mut buf);
+        if let Err(error) = written {
+            buffers.put_back(buf);
+            lease.put_back();
+            return Err(error.into());
+        }
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
         let timeout = self.upstream.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, request_bytes, timeout).await;

@@ -47,6 +47,11 @@ pub struct ObjectRequest<'a> {
     pub conditions: Preconditions<'a>,
 }
 
+/// There are no credentials to sign with at the moment: none came yet, or the last have expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are no valid credentials at the moment")]
+pub struct NoCredentials;
+
 /// Writes requests for one bucket, with the day's signing key kept.
 pub struct RequestWriter {
     bucket: Bucket,
@@ -81,7 +86,14 @@ impl RequestWriter {
     }
 
     /// Appends the request's head to `out`, signed for this moment.
-    pub fn write(&mut self, request: &ObjectRequest<'_>, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// Where it cannot be signed; what was appended is then not to be sent.
+    pub fn write(
+        &mut self,
+        request: &ObjectRequest<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NoCredentials> {
         let method = request.operation.method();
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
@@ -120,8 +132,9 @@ impl RequestWriter {
                 write_field(out, name, value);
             }
         }
-        self.write_authentication(method, path, query, out);
+        self.write_authentication(method, path, query, out)?;
         out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 
     /// The `x-amz-…` and `Authorization` fields; for anonymous requests only a customer key.
@@ -132,14 +145,19 @@ impl RequestWriter {
         path: Range<usize>,
         query: Range<usize>,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), NoCredentials> {
         let customer_key = self.bucket.customer_key.as_ref().map(|key| key.fields());
         let customer_key = customer_key.iter().flatten();
-        let Some(credentials) = &self.bucket.credentials else {
+        let Some(source) = &self.bucket.credentials else {
             customer_key.for_each(|(name, value)| write_field(out, name, value.as_bytes()));
-            return;
+            return Ok(());
         };
-        self.signed_at = clock::unix_seconds().saturating_add_signed(self.bucket.clock_offset());
+        let now = clock::unix_seconds();
+        let loaded = source.load();
+        let current = loaded.as_deref().filter(|current| current.is_valid_at(now));
+        let current = current.ok_or(NoCredentials)?;
+        let credentials = &current.credentials;
+        self.signed_at = now.saturating_add_signed(self.bucket.clock_offset());
         let time = Timestamp::new(self.signed_at);
         let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
         // In ascending order of their names, as they are signed.
@@ -163,10 +181,11 @@ impl RequestWriter {
         let signature = {
             let (path, query) = (&out[path], &out[query]);
             let parts = SignedParts { method, path, query, headers, payload_hash };
-            self.signer.sign(credentials, time, &parts)
+            self.signer.sign(current, time, &parts)
         };
         self.signer.write_authorization(credentials, time, headers, &signature, out);
         out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 }
 
@@ -203,6 +222,8 @@ mod tests {
     use crate::s3::credentials::Credentials;
     use crate::s3::customer_key::CustomerKey;
     use crate::s3::endpoint::{Addressing, Endpoint};
+    use crate::s3::login::Login;
+    use crate::s3::source::{Current, Source};
     use crate::upstream::Origin;
 
     fn bucket(addressing: Addressing, port: u16, signed: bool) -> Bucket {
@@ -213,7 +234,7 @@ mod tests {
         };
         let origin = Origin { tls: false, host: "s3.example".to_owned(), port };
         let endpoint = Endpoint::At(Arc::new(origin));
-        let credentials = signed.then(|| Arc::new(credentials));
+        let credentials = signed.then(|| Arc::new(Source::fixed(credentials)));
         Bucket::new("lab".to_owned(), "us-east-1", endpoint, addressing, credentials)
     }
 
@@ -230,8 +251,32 @@ mod tests {
             conditions: Preconditions { if_match: Some(b"\"e\""), ..Default::default() },
         };
         let mut out = Vec::new();
-        RequestWriter::new(bucket).write(&request, &mut out);
+        RequestWriter::new(bucket).write(&request, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn without_valid_credentials_nothing_is_signed() {
+        let mut bucket = bucket(Addressing::Path, 9000, true);
+        let keys =
+            bucket.credentials.as_ref().unwrap().load().as_ref().unwrap().credentials.clone();
+        let source = Arc::new(Source::new(Login::Instance, None));
+        bucket.credentials = Some(Arc::clone(&source));
+        let mut writer = RequestWriter::new(bucket);
+        let conditions = Preconditions::default();
+        let request = ObjectRequest {
+            operation: Operation::Get,
+            key: "a",
+            version_id: None,
+            range: None,
+            conditions,
+        };
+        let mut write = || writer.write(&request, &mut Vec::new());
+        assert_eq!(write(), Err(NoCredentials));
+        source.publish(Current::new(keys.clone(), Some(clock::unix_seconds() + 60)));
+        assert_eq!(write(), Ok(()));
+        source.publish(Current::new(keys, Some(clock::unix_seconds())));
+        assert_eq!(write(), Err(NoCredentials));
     }
 
     #[test]

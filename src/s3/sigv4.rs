@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::CivilTime;
 use crate::s3::credentials::Credentials;
+use crate::s3::source::Current;
 
 /// SHA-256 of nothing, the payload hash of every request without a body.
 pub const EMPTY_PAYLOAD_SHA256: &str =
@@ -78,7 +79,8 @@ pub struct Signer {
 
 struct SigningKey {
     day: [u8; 8],
-    secret_access_key: String,
+    /// Of the credentials that it was derived from.
+    generation: u64,
     state: HmacSha256,
 }
 
@@ -91,12 +93,12 @@ impl Signer {
     /// The signature of a request at a moment, in hexadecimal.
     pub fn sign(
         &mut self,
-        credentials: &Credentials,
+        current: &Current,
         time: Timestamp,
         parts: &SignedParts<'_>,
     ) -> [u8; 64] {
         let request_hash = hex(&canonical_request_hash(parts));
-        let mut mac = self.key(credentials, time);
+        let mut mac = self.key(current, time);
         mac.update(ALGORITHM.as_bytes());
         mac.update(b"\n");
         mac.update(time.as_bytes());
@@ -137,24 +139,25 @@ impl Signer {
         out.extend_from_slice(signature);
     }
 
-    /// The HMAC state under the day's key, derived anew when the day or the secret has changed.
-    fn key(&mut self, credentials: &Credentials, time: Timestamp) -> HmacSha256 {
+    /// The HMAC state under the day's key, derived anew when the day or the credentials have
+    /// changed.
+    fn key(&mut self, current: &Current, time: Timestamp) -> HmacSha256 {
         if let Some(key) = &self.key
             && key.day == *time.day()
-            && key.secret_access_key == credentials.secret_access_key
+            && key.generation == current.generation
         {
             return key.state.clone();
         }
         let mut secret = b"AWS4".to_vec();
-        secret.extend_from_slice(credentials.secret_access_key.as_bytes());
+        secret.extend_from_slice(current.credentials.secret_access_key.as_bytes());
         let day_key = hmac(&secret, time.day());
         let region_key = hmac(&day_key, self.region.as_bytes());
         let service_key = hmac(&region_key, self.service.as_bytes());
         let state = keyed(&hmac(&service_key, b"aws4_request"));
         let mut day = [0; 8];
         day.copy_from_slice(time.day());
-        let secret_access_key = credentials.secret_access_key.clone();
-        self.key = Some(SigningKey { day, secret_access_key, state: state.clone() });
+        let generation = current.generation;
+        self.key = Some(SigningKey { day, generation, state: state.clone() });
         state
     }
 }
@@ -238,13 +241,13 @@ mod tests {
 
     /// The credentials of the examples in the Amazon S3 API Reference, "Authenticating Requests:
     /// Using the Authorization Header".
-    fn documented() -> (Credentials, Timestamp) {
+    fn documented() -> (Current, Timestamp) {
         let credentials = Credentials {
             access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
             secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
             session_token: None,
         };
-        (credentials, Timestamp::new(1_369_353_600))
+        (Current::new(credentials, None), Timestamp::new(1_369_353_600))
     }
 
     #[test]
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_get_object_example_of_the_aws_documentation() {
-        let (credentials, time) = documented();
+        let (current, time) = documented();
         let parts = SignedParts {
             method: "GET",
             path: b"/test.txt",
@@ -280,9 +283,9 @@ mod tests {
         };
         let mut authorization = Vec::new();
         let mut signer = Signer::new("us-east-1", "s3");
-        let signature = signer.sign(&credentials, time, &parts);
+        let signature = signer.sign(&current, time, &parts);
         signer.write_authorization(
-            &credentials,
+            &current.credentials,
             time,
             parts.headers,
             &signature,
@@ -298,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_query_examples_of_the_aws_documentation() {
-        let (credentials, time) = documented();
+        let (current, time) = documented();
         for (query, signature) in [
             ("lifecycle=", "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
             (
@@ -317,14 +320,14 @@ mod tests {
                 ],
                 payload_hash: EMPTY_PAYLOAD_SHA256,
             };
-            let signed = Signer::new("us-east-1", "s3").sign(&credentials, time, &parts);
+            let signed = Signer::new("us-east-1", "s3").sign(&current, time, &parts);
             assert_eq!(signed, signature.as_bytes());
         }
     }
 
     #[test]
-    fn a_new_day_or_a_new_secret_gets_a_new_key() {
-        let (mut credentials, time) = documented();
+    fn a_new_day_or_a_new_set_gets_a_new_key() {
+        let (documented, time) = documented();
         let parts = SignedParts {
             method: "GET",
             path: b"/",
@@ -335,9 +338,12 @@ mod tests {
         let mut kept = Signer::new("us-east-1", "s3");
         let next_day = Timestamp::new(1_369_353_600 + 86_400);
         for (secret, time) in [("one", time), ("one", next_day), ("two", next_day), ("one", time)] {
-            credentials.secret_access_key = secret.to_owned();
-            let fresh = Signer::new("us-east-1", "s3").sign(&credentials, time, &parts);
-            assert_eq!(kept.sign(&credentials, time, &parts), fresh);
+            let secret_access_key = secret.to_owned();
+            let credentials = Credentials { secret_access_key, ..documented.credentials.clone() };
+            let current = Current::new(credentials, None);
+            let fresh = Signer::new("us-east-1", "s3").sign(&current, time, &parts);
+            assert_eq!(kept.sign(&current, time, &parts), fresh);
+            assert_eq!(kept.sign(&current, time, &parts), fresh);
         }
     }
 

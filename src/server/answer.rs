@@ -42,7 +42,7 @@ pub enum Failure {
         /// The object's size in bytes.
         size: u64,
     },
-    /// S3 refuses the proxy's credentials.
+    /// The proxy has no valid credentials at the moment, or S3 refuses them.
     Credentials,
     /// S3 refuses the proxy's clock.
     Clock,
@@ -117,7 +117,7 @@ impl Failure {
             Failure::RangeNotSatisfiable { size } => {
                 return Cow::Owned(format!("the range is outside the object of {size} bytes"));
             }
-            Failure::Credentials => "S3 refuses the credentials of this proxy",
+            Failure::Credentials => "the credentials of this proxy are missing, expired or refused",
             Failure::Clock => "S3 refuses the request because the clock of this proxy is wrong",
             Failure::WrongEndpoint => "the bucket is in another region or at another endpoint",
             Failure::CustomerKey => "the encryption key of this proxy does not fit this object",

@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::mount::Mount;
-use crate::s3::client::{BucketId, Reply};
+use crate::s3::client::{BucketId, ClientError, Reply};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::s3::source::Source;
 use crate::server::core::Core;
 use crate::server::running::share;
 use crate::sys::driver;
@@ -18,7 +19,7 @@ use crate::sys::driver;
 /// What was found out about one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// `/files/ → bucket lab at http://minio:9000`.
+    /// `/files/ → bucket lab at http://minio:9000, credentials of the profile "lab"`.
     subject: String,
     /// Whether objects can be expected to be served.
     pub works: bool,
@@ -57,6 +58,7 @@ pub fn run(config: Config) -> io::Result<Vec<Finding>> {
 }
 
 async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
+    let source = mount.bucket.credentials.as_deref();
     let request = ObjectRequest {
         operation: Operation::Get,
         key: &format!("{}{PROBE_KEY}", mount.prefix),
@@ -67,12 +69,21 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
     let (works, words) = match core.s3.send(id, &request).await {
         Ok(Reply::Object(_)) => (true, "an object was read".to_owned()),
         Ok(Reply::Refused(error)) => judge(&error),
+        Err(ClientError::Credentials(_)) => (false, without_credentials(source)),
         Err(error) => (false, error.to_string()),
     };
     // Last, since S3 may have named another region.
     let origin = Arc::clone(&mount.bucket.location().origin);
-    let subject =
-        format!("{} → bucket {} at {origin}{}", mount.path, mount.bucket.name, particulars(mount));
+    let credentials = match source {
+        Some(source) => format!("credentials of {}", source.login()),
+        None => "anonymous".to_owned(),
+    };
+    let subject = format!(
+        "{} → bucket {} at {origin}, {credentials}{}",
+        mount.path,
+        mount.bucket.name,
+        particulars(mount)
+    );
     let words = match mount.bucket.exposes_customer_key() {
         true => format!("{words}; but the encryption key travels unencrypted, use HTTPS"),
         false => words,
@@ -89,6 +100,14 @@ fn particulars(mount: &Mount) -> String {
     ];
     let set: Vec<&str> = all.iter().filter(|(set, _)| *set).map(|&(_, name)| name).collect();
     if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) }
+}
+
+/// Why a request could not be signed.
+fn without_credentials(source: Option<&Source>) -> String {
+    let reason = source.and_then(Source::failure);
+    let reason = reason.as_deref().map_or("they have expired", String::as_str);
+    let advice = source.map_or("", |source| source.login().advice());
+    format!("there are no credentials: {reason}; {advice}")
 }
 
 fn judge(error: &ServiceError) -> (bool, String) {

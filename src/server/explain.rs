@@ -7,6 +7,7 @@ use crate::cache::metadata::Known;
 use crate::s3::client::{BucketId, ClientError};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::name::ObjectName;
+use crate::s3::source::Source;
 use crate::server::answer::Failure;
 use crate::server::core::Core;
 use crate::upstream::conn::{HeadError, is_ours};
@@ -15,6 +16,8 @@ use crate::upstream::pool::PoolError;
 /// What the client is told when S3 gives no answer; the operator is told why.
 pub fn describe(error: &ClientError) -> Failure {
     let failure = match error {
+        // Whoever renews them has said so, once for all requests.
+        ClientError::Credentials(_) => return Failure::Credentials,
         ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
         ClientError::Pool(PoolError::Connect { error, .. }) if is_ours(error) => {
             Failure::Overloaded
@@ -43,6 +46,8 @@ pub fn explain(
     error: &ServiceError,
     asked: Instant,
 ) -> Failure {
+    let mount = &core.config().mounts[bucket.0];
+    let source = mount.bucket.credentials.as_deref();
     let failure = match Failure::from_kind(error.kind()) {
         Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
         Some(failure) => failure,
@@ -54,14 +59,16 @@ pub fn explain(
         Failure::AccessDenied => Known::AccessDenied,
         Failure::PreconditionFailed | Failure::VersionRefused => return failure,
         _ => {
-            log::warn!("{object:?}: {error}{}", remedy(error.kind()));
+            if let (Failure::Credentials, Some(source)) = (failure, source) {
+                source.ask_for_refresh();
+            }
+            log::warn!("{object:?}: {error}{}", remedy(error.kind(), source));
             return failure;
         }
     };
     // S3 does not tell a wrong customer key from a missing permission.
-    if known == Known::AccessDenied && core.config().mounts[bucket.0].bucket.customer_key.is_some()
-    {
-        log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey));
+    if known == Known::AccessDenied && mount.bucket.customer_key.is_some() {
+        log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey, source));
     } else {
         log::debug!("{object:?}: {error}");
     }
@@ -81,12 +88,16 @@ fn of_version(error: &ServiceError) -> Failure {
 }
 
 /// What an operator can do about it.
-fn remedy(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Credentials => "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
-        Kind::Clock => "; set this machine's clock (NTP)",
-        Kind::WrongEndpoint => "; check 'region' and 'endpoint' of this mount",
-        Kind::CustomerKey => "; check 'sse_customer_key_file' of this mount",
+fn remedy(kind: Kind, source: Option<&Source>) -> String {
+    let remedy = match (kind, source) {
+        (Kind::Credentials, Some(source)) => {
+            let login = source.login();
+            return format!("; its credentials are those of {login}: {}", login.advice());
+        }
+        (Kind::Clock, _) => "; set this machine's clock (NTP)",
+        (Kind::WrongEndpoint, _) => "; check 'region' and 'endpoint' of this mount",
+        (Kind::CustomerKey, _) => "; check 'sse_customer_key_file' of this mount",
         _ => "",
-    }
+    };
+    remedy.to_owned()
 }

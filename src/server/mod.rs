@@ -5,7 +5,9 @@ pub mod check;
 pub mod conn;
 pub mod core;
 pub mod explain;
+pub mod fetch;
 pub mod handler;
+pub mod known;
 pub mod worker;
 pub mod writer;
 

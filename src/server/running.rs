@@ -8,9 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::metrics::Counters;
+use crate::s3::refresh;
+use crate::s3::source::Source;
 use crate::server::core::Shared;
 use crate::server::worker::Worker;
 use crate::sys::cpu;
@@ -124,8 +127,17 @@ fn warn_of_exposed_keys(config: &Config) {
     }
 }
 
-/// Resolves the origins, reads whom to trust, and opens the access log.
+/// Longest time that start-up waits for credentials. Those that take longer are waited for while
+/// serving.
+const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gets credentials, resolves the origins, reads whom to trust, and opens the access log.
 pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
+    let sources = sources(&config);
+    let side = Side::start().map_err(StartError::Thread)?;
+    if !sources.is_empty() {
+        refresh::start(&side, &sources, CREDENTIALS_PATIENCE);
+    }
     let mut origins = Vec::new();
     for mount in &config.mounts {
         let origin = Arc::clone(&mount.bucket.location().origin);
@@ -137,7 +149,7 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         true => Some(Trust::load(&config.trust)?),
         false => None,
     };
-    let resolver = Resolver::new(Side::start().map_err(StartError::Thread)?);
+    let resolver = Resolver::new(side);
     resolver.start(&origins);
     let access_log = match (config.access_log, &config.log_file) {
         (false, _) => None,
@@ -145,6 +157,18 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
     };
     Ok(Arc::new(Shared { config, resolver, trust, access_log }))
+}
+
+/// The sources of credentials that must be kept fresh, each once.
+fn sources(config: &Config) -> Vec<Arc<Source>> {
+    let mut sources: Vec<Arc<Source>> = Vec::new();
+    for source in config.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
+        let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
+        if source.needs_refreshing() && !is_known {
+            sources.push(Arc::clone(source));
+        }
+    }
+    sources
 }
 
 /// Opens a log file to append to.

@@ -246,7 +246,8 @@ fn an_open_ended_get_that_is_given_up_pulls_little_in_vain(driver: Driver) {
     });
     let proxy = Config::new(driver, &upstream.endpoint()).start();
     for wanted in [100_000, 300_000, 800_000] {
-        let mut client = Client::connect(&proxy);
+        // What the client's own kernel takes counts as delivered, so that is kept small.
+        let mut client = client_with_a_small_socket(&proxy);
         client.send(request_head("GET", TARGET, &[("Range", "bytes=1000000-")]));
         client.head();
         assert!(client.exactly(wanted) == synthetic_bytes(1_000_000, wanted));

@@ -29,6 +29,7 @@ mod aborts;
 mod clients;
 mod conditionals;
 mod cors;
+mod credentials;
 mod demo;
 mod encryption;
 mod faults;

@@ -112,6 +112,11 @@ impl Process {
         process
     }
 
+    /// The path that a file in the program's directory has.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
     /// Puts a file into the directory that the program runs in.
     pub(crate) fn write(&mut self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.directory.path().join(name), content).expect("a file in a new directory");

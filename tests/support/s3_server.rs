@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -17,7 +18,7 @@ use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::{HandshakeKind, ServerConfig};
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpResponse, S3, S3Result, s3_error};
@@ -26,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-/// The one access key that the server knows.
+/// The one access key that the server knows from the start.
 pub(crate) const ACCESS_KEY: &str = "AKIAS3PROXYFIXTURE00";
 /// The secret that goes with [`ACCESS_KEY`].
 pub(crate) const SECRET_KEY: &str = "fixture/secret+that/is0only1for2loopback";
@@ -80,6 +81,7 @@ pub(crate) struct S3Server {
     address: SocketAddr,
     tls: bool,
     journal: Arc<Journal>,
+    keyring: Keyring,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -120,12 +122,14 @@ impl S3Server {
         let address = listener.local_addr()?;
         let journal = Arc::new(Journal::default());
         let (stop, stopped) = oneshot::channel();
-        runtime.spawn(accept(listener, acceptor, service(store), Arc::clone(&journal)));
+        let keyring = Keyring::default();
+        let service = service(store, &keyring);
+        runtime.spawn(accept(listener, acceptor, service, Arc::clone(&journal)));
         let thread = std::thread::Builder::new().name("s3".to_owned()).spawn(move || {
             // Ends when the sender is dropped; the connections end with the runtime.
             let _ = runtime.block_on(stopped);
         })?;
-        Ok(S3Server { address, tls, journal, stop: Some(stop), thread: Some(thread) })
+        Ok(S3Server { address, tls, journal, keyring, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What goes into `endpoint:`.
@@ -134,6 +138,11 @@ impl S3Server {
             true => format!("https://localhost:{}", self.address.port()),
             false => format!("http://{}", self.address),
         }
+    }
+
+    /// The keys that the server accepts.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// All requests since the start, or since the last [`forget`](Self::forget), in order.
@@ -172,15 +181,15 @@ impl Drop for S3Server {
     }
 }
 
-fn service(store: impl S3) -> S3Service {
+fn service(store: impl S3, keyring: &Keyring) -> S3Service {
     let mut builder = S3ServiceBuilder::new(store);
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-    builder.set_access(SignedUnlessPublic);
+    builder.set_auth(keyring.clone());
+    builder.set_access(SignedUnlessPublic(keyring.clone()));
     builder.build()
 }
 
 /// Everybody who signs may read everything; everybody else only [`PUBLIC_BUCKET`].
-struct SignedUnlessPublic;
+struct SignedUnlessPublic(Keyring);
 
 #[async_trait::async_trait]
 impl S3Access for SignedUnlessPublic {
@@ -189,19 +198,115 @@ impl S3Access for SignedUnlessPublic {
             context.s3_path(),
             S3Path::Object { bucket, .. } if bucket.as_ref() == PUBLIC_BUCKET
         );
-        if context.credentials().is_none() {
-            return match public {
-                true => Ok(()),
-                false => Err(s3_error!(AccessDenied, "Signature is required")),
-            };
+        match context.credentials() {
+            Some(_) if !everything_is_signed(context.headers()) => Err(s3_error!(
+                AccessDenied,
+                "There were headers present in the request which were not signed"
+            )),
+            Some(credentials) => {
+                let token = context.headers().get("x-amz-security-token");
+                let token = token.and_then(|token| token.to_str().ok());
+                self.0.check_token(&credentials.access_key, token)
+            }
+            None if public => Ok(()),
+            None => Err(s3_error!(AccessDenied, "Signature is required")),
         }
-        if everything_is_signed(context.headers()) {
-            return Ok(());
+    }
+}
+
+/// A set of keys that the server accepts, as long as they last.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
+    /// `None` accepts any token and none.
+    pub(crate) token: Option<String>,
+    /// In whole seconds; `None` is never.
+    pub(crate) ends: Option<SystemTime>,
+}
+
+/// The keys that a server accepts; clones share them.
+#[derive(Clone)]
+pub(crate) struct Keyring(Arc<Mutex<Rings>>);
+
+struct Rings {
+    accepted: Vec<Keys>,
+    /// All that was ever given out.
+    issued: Vec<Keys>,
+}
+
+impl Default for Keyring {
+    fn default() -> Keyring {
+        let fixture = Keys {
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.to_owned(),
+            token: None,
+            ends: None,
+        };
+        Keyring(Arc::new(Mutex::new(Rings { accepted: vec![fixture], issued: Vec::new() })))
+    }
+}
+
+impl Keyring {
+    fn rings(&self) -> std::sync::MutexGuard<'_, Rings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives out a new set, which is accepted until its end.
+    pub(crate) fn issue(&self, lifetime: Duration) -> Keys {
+        let mut rings = self.rings();
+        let number = rings.issued.len();
+        let end = SystemTime::now() + lifetime;
+        let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let keys = Keys {
+            access_key: format!("ASIATEMPORARY{number:07}"),
+            secret_key: format!("temporary/secret+number{number:07}"),
+            token: Some(format!("temporary-token-{number:07}/+==")),
+            ends: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())),
+        };
+        rings.accepted.push(keys.clone());
+        rings.issued.push(keys.clone());
+        keys
+    }
+
+    /// All that was given out so far, whether it is still accepted or not.
+    pub(crate) fn issued(&self) -> Vec<Keys> {
+        self.rings().issued.clone()
+    }
+
+    /// From now on none of the keys known so far is accepted.
+    pub(crate) fn revoke_all(&self) {
+        self.rings().accepted.clear();
+    }
+
+    /// Whether this is an access key that is accepted now.
+    pub(crate) fn accepts(&self, access_key: &str) -> bool {
+        self.find(access_key).is_ok()
+    }
+
+    fn find(&self, access_key: &str) -> S3Result<Keys> {
+        let rings = self.rings();
+        let keys = rings.accepted.iter().find(|keys| keys.access_key == access_key);
+        let keys = keys.ok_or_else(|| s3_error!(InvalidAccessKeyId))?;
+        if keys.ends.is_some_and(|end| end <= SystemTime::now()) {
+            return Err(s3_error!(ExpiredToken, "The provided token has expired."));
         }
-        Err(s3_error!(
-            AccessDenied,
-            "There were headers present in the request which were not signed"
-        ))
+        Ok(keys.clone())
+    }
+
+    fn check_token(&self, access_key: &str, token: Option<&str>) -> S3Result<()> {
+        let keys = self.find(access_key)?;
+        if keys.token.is_some() && keys.token.as_deref() != token {
+            return Err(s3_error!(InvalidToken, "The provided token is malformed"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Auth for Keyring {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        Ok(self.find(access_key)?.secret_key.into())
     }
 }
 

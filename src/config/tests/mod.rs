@@ -1,5 +1,6 @@
 //! The configuration as its users meet it: whole files in, a `Config` or lines of text out.
 
+mod credentials;
 mod hostile;
 mod mounts;
 mod sources;
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::s3::endpoint::Addressing;
+use crate::s3::credentials::Credentials;
 
 /// The file that people have had since 2014.
 const OF_2014: &str = r"AWS_ACCESS_KEY_ID: AKIAEXAMPLE
@@ -52,6 +53,12 @@ fn says(text: &str) -> String {
     with(text, &[], &Overrides::default()).unwrap_err()
 }
 
+/// The keys that a mount's requests are signed with.
+fn keys(mount: &mount::Mount) -> Credentials {
+    let source = mount.bucket.credentials.as_ref().unwrap();
+    source.load().as_ref().unwrap().credentials.clone()
+}
+
 /// The settings of [`SHORT`] and those of `more`.
 fn short_and(more: &str) -> String {
     format!("{SHORT}{more}\n")
@@ -67,7 +74,7 @@ fn the_file_of_2014_works_unchanged() {
     let location = mount.bucket.location();
     assert_eq!(location.region, "us-east-1");
     assert_eq!(location.origin.to_string(), "https://my-bucket.s3.us-east-1.amazonaws.com");
-    let credentials = mount.bucket.credentials.as_ref().unwrap();
+    let credentials = keys(mount);
     assert_eq!(credentials.access_key_id, "AKIAEXAMPLE");
     assert_eq!(credentials.secret_access_key, "hush/hush+hush");
     assert_eq!(credentials.session_token, None);
@@ -111,10 +118,10 @@ fn the_long_form_of_the_example_parses_too() {
     let top = OF_2014.replace("bucket_name: my-bucket\n", "endpoint: http://minio:9000\n");
     let config = config(&format!("{top}{mounts}"));
     let paths: Vec<&str> = config.mounts.iter().map(|mount| mount.path.as_str()).collect();
-    assert_eq!(paths, ["/partner/", "/1000g/", "/files/"]);
-    assert!(config.mounts[1].bucket.credentials.is_none());
-    assert_eq!(config.mounts[2].prefix, "runs/");
-    let partner = &config.mounts[0];
+    assert_eq!(paths, ["/sequencer/", "/archive/", "/cluster/", "/partner/", "/1000g/", "/files/"]);
+    assert!(config.mounts[4].bucket.credentials.is_none());
+    assert_eq!(config.mounts[5].prefix, "runs/");
+    let partner = &config.mounts[3];
     assert!(partner.allow_version_id && partner.bucket.requester_pays);
     assert!(partner.bucket.customer_key.is_some());
 }
@@ -187,7 +194,7 @@ fn names_that_look_like_numbers_are_names() {
     );
     let bucket = &config.mounts[0].bucket;
     assert_eq!((bucket.name.as_str(), bucket.location().region.as_str()), ("12345", "1"));
-    let credentials = bucket.credentials.as_ref().unwrap();
+    let credentials = keys(&config.mounts[0]);
     assert_eq!(credentials.access_key_id, "0123");
     assert_eq!(credentials.secret_access_key, "1e3");
 }

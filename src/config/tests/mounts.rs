@@ -1,50 +1,10 @@
-//! Mounts, and as whom their buckets are asked.
+//! Mounts: their paths, their buckets, and what they inherit.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::s3::customer_key::CustomerKey;
-
-#[test]
-fn credentials_come_from_one_source_as_a_set() {
-    let text = format!("{OF_2014}AWS_SESSION_TOKEN: of-the-file\nendpoint: http://minio\n");
-    let own = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
-    let config = with(&text, &own, &Overrides::default()).unwrap();
-    let credentials = config.mounts[0].bucket.credentials.as_ref().unwrap();
-    assert_eq!(credentials.access_key_id, "ENV");
-    assert_eq!(credentials.secret_access_key, "env");
-    assert_eq!(credentials.session_token, None);
-
-    let said = with(&text, &own[..1], &Overrides::default()).unwrap_err();
-    assert_eq!(
-        said,
-        "environment: AWS_ACCESS_KEY_ID: AWS_SECRET_ACCESS_KEY is missing beside it; set it, or neither"
-    );
-    let said = says("bucket_name: lab\nendpoint: http://minio\nAWS_SECRET_ACCESS_KEY: x\n");
-    assert!(said.starts_with("config.yaml:3: AWS_SECRET_ACCESS_KEY: AWS_ACCESS_KEY_ID is missing"));
-    let token = with(OF_2014, &[("AWS_SESSION_TOKEN", "x")], &Overrides::default()).unwrap_err();
-    assert!(token.contains("AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY is missing"), "{token}");
-}
-
-#[test]
-fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
-    let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
-    let config = with(SHORT, &keys, &Overrides::default()).unwrap();
-    assert!(config.mounts[0].bucket.credentials.is_none());
-    let both = says(&short_and("AWS_ACCESS_KEY_ID: a\nAWS_SECRET_ACCESS_KEY: b"));
-    assert!(both.contains("credentials: stands beside AWS_ACCESS_KEY_ID; keep one"), "{both}");
-}
-
-#[test]
-fn without_credentials_the_reason_is_said_once() {
-    let said = says("mounts: {/a/: {bucket: aaa}, /b/: {bucket: bbb}}");
-    let expected = "\
-config.yaml: AWS_ACCESS_KEY_ID: is missing, and the AWS credential chain is not supported in this version; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this file or in the environment, or 'credentials: anonymous'";
-    assert_eq!(said, expected);
-    // A wrong one is not missing.
-    let said = says("bucket_name: lab\nendpoint: ftp://s3\ncredentials: 7\n");
-    assert_eq!(said.lines().count(), 2, "{said}");
-}
+use crate::s3::endpoint::Addressing;
 
 #[test]
 fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
@@ -58,8 +18,8 @@ fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
     assert_eq!((ab.path.as_str(), root.path.as_str()), ("/a/b/", "/"));
     assert_eq!((a.path.as_str(), a.prefix.as_str()), ("/a/", "p/"));
     assert_eq!(a.bucket.location().origin, root.bucket.location().origin);
-    let keys = |mount: &mount::Mount| mount.bucket.credentials.clone().unwrap();
-    assert!(Arc::ptr_eq(&keys(ab), &keys(root)));
+    let source = |mount: &mount::Mount| mount.bucket.credentials.clone().unwrap();
+    assert!(Arc::ptr_eq(&source(ab), &source(root)));
     assert_eq!(v.bucket.location().origin.host, "v.v.minio");
     assert_eq!(v.bucket.addressing, Addressing::Virtual);
     assert_eq!(v.bucket.location().region, "garage");
@@ -89,8 +49,8 @@ fn a_mount_says_what_is_wrong_with_it() {
         ("/a/", "{buckets: lab}", "did you mean 'bucket'?"),
         ("/a/", "{bucket: lab, prefix: /x}", "mounts./a/.prefix: starts with '/'"),
         ("/a/", "{bucket: lab, addressing: virtual}", "the endpoint is an IP address"),
-        ("/a/", "{bucket: lab, credentials: none}", "neither 'anonymous' nor a map"),
-        ("/a/", "{bucket: lab, credentials: {}}", "has no keys"),
+        ("/a/", "{bucket: lab, credentials: none}", "is no kind of credentials"),
+        ("/a/", "{bucket: lab, credentials: {}}", "is empty"),
         ("/a/", "{bucket: lab, credentials: {access_key_id: a}}", "secret_access_key is missing"),
     ] {
         let said = mount(path, rest);

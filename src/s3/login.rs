@@ -1,0 +1,124 @@
+//! How credentials are come by, in the words of the configuration.
+
+use std::fmt;
+
+use crate::s3::credentials::Credentials;
+
+/// A way to credentials. Two that are equal give the same ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// They were written down and never change.
+    Keys(Credentials),
+    /// The order in which AWS's own tools look: environment, profile files, web identity,
+    /// container, instance (AWS SDKs and Tools Reference Guide, "Standardized credential
+    /// providers").
+    Chain,
+    /// A profile of the shared files, by name: keys, SSO, a role, or a program.
+    Profile(String),
+    /// The token file and the role that the environment names (IRSA on EKS).
+    WebIdentity,
+    /// A token file that is exchanged for a role.
+    TokenFile {
+        /// The file's path.
+        path: String,
+        /// The role's ARN.
+        role_arn: String,
+        /// The name that the session gets in CloudTrail; STS needs one, a default is given.
+        session_name: Option<String>,
+    },
+    /// The endpoint that a container is told of in its environment (ECS, EKS pod identity).
+    Container,
+    /// The instance metadata service, version 2.
+    Instance,
+    /// A role, assumed with other credentials.
+    Role(Role),
+}
+
+/// A role to assume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The role's ARN.
+    pub arn: String,
+    /// What the role's owner wants to hear, so that nobody can be made to use it for another.
+    pub external_id: Option<String>,
+    /// The name that the session gets in CloudTrail.
+    pub session_name: Option<String>,
+    /// Whose credentials assume it.
+    pub source: Box<Login>,
+}
+
+impl Login {
+    /// What an operator should look at where it fails.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Login::Keys(_) => "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
+            Login::Chain => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give a profile or a role to \
+                 this machine; 'credentials: anonymous' reads public buckets"
+            }
+            Login::Profile(_) => {
+                "check the profile in ~/.aws/config and ~/.aws/credentials (AWS_CONFIG_FILE, \
+                 AWS_SHARED_CREDENTIALS_FILE); with SSO run 'aws sso login'; a credential_process \
+                 tells more when run by hand"
+            }
+            Login::WebIdentity => {
+                "check AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and the role's trust policy"
+            }
+            Login::TokenFile { .. } => {
+                "check web_identity_token_file, role_arn and the role's trust policy"
+            }
+            Login::Container => {
+                "check AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI, the authorization \
+                 token beside it, and the role of the task or pod"
+            }
+            Login::Instance => {
+                "check that this instance has a role and that its metadata service answers (in a \
+                 container its hop limit must be 2)"
+            }
+            Login::Role(_) => {
+                "check role_arn, external_id, the role's trust policy, and the credentials that \
+                 assume it"
+            }
+        }
+    }
+}
+
+/// As a part of `credentials of …`.
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Login::Keys(_) => f.write_str("the configuration"),
+            Login::Chain => f.write_str("the AWS credential chain"),
+            Login::Profile(name) => write!(f, "the profile {name:?}"),
+            Login::WebIdentity => f.write_str("the web identity of the environment"),
+            Login::TokenFile { role_arn, .. } => write!(f, "the web identity for {role_arn}"),
+            Login::Container => f.write_str("the container endpoint"),
+            Login::Instance => f.write_str("the instance metadata service"),
+            Login::Role(role) => write!(f, "the role {}", role.arn),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_login_names_it_and_shows_no_secret() {
+        let keys = Credentials {
+            access_key_id: "AKIAEXAMPLE".to_owned(),
+            secret_access_key: "hush".to_owned(),
+            session_token: Some("hush".to_owned()),
+        };
+        let role = Role {
+            arn: "arn:aws:iam::111122223333:role/reader".to_owned(),
+            external_id: None,
+            session_name: None,
+            source: Box::new(Login::Keys(keys)),
+        };
+        let login = Login::Role(role);
+        assert_eq!(login.to_string(), "the role arn:aws:iam::111122223333:role/reader");
+        assert!(!format!("{login:?}").contains("hush"));
+        assert_eq!(Login::Profile("lab".to_owned()).to_string(), "the profile \"lab\"");
+    }
+}

@@ -1,0 +1,175 @@
+//! From a login to credentials, through the providers of the aws-config crate.
+//!
+//! Each load builds its provider anew, with a connection of its own. The providers keep what they
+//! know for as long as they live: files once read, and the metadata service's last answer, which
+//! they give again in place of an error. Here every load is to see what is there now, and errors
+//! are to be seen.
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::BehaviorVersion;
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
+use aws_credential_types::Credentials as AwsCredentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, Result as Provided};
+use aws_smithy_http_client::Builder as HttpClient;
+use aws_smithy_http_client::tls::Provider as Tls;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+
+use crate::s3::credentials::Credentials;
+use crate::s3::login::{Login, Role};
+use crate::s3::refresh::failure;
+
+/// Longest time for one load. A credential_process may ask a slow service in turn.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a session is called in CloudTrail unless the configuration says otherwise.
+const SESSION_NAME: &str = "s3proxy";
+
+/// The region of STS where neither configuration nor profile names one.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// A client for HTTP and HTTPS without state; its type belongs to a crate that is not named here.
+macro_rules! http_client {
+    () => {
+        HttpClient::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
+    };
+}
+
+/// Credentials as they were loaded.
+pub(super) struct Loaded {
+    pub(super) credentials: Credentials,
+    /// `None` where they do not end.
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// Loads credentials.
+///
+/// # Errors
+/// The reason in words that may be logged.
+pub(super) async fn load(login: &Login, region: Option<&str>) -> Result<Loaded, String> {
+    let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provide(login, region)).await {
+        Ok(provided) => provided.map_err(|error| describe(login, &error))?,
+        Err(_) => return Err(format!("no answer within {} s", LOAD_TIMEOUT.as_secs())),
+    };
+    let credentials = Credentials {
+        access_key_id: loaded.access_key_id().to_owned(),
+        secret_access_key: loaded.secret_access_key().to_owned(),
+        session_token: loaded.session_token().map(str::to_owned),
+    };
+    if !credentials.fit_a_head() {
+        return Err(
+            "what was given out is no set of credentials: a part of it is empty, too long, \
+                    or holds a space or a line break"
+                .to_owned(),
+        );
+    }
+    Ok(Loaded { credentials, expires: loaded.expiry() })
+}
+
+fn describe(login: &Login, error: &CredentialsError) -> String {
+    match (login, error) {
+        (Login::Chain, CredentialsError::CredentialsNotLoaded(_)) => {
+            "neither environment nor profile files, web identity, container endpoint or instance \
+             metadata have any"
+                .to_owned()
+        }
+        _ => failure::words(error),
+    }
+}
+
+async fn provide(login: &Login, region: Option<&str>) -> Provided {
+    match login {
+        Login::Keys(keys) => Ok(AwsCredentials::new(
+            &keys.access_key_id,
+            &keys.secret_access_key,
+            keys.session_token.clone(),
+            None,
+            "configuration",
+        )),
+        Login::Chain => {
+            let region = sts_region(region, None).await;
+            let chain = DefaultCredentialsChain::builder().region(region.clone());
+            chain.configure(config(region)).build().await.provide_credentials().await
+        }
+        Login::Profile(name) => {
+            let config = config(sts_region(region, Some(name)).await);
+            let profile = ProfileFileCredentialsProvider::builder().configure(&config);
+            profile.profile_name(name).build().provide_credentials().await
+        }
+        Login::WebIdentity => {
+            let config = config(sts_region(region, None).await);
+            let identity = WebIdentityTokenCredentialsProvider::builder().configure(&config);
+            identity.build().provide_credentials().await
+        }
+        Login::TokenFile { path, role_arn, session_name } => {
+            let config = config(sts_region(region, None).await);
+            let exchange = StaticConfiguration {
+                web_identity_token_file: path.into(),
+                role_arn: role_arn.clone(),
+                session_name: session_name.as_deref().unwrap_or(SESSION_NAME).to_owned(),
+            };
+            let identity = WebIdentityTokenCredentialsProvider::builder().configure(&config);
+            identity.static_configuration(exchange).build().provide_credentials().await
+        }
+        Login::Container => {
+            let config = config(sts_region(region, None).await);
+            let endpoint = EcsCredentialsProvider::builder().configure(&config).build();
+            endpoint.provide_credentials().await
+        }
+        Login::Instance => {
+            let config = config(sts_region(region, None).await);
+            let instance = ImdsCredentialsProvider::builder().configure(&config).build();
+            instance.provide_credentials().await
+        }
+        Login::Role(role) => assume(role, region).await,
+    }
+}
+
+async fn assume(role: &Role, region: Option<&str>) -> Provided {
+    let source = Box::pin(provide(&role.source, region)).await?;
+    let profile = match &*role.source {
+        Login::Profile(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let settings = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client!())
+        .region(sts_region(region, profile).await)
+        .credentials_provider(source)
+        .load()
+        .await;
+    let mut provider = AssumeRoleProvider::builder(&role.arn)
+        .configure(&settings)
+        .session_name(role.session_name.as_deref().unwrap_or(SESSION_NAME));
+    if let Some(external_id) = &role.external_id {
+        provider = provider.external_id(external_id);
+    }
+    provider.build().await.provide_credentials().await
+}
+
+/// The region whose STS is asked: the configuration's, the profile's, or AWS's first one. The
+/// libraries would ask the instance metadata service as well, which takes seconds where there is
+/// none.
+async fn sts_region(configured: Option<&str>, profile: Option<&str>) -> Region {
+    if let Some(region) = configured {
+        return Region::new(region.to_owned());
+    }
+    let mut files = ProfileFileRegionProvider::builder();
+    if let Some(name) = profile {
+        files = files.profile_name(name);
+    }
+    files.build().region().await.unwrap_or(Region::from_static(DEFAULT_REGION))
+}
+
+fn config(region: Region) -> ProviderConfig {
+    ProviderConfig::without_region().with_region(Some(region)).with_http_client(http_client!())
+}
