@@ -157,6 +157,7 @@ impl Client {
         request: &ObjectRequest<'_>,
     ) -> Result<Reply, ClientError> {
         target.follow_location(&self.pool);
+        target.writer.borrow().check_credentials()?;
         let (origin, ahead) = (target.origin.get(), ahead(request));
         let mut permit = self.pool.permit().await?;
         match self.pool.reuse(permit, origin, ahead) {

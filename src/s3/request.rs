@@ -85,6 +85,17 @@ impl RequestWriter {
         self.signed_at
     }
 
+    /// Whether a request could be signed now, to be asked before a connection is taken for it.
+    ///
+    /// # Errors
+    /// Where it could not.
+    pub fn check_credentials(&self) -> Result<(), NoCredentials> {
+        let Some(source) = &self.bucket.credentials else { return Ok(()) };
+        let now = clock::unix_seconds();
+        let is_valid = source.load().as_ref().is_some_and(|current| current.is_valid_at(now));
+        if is_valid { Ok(()) } else { Err(NoCredentials) }
+    }
+
     /// Appends the request's head to `out`, signed for this moment.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ both_drivers!(
     the_last_good_set_is_used_while_the_service_is_down,
     a_set_that_ended_without_another_is_502_and_said_once,
     what_is_no_set_is_never_taken_for_one,
+    nonsense_in_the_environment_is_told_in_words,
     keys_revoked_before_their_time_are_replaced,
     a_container_is_given_credentials_for_its_token,
     the_token_file_of_a_pod_may_change,
@@ -98,6 +99,13 @@ fn warnings(proxy: &Proxy) -> Vec<String> {
     log.lines().filter(is_one).map(str::to_owned).collect()
 }
 
+/// Attempts that failed since something was said of credentials, and were not said again.
+fn failed_attempts_after(proxy: &Proxy, words: &str) -> usize {
+    let log = proxy.stderr();
+    let rest = log.split_once(words).map_or("", |(_, rest)| rest);
+    rest.lines().filter(|line| line.contains(" DEBUG ") && line.contains(" failed: ")).count()
+}
+
 /// Waits for a warning, which must be the only one.
 #[track_caller]
 fn the_warning(proxy: &Proxy, words: &str) -> String {
@@ -141,7 +149,9 @@ fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Drive
     }
     let said = the_warning(&proxy, "requests are answered 502");
     assert!(said.contains("credentials of the instance metadata service"), "{said}");
-    assert_eq!(world.s3.server.requests().len(), 0, "nothing is sent unsigned");
+    assert_eq!(world.s3.server.accepted_connections(), 0, "S3 is not even connected to");
+    eventually("more attempts fail", || failed_attempts_after(&proxy, "cannot be had") >= 2);
+    assert_eq!(warnings(&proxy).len(), 1, "{:#?}", warnings(&proxy));
     world.services.set(Mode::Up);
     eventually("there are credentials", || get(&proxy, TARGET).status == 200);
     assert_eq!(warnings(&proxy).len(), 1);
@@ -176,6 +186,7 @@ fn a_set_that_ended_without_another_is_502_and_said_once(driver: Driver) {
         get(&proxy, TARGET).assert_error(502);
     }
     assert_eq!(world.s3.server.requests().len(), 0, "nothing is sent with what has ended");
+    eventually("another attempt fails", || failed_attempts_after(&proxy, "have expired") >= 1);
     let said = warnings(&proxy);
     let expired: Vec<_> = said.iter().filter(|line| line.contains("have expired")).collect();
     assert_eq!(expired.len(), 1, "{said:#?}");
@@ -215,6 +226,41 @@ fn what_is_no_set_is_never_taken_for_one(driver: Driver) {
                 assert!(said.contains(kind), "{said}");
                 assert_eq!(world.s3.server.requests().len(), 0, "{said}");
                 world.assert_no_secret_in(&proxy.stderr());
+            });
+        }
+    });
+}
+
+fn nonsense_in_the_environment_is_told_in_words(driver: Driver) {
+    let rows = [
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "no url"),
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"),
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ipv5"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "no url"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "localhost"),
+        ("auto", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "localhost"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "credentials"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://192.0.2.1/"),
+        ("container", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/nowhere"),
+        ("web_identity", "AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere"),
+        ("{ profile: lab }", "AWS_CONFIG_FILE", "/dev/null"),
+        ("{ profile: lab }", "AWS_CONFIG_FILE", "test.yaml"),
+    ];
+    std::thread::scope(|scope| {
+        for (kind, variable, value) in rows {
+            scope.spawn(move || {
+                let world = World::new(driver, HOUR, kind);
+                let mut process = world.process();
+                // An endpoint that is named outright makes its mode irrelevant.
+                if variable.ends_with("_MODE") {
+                    process = process.environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", "");
+                }
+                let proxy = Proxy::start(process.environment(variable, value));
+                get(&proxy, TARGET).assert_error(502);
+                let said = the_warning(&proxy, "requests are answered 502");
+                let log = proxy.stderr();
+                assert!(!log.contains("panicked"), "{variable}={value}: {log}");
+                assert!(said.matches("; ").count() >= 1, "without a remedy: {said}");
             });
         }
     });
@@ -400,7 +446,10 @@ fn check_says_which_credentials_and_why_there_are_none(driver: Driver) {
     let bad = world.process().argument("--check").run();
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(bad.stdout.contains("FAILED: there are no credentials: "), "{bad:?}");
-    assert!(bad.stdout.contains("404") && bad.stdout.contains("has a role"), "{bad:?}");
+    assert!(
+        bad.stdout.contains("it answered 404;") && bad.stdout.contains("has a role"),
+        "{bad:?}"
+    );
     for finished in [good, bad] {
         world.assert_no_secret_in(&format!("{}{}", finished.stdout, finished.stderr));
     }

@@ -54,7 +54,7 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
     loop {
         let began = clock::unix_time();
         let source = Arc::clone(&refresher.source);
-        let loaded = provider::load(source.login(), source.sts_region()).await;
+        let loaded = load(&source).await;
         source.hear();
         let due = refresher.take(loaded, was_asked);
         if let Some(attempted) = attempted.take() {
@@ -64,6 +64,14 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
         let earliest = began + schedule::until_asked(refresher.in_vain);
         was_asked = wait(&source, due, earliest).await;
     }
+}
+
+/// Loads in a task of its own: a defect in what others wrote ends the load, not the renewing.
+async fn load(source: &Arc<Source>) -> Result<Loaded, String> {
+    let source = Arc::clone(source);
+    let task = async move { provider::load(source.login(), source.sts_region()).await };
+    let loaded = tokio::spawn(task).await;
+    loaded.unwrap_or_else(|_| Err("loading them ended by a defect of s3proxy".to_owned()))
 }
 
 /// Waits for the time that a load is due, if it ever is, or until one is asked for, but not

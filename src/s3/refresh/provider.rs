@@ -97,6 +97,7 @@ async fn provide(login: &Login, region: Option<&str>) -> Provided {
             "configuration",
         )),
         Login::Chain => {
+            check_container_variables()?;
             let region = sts_region(region, None).await;
             let chain = DefaultCredentialsChain::builder().region(region.clone());
             chain.configure(config(region)).build().await.provide_credentials().await
@@ -122,6 +123,7 @@ async fn provide(login: &Login, region: Option<&str>) -> Provided {
             identity.static_configuration(exchange).build().provide_credentials().await
         }
         Login::Container => {
+            check_container_variables()?;
             let config = config(sts_region(region, None).await);
             let endpoint = EcsCredentialsProvider::builder().configure(&config).build();
             endpoint.provide_credentials().await
@@ -133,6 +135,23 @@ async fn provide(login: &Login, region: Option<&str>) -> Provided {
         }
         Login::Role(role) => assume(role, region).await,
     }
+}
+
+/// Refuses what the container provider would panic on.
+fn check_container_variables() -> Result<(), CredentialsError> {
+    for (variable, beginnings) in [
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["/"][..]),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &["http://", "https://"]),
+    ] {
+        let Ok(value) = std::env::var(variable) else { continue };
+        if !beginnings.iter().any(|beginning| value.starts_with(beginning)) {
+            let beginnings = beginnings.join(" or ");
+            return Err(CredentialsError::invalid_configuration(format!(
+                "{variable} does not begin with {beginnings}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn assume(role: &Role, region: Option<&str>) -> Provided {
