@@ -26,6 +26,7 @@ mod reader;
 mod resolve;
 mod rules;
 mod schema;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod values;

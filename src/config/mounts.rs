@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use crate::config::bucket;
-use crate::config::credentials::{self, AwsKeys, Given, Identity};
+use crate::config::credentials::{AwsKeys, Given, Identity};
 use crate::config::customer_key::{self, KeyFile};
 use crate::config::file::{Setting, fields};
 use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
 use crate::config::reader::{ReadFile, Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
+use crate::config::sources::Sources;
 use crate::config::values;
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
 use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint};
-use crate::s3::login::{Login, Role};
-use crate::s3::source::Source;
 use crate::upstream::Origin;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
@@ -200,19 +199,18 @@ fn aws(reader: &mut Reader, is_aws: bool) -> Aws {
     Aws { dual_stack, fips, access_point: false }
 }
 
-/// What mounts inherit, and the values that they share.
+/// What mounts inherit.
 struct TopLevel {
     /// `None` where nothing names one.
     region: Option<String>,
     endpoint: Given<Origin>,
     aws: Aws,
     addressing: Addressing,
-    identity: Given<Identity>,
+    sources: Sources,
     requester_pays: bool,
     allow_version_id: bool,
     customer_key: Option<Arc<CustomerKey>>,
     read_file: ReadFile,
-    sources: Vec<Arc<Source>>,
 }
 
 impl TopLevel {
@@ -220,26 +218,25 @@ impl TopLevel {
         let endpoint = endpoint(reader);
         let read_file = reader.read_file;
         let key_file = customer_key::file(reader);
+        let region = reader.value("region", bucket::region);
         TopLevel {
-            region: reader.value("region", bucket::region),
             aws: aws(reader, matches!(endpoint, Given::Unset)),
             endpoint,
             addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
-            identity: credentials::top_level(reader, keys),
+            sources: Sources::read(reader, keys, region.as_deref()),
+            region,
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
             customer_key: key_file.and_then(|file| file.read(read_file, &mut reader.problems)),
             read_file,
-            sources: Vec::new(),
         }
     }
 
-    /// Fills the gaps of a mount. What is missing at the top is reported for the first mount that
-    /// needs it, and counts as wrong from then on.
+    /// Fills the gaps of a mount.
     fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
         let Written { spot, path, bucket, prefix, .. } = mount;
         let endpoint = self.endpoint(mount.endpoint);
-        let credentials = self.credentials(mount.identity);
+        let credentials = self.sources.of(mount.identity);
         let customer_key = match mount.key_file {
             Some(file) => file.read(self.read_file, problems),
             None => self.customer_key.clone(),
@@ -285,38 +282,5 @@ impl TopLevel {
             (Given::Unset, Given::Unset) => Some(Endpoint::Aws(self.aws)),
             (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
         }
-    }
-
-    /// The credentials of a mount: outside `None` where they are wrong, inside where requests go
-    /// unsigned.
-    fn credentials(&mut self, own: Given<Identity>) -> Option<Option<Arc<Source>>> {
-        let top = match &self.identity {
-            Given::Is(Identity::Login(login)) => Some(login.clone()),
-            Given::Is(Identity::Role(role)) => Some(Login::Role(role.clone())),
-            Given::Is(Identity::Anonymous) | Given::Unset | Given::Wrong => None,
-        };
-        let login = match (own, &self.identity) {
-            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => return None,
-            (Given::Is(Identity::Anonymous), _)
-            | (Given::Unset, Given::Is(Identity::Anonymous)) => return Some(None),
-            (Given::Is(Identity::Login(login)), _) => login,
-            (Given::Is(Identity::Role(_)), Given::Wrong) => return None,
-            (Given::Is(Identity::Role(role)), _) => {
-                let source = Box::new(top.unwrap_or(Login::Chain));
-                Login::Role(Role { source, ..role })
-            }
-            (Given::Unset, _) => top.unwrap_or(Login::Chain),
-        };
-        Some(Some(self.source(login)))
-    }
-
-    /// The source of a login, one for all mounts that have the same: each is renewed by itself.
-    fn source(&mut self, login: Login) -> Arc<Source> {
-        if let Some(known) = self.sources.iter().find(|source| *source.login() == login) {
-            return Arc::clone(known);
-        }
-        let source = Arc::new(Source::new(login, self.region.clone()));
-        self.sources.push(Arc::clone(&source));
-        source
     }
 }
