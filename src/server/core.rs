@@ -21,7 +21,7 @@ use crate::s3::client::{BucketId, Client};
 use crate::s3::name::ObjectName;
 use crate::s3::object::{Metadata, Shown};
 use crate::server::answer::Failure;
-use crate::sys::stream::Deadlines;
+use crate::sys::deadlines::Deadlines;
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::conn::Connector;
 use crate::upstream::pool::Pool;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls and borrowed descriptors, each with its proof")]
 
 pub mod cpu;
+pub mod deadlines;
 pub mod driver;
 pub mod pipe;
 pub mod process;

@@ -12,7 +12,8 @@ use rustls::pki_types::ServerName;
 
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
-use crate::sys::stream::{Ahead, Deadlines, Stream};
+use crate::sys::deadlines::Deadlines;
+use crate::sys::stream::{Ahead, Stream};
 use crate::transport::Transport;
 use crate::transport::tls::TlsStream;
 use crate::upstream::Settings;
