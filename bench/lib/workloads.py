@@ -110,6 +110,10 @@ def _open_ended(chance):
     return lines
 
 
+def _to_the_end(chance):
+    return [f"GET {_path(n)} {OBJECT_BYTES - 16 * MIB}- {16 * MIB}" for n in range(OBJECTS)]
+
+
 def _long(chance):
     return [f"GET {_path(n)} 0-{64 * MIB - 1} {64 * MIB}" for n in range(OBJECTS)]
 
@@ -132,6 +136,7 @@ def all_workloads():
         Workload("bam-c32", "BAM sessions", 32, _bam, ALL, "load"),
         Workload("abort-c32", "`bytes=N-` aborted after 256 KiB", 32, _open_ended, ALL, "load",
                  ["--abort-after", 256 * KIB]),
+        Workload("open-16m-c32", "`bytes=N-` of 16 MiB, read to the end", 32, _to_the_end, PROXIES),
         Workload("idle-c2000", "idle connections after one HEAD", 2000, _heads, PROXIES, "load",
                  ["--idle"], rounds=3, warm=False),
         Workload("signed-4k-c32", "4 KiB ranges, origin checks signatures", 32, _index_ranges(4 * KIB),
