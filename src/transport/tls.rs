@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monoio::BufResult;
-use rustls::client::{ClientConfig, UnbufferedClientConnection};
+use rustls::client::{ClientConfig, ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
 };
 
 use crate::sys::stream::Stream;
@@ -186,14 +186,9 @@ impl TlsStream {
                         left -= fits;
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(outgoing, |out| {
-                    data.encode(out).map_err(|error| match error {
-                        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
-                            Ok(required_size)
-                        }
-                        error @ EncodeError::AlreadyEncoded => Err(error.to_string()),
-                    })
-                })?,
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode_handshake(outgoing, &mut data)?;
+                }
                 // Sent by the caller before anything is waited for.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::WriteTraffic(_)) => {
@@ -225,12 +220,7 @@ impl TlsStream {
         let status = self.session.process_tls_records(&mut []);
         if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
             // It has no other use than to be helpful.
-            let _ = encode(&mut self.outgoing, |out| {
-                data.encode(out).map_err(|error| match error {
-                    EncodeError::InsufficientSize(size) => Ok(size.required_size),
-                    error @ EncodeError::AlreadyEncoded => Err(error.to_string()),
-                })
-            });
+            let _ = encode_handshake(&mut self.outgoing, &mut data);
         }
     }
 
@@ -283,6 +273,19 @@ impl TlsStream {
 
 fn left_until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
+}
+
+/// Takes what the session has to say of itself.
+fn encode_handshake(
+    out: &mut Vec<u8>,
+    data: &mut EncodeTlsData<'_, ClientConnectionData>,
+) -> io::Result<()> {
+    encode(out, |out| {
+        data.encode(out).map_err(|error| match error {
+            EncodeError::InsufficientSize(size) => Ok(size.required_size),
+            error @ EncodeError::AlreadyEncoded => Err(error.to_string()),
+        })
+    })
 }
 
 /// Has `write` append to `out`. It says either how many bytes it wrote, how many it needs, or what
