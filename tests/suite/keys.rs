@@ -4,7 +4,7 @@
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::Object;
 use crate::support::proxy::{Config, Driver, proxy_over};
-use crate::support::raw_http::{Client, get, get_range, head};
+use crate::support::raw_http::{Client, encode, get, get_range, head};
 
 both_drivers!(
     every_key_of_the_torture_list_comes_back_as_itself,
@@ -18,22 +18,12 @@ both_drivers!(
     a_target_that_is_no_key_is_400,
 );
 
-/// Percent-encodes everything but letters, digits, `-._~` and `/`.
-fn encode(key: &str) -> String {
-    let encoded = key.bytes().map(|byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-            (byte as char).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    });
-    encoded.collect()
-}
-
 /// "Å" composed, and as "A" with a combining ring.
 const NFC: &str = "\u{c5}ngström.bam";
 const NFD: &str = "A\u{30a}ngström.bam";
 
-fn torture_list() -> Vec<String> {
+/// Keys that something between a client and a disk could mistake for another one.
+pub(crate) fn torture_list() -> Vec<String> {
     let all_ascii: String = (0x20..0x7f_u8).map(char::from).collect();
     let controls: String = (0x01..0x20_u8).chain([0x7f]).map(char::from).collect();
     [

@@ -42,6 +42,7 @@ mod mounts;
 mod overload;
 mod ranges;
 mod relay;
+mod servers;
 mod signing;
 mod statuses;
 mod tls;

@@ -9,6 +9,7 @@ pub(crate) mod memory_store;
 pub(crate) mod object;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;
+pub(crate) mod real_s3;
 pub(crate) mod s3_server;
 pub(crate) mod scripted_upstream;
 pub(crate) mod seccomp;

@@ -226,6 +226,17 @@ pub(crate) fn head(proxy: &Proxy, target: &str) -> Answer {
     request(proxy, "HEAD", target, &[])
 }
 
+/// A key as a path: everything but letters, digits, `-._~` and `/` percent-encoded.
+pub(crate) fn encode(key: &str) -> String {
+    let encoded = key.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+            (byte as char).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
 #[track_caller]
 fn parse_head(head: &str) -> Answer {
     let mut lines = head.trim_end_matches("\r\n").split("\r\n");

@@ -1,0 +1,209 @@
+//! S3 servers of others, one process for each that a run of the suite asks for, with the same
+//! objects in all of them.
+//!
+//! Objects are stored, and looked at without the proxy, with curl, whose signer is independent of
+//! ours.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::memory_store::BUCKET;
+use super::proxy::{Config, Driver};
+use super::raw_http::encode;
+use super::tools;
+
+/// A server that `tests/servers` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implementation {
+    Moto,
+    Swift,
+    Garage,
+}
+
+impl Implementation {
+    /// As `tests/servers` calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Implementation::Moto => "moto",
+            Implementation::Swift => "swift",
+            Implementation::Garage => "garage",
+        }
+    }
+}
+
+/// A running server with [`BUCKET`] in it.
+pub(crate) struct RealS3 {
+    pub(crate) implementation: Implementation,
+    pub(crate) endpoint: String,
+    access_key: String,
+    secret_key: String,
+    /// Keys under which the server itself does not give back what it was given.
+    pub(crate) refused_keys: BTreeSet<String>,
+    directory: TempDir,
+    /// Ends when its standard input does, so at the latest with this process.
+    _process: Child,
+}
+
+/// What curl was answered.
+pub(crate) struct Direct {
+    pub(crate) status: u16,
+    /// Status line and fields.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = &self.body[..self.body.len().min(600)];
+        write!(f, "{}{}", self.head, String::from_utf8_lossy(start))
+    }
+}
+
+impl Direct {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut values = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        values.next().map(|(_, value)| value.trim())
+    }
+}
+
+/// The server, started and filled by whoever asks first.
+pub(crate) fn running(
+    implementation: Implementation,
+    objects: impl FnOnce() -> Vec<(String, Vec<u8>)>,
+) -> &'static RealS3 {
+    static SERVERS: [OnceLock<Result<RealS3, String>>; 3] = [const { OnceLock::new() }; 3];
+    // What went wrong is kept too, so that not every test waits for it anew.
+    SERVERS[implementation as usize]
+        .get_or_init(|| RealS3::start(implementation, &objects()))
+        .as_ref()
+        .unwrap_or_else(|error| panic!("{implementation:?}: {error}"))
+}
+
+impl RealS3 {
+    fn start(
+        implementation: Implementation,
+        objects: &[(String, Vec<u8>)],
+    ) -> Result<RealS3, String> {
+        let serve = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/serve");
+        let mut process = Command::new(serve)
+            .arg(implementation.name())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{serve}: {error}"))?;
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("standard output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line of text");
+        let access: serde_json::Value = serde_json::from_str(&line)
+            .map_err(|_| "the server did not start; see above".to_owned())?;
+        let text = |name: &str| access[name].as_str().expect("three texts").to_owned();
+        let mut server = RealS3 {
+            implementation,
+            endpoint: text("endpoint"),
+            access_key: text("access_key"),
+            secret_key: text("secret_key"),
+            refused_keys: BTreeSet::new(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            _process: process,
+        };
+        server.fill(objects)?;
+        Ok(server)
+    }
+
+    fn fill(&mut self, objects: &[(String, Vec<u8>)]) -> Result<(), String> {
+        let created = self.put(&format!("/{BUCKET}"), b"");
+        if created.status != 200 {
+            return Err(format!("no bucket could be created: {created:?}"));
+        }
+        let stored: Vec<bool> = objects
+            .iter()
+            .map(|(key, bytes)| self.put(&target(key), bytes).status == 200)
+            .collect();
+        // After all are stored, so that a server that takes two keys for one is found out.
+        for ((key, bytes), stored) in objects.iter().zip(stored) {
+            if !stored || self.get(key).body != *bytes {
+                self.refused_keys.insert(key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// A proxy over [`BUCKET`].
+    pub(crate) fn config(&self, driver: Driver) -> Config {
+        Config::new(driver, &self.endpoint)
+            .set("AWS_ACCESS_KEY_ID", &format!("'{}'", self.access_key))
+            .set("AWS_SECRET_ACCESS_KEY", &format!("'{}'", self.secret_key))
+    }
+
+    /// Asks the server for an object of [`BUCKET`].
+    pub(crate) fn get(&self, key: &str) -> Direct {
+        self.get_with_secret(key, &self.secret_key)
+    }
+
+    /// The same, signed with another secret.
+    pub(crate) fn get_with_secret(&self, key: &str, secret: &str) -> Direct {
+        self.curl(&target(key), Some(secret), b"", &[])
+    }
+
+    /// The same, not signed.
+    pub(crate) fn get_unsigned(&self, key: &str) -> Direct {
+        self.curl(&target(key), None, b"", &[])
+    }
+
+    fn put(&self, target: &str, bytes: &[u8]) -> Direct {
+        let file = self.directory.path().join("upload");
+        std::fs::write(&file, bytes).expect("a file of ours");
+        // Not with -T, which appends the file's name where a key ends with a slash.
+        let kind = "Content-Type: application/octet-stream";
+        let arguments = ["-X", "PUT", "--data-binary", "@upload", "-H", kind];
+        self.curl(target, Some(&self.secret_key), bytes, &arguments)
+    }
+
+    fn curl(&self, target: &str, secret: Option<&str>, payload: &[u8], more: &[&str]) -> Direct {
+        let hash: String =
+            Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = format!("x-amz-content-sha256: {hash}");
+        let mut url = format!("{}{target}", self.endpoint);
+        let mut arguments = vec!["-s", "-S", "-i", "--path-as-is", "--globoff"];
+        if let Some(secret) = secret {
+            // In the URL, because an access key of Swift has a colon, at which --user ends.
+            let [user, password] =
+                [&self.access_key, secret].map(|text| encode(text).replace('/', "%2F"));
+            url = url.replace("://", &format!("://{user}:{password}@"));
+            arguments.extend(["--aws-sigv4", "aws:amz:us-east-1:s3", "-H", &hash]);
+        }
+        arguments.extend(more);
+        arguments.push(&url);
+        let answer = tools::run(self.directory.path(), "curl", &arguments);
+        let mut answer = answer.as_slice();
+        let end = loop {
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+            if !answer.starts_with(b"HTTP/1.1 100 ") {
+                break end;
+            }
+            answer = &answer[end..];
+        };
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|digits| digits.parse().ok());
+        Direct { status: status.expect("a status line"), head, body: answer[end..].to_vec() }
+    }
+
+    /// A directory for programs to run in.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Where an object of [`BUCKET`] is.
+fn target(key: &str) -> String {
+    format!("/{BUCKET}/{}", encode(key))
+}
