@@ -78,6 +78,7 @@ impl ServiceError {
     /// Whose fault it is. The code says more than the status; the status decides without one.
     pub fn kind(&self) -> Kind {
         match self.code.as_str() {
+            "AccessDenied" if self.is_refusal_by_garage() => Kind::Credentials,
             "NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" => Kind::NotFound,
             "AccessDenied" | "AllAccessDisabled" | "InvalidObjectState" => Kind::AccessDenied,
             "InvalidAccessKeyId"
@@ -108,6 +109,13 @@ impl ServiceError {
             "InvalidRange" => Kind::RangeNotSatisfiable,
             _ => self.kind_of_status(),
         }
+    }
+
+    /// Garage has no codes for a wrong secret and for an access key that it does not know, only
+    /// these words.
+    fn is_refusal_by_garage(&self) -> bool {
+        self.message.starts_with("Forbidden: Invalid signature")
+            || self.message.starts_with("Forbidden: No such key: ")
     }
 
     /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
@@ -217,6 +225,19 @@ mod tests {
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
         assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
+    }
+
+    #[test]
+    fn garages_refusal_of_credentials_is_known_by_its_words() {
+        let kind = |message: &str| {
+            let body =
+                format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
+            ServiceError::parse(403, body.as_bytes(), None).kind()
+        };
+        assert_eq!(kind("Forbidden: Invalid signature"), Kind::Credentials);
+        assert_eq!(kind("Forbidden: No such key: GK0123456789"), Kind::Credentials);
+        assert_eq!(kind("Forbidden: Operation is not allowed for this key."), Kind::AccessDenied);
+        assert_eq!(kind("Access Denied"), Kind::AccessDenied);
     }
 
     #[test]
