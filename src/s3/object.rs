@@ -84,6 +84,7 @@ impl Metadata {
         let size = match (head.status, head.body_length) {
             (206, _) => match content_range(head, bytes) {
                 Some(ContentRange::Part { size, .. }) => Some(size),
+                Some(ContentRange::Unsatisfied { size: 0 }) => Some(0),
                 _ => None,
             },
             (_, BodyLength::Known(size)) => Some(size),
@@ -170,9 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_nothing_is_of_an_empty_object() {
+        let head = "HTTP/1.1 206 Partial Content\r\nContent-Length: 0\r\nETag: \"e\"\r\n\
+            Content-Range: bytes 0-18446744073709551615/0\r\n\r\n";
+        let (complete, metadata) = read(head, ALL);
+        assert!(complete);
+        assert_eq!((metadata.size, metadata.etag()), (0, Some(&b"\"e\""[..])));
+    }
+
+    #[test]
     fn an_answer_that_does_not_tell_the_size_is_of_no_use() {
         assert!(!read("HTTP/1.1 200 OK\r\n\r\n", ALL).0);
         assert!(!read("HTTP/1.1 206 OK\r\nContent-Length: 5\r\n\r\n", ALL).0);
+        assert!(!read("HTTP/1.1 206 OK\r\nContent-Range: bytes */5\r\n\r\n", ALL).0);
         assert!(read("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", ALL).0);
     }
 }
