@@ -31,6 +31,7 @@ use crate::support::tools::{run, run_any};
 macro_rules! on_every_server {
     ($($story:ident),+ $(,)?) => {
         on_every_server!(moto Moto $($story)+);
+        on_every_server!(moto_tls MotoTls $($story)+);
         on_every_server!(swift Swift $($story)+);
         on_every_server!(garage Garage $($story)+);
     };
@@ -232,7 +233,7 @@ fn every_key_that_the_server_takes_comes_back_as_itself(s3: &RealS3, driver: Dri
 fn may_refuse(implementation: Implementation, key: &str) -> bool {
     match implementation {
         // Takes a key to end at its first line feed.
-        Implementation::Moto => key.contains('\n'),
+        Implementation::Moto | Implementation::MotoTls => key.contains('\n'),
         Implementation::Swift => false,
         Implementation::Garage => false,
     }

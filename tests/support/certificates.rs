@@ -54,6 +54,18 @@ impl Authority {
         self.server_with(params, rustls::ALL_VERSIONS)
     }
 
+    /// The same for a server of others: its certificate and its key, as PEM files.
+    pub(crate) fn server_files(&self, host: &str) -> [PathBuf; 2] {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = self.params(host).signed_by(&key, &self.issuer).expect("a certificate");
+        let texts = [("server.pem", certificate.pem()), ("server.key", key.serialize_pem())];
+        texts.map(|(name, text)| {
+            let path = self.directory.path().join(name);
+            std::fs::write(&path, text).expect("a file of ours");
+            path
+        })
+    }
+
     fn params(&self, host: &str) -> CertificateParams {
         CertificateParams::new(vec![host.to_owned()]).expect("a host's name")
     }

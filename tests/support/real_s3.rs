@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::certificates::Authority;
 use super::memory_store::BUCKET;
 use super::proxy::{Config, Driver};
 use super::raw_http::encode;
@@ -23,6 +24,8 @@ use super::tools;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implementation {
     Moto,
+    /// Over HTTPS.
+    MotoTls,
     Swift,
     Garage,
 }
@@ -31,7 +34,7 @@ impl Implementation {
     /// As `tests/servers` calls it.
     fn name(self) -> &'static str {
         match self {
-            Implementation::Moto => "moto",
+            Implementation::Moto | Implementation::MotoTls => "moto",
             Implementation::Swift => "swift",
             Implementation::Garage => "garage",
         }
@@ -46,6 +49,8 @@ pub(crate) struct RealS3 {
     secret_key: String,
     /// Keys under which the server itself does not give back what it was given.
     pub(crate) refused_keys: BTreeSet<String>,
+    /// Who vouches for it, where it speaks TLS.
+    authority: Option<Authority>,
     directory: TempDir,
     /// Ends when its standard input does, so at the latest with this process.
     _process: Child,
@@ -80,7 +85,7 @@ pub(crate) fn running(
     implementation: Implementation,
     objects: impl FnOnce() -> Vec<(String, Vec<u8>)>,
 ) -> &'static RealS3 {
-    static SERVERS: [OnceLock<Result<RealS3, String>>; 3] = [const { OnceLock::new() }; 3];
+    static SERVERS: [OnceLock<Result<RealS3, String>>; 4] = [const { OnceLock::new() }; 4];
     // What went wrong is kept too, so that not every test waits for it anew.
     SERVERS[implementation as usize]
         .get_or_init(|| RealS3::start(implementation, &objects()))
@@ -94,8 +99,13 @@ impl RealS3 {
         objects: &[(String, Vec<u8>)],
     ) -> Result<RealS3, String> {
         let serve = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/serve");
-        let mut process = Command::new(serve)
-            .arg(implementation.name())
+        let authority = (implementation == Implementation::MotoTls).then(Authority::new);
+        let mut command = Command::new(serve);
+        command.arg(implementation.name());
+        if let Some(authority) = &authority {
+            command.arg(authority.file()).args(authority.server_files("localhost"));
+        }
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -112,6 +122,7 @@ impl RealS3 {
             access_key: text("access_key"),
             secret_key: text("secret_key"),
             refused_keys: BTreeSet::new(),
+            authority,
             directory: tempfile::tempdir().expect("a temporary directory"),
             _process: process,
         };
@@ -139,7 +150,15 @@ impl RealS3 {
 
     /// A proxy over [`BUCKET`].
     pub(crate) fn config(&self, driver: Driver) -> Config {
-        Config::new(driver, &self.endpoint)
+        let config = match &self.authority {
+            Some(authority) => {
+                let file = authority.file();
+                let file = file.to_str().expect("a path of ASCII");
+                Config::new(driver, &self.endpoint).set("ca_file", file)
+            }
+            None => Config::new(driver, &self.endpoint),
+        };
+        config
             .set("AWS_ACCESS_KEY_ID", &format!("'{}'", self.access_key))
             .set("AWS_SECRET_ACCESS_KEY", &format!("'{}'", self.secret_key))
     }
@@ -174,6 +193,10 @@ impl RealS3 {
         let hash = format!("x-amz-content-sha256: {hash}");
         let mut url = format!("{}{target}", self.endpoint);
         let mut arguments = vec!["-s", "-S", "-i", "--path-as-is", "--globoff"];
+        let authority = self.authority.as_ref().map(|authority| authority.file());
+        if let Some(file) = &authority {
+            arguments.extend(["--cacert", file.to_str().expect("a path of ASCII")]);
+        }
         if let Some(secret) = secret {
             // In the URL, because an access key of Swift has a colon, at which --user ends.
             let [user, password] =

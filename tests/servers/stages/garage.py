@@ -1,6 +1,6 @@
 """Garage (crates.io), a cluster of one node."""
 
-from stages.stage import HOME, REGION, access, free_port
+from stages.stage import HOME, REGION, access, free_port, url
 
 # Garage wants keys of this shape.
 ACCESS_KEY, SECRET_KEY = "GK53" + "0f" * 11, "5ec2e7" * 10 + "5ec2"
@@ -29,5 +29,5 @@ def start(stage):
         [HOME / "garage" / "bin" / "garage", "-c", conf, "server", "--single-node",
          "--default-access-key"],
         GARAGE_DEFAULT_ACCESS_KEY=ACCESS_KEY, GARAGE_DEFAULT_SECRET_KEY=SECRET_KEY)
-    stage.await_answer(port)
-    return access(port, ACCESS_KEY, SECRET_KEY)
+    stage.await_answer(url(port))
+    return access(url(port), ACCESS_KEY, SECRET_KEY)

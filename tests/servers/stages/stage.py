@@ -20,8 +20,8 @@ PATIENCE_SECONDS = 60
 REGION = "us-east-1"
 
 
-class StartFailed(Exception):
-    """The server cannot be started; the message says why and what to do."""
+class ServerFailed(Exception):
+    """The server does not start or has ended; the message says why and what to do."""
 
 
 class Stage:
@@ -61,7 +61,7 @@ class Stage:
                 [str(part) for part in command], cwd=self.directory, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, env=os.environ | environment)
         except OSError as error:
-            raise StartFailed(f"{error}; './tests/servers/install {name}' installs it") from error
+            raise ServerFailed(f"{error}; './tests/servers/install {name}' installs it") from error
         self.processes.append((name, process))
 
     def run(self, name, command):
@@ -71,31 +71,32 @@ class Stage:
                 [str(part) for part in command], cwd=self.directory, stdin=subprocess.DEVNULL,
                 capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise StartFailed(f"{error}; './tests/servers/install {name}' installs it") from error
+            raise ServerFailed(f"{error}; './tests/servers/install {name}' installs it") from error
         if done.returncode != 0:
-            raise StartFailed(f"{command} failed: {done.stdout}{done.stderr}")
+            raise ServerFailed(f"{command} failed: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def await_answer(self, port):
+    def await_answer(self, url, tls=None):
         """Waits until something answers HTTP there, whatever it says."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            self._check_processes()
+            self.check_processes()
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+                urllib.request.urlopen(url, timeout=5, context=tls).close()
                 return
             except urllib.error.HTTPError:
                 return
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise StartFailed(f"no answer at port {port}: {error}") from error
+                    raise ServerFailed(f"no answer at {url}: {error}") from error
                 time.sleep(0.05)
 
-    def _check_processes(self):
+    def check_processes(self):
+        """Fails when one of the processes has ended by itself."""
         for name, process in self.processes:
             if process.poll() is not None:
                 log = (self.directory / f"{name}.log").read_text(errors="replace")
-                raise StartFailed(f"{name} ended with {process.returncode}:\n{log[-4000:]}")
+                raise ServerFailed(f"{name} ended with {process.returncode}:\n{log[:2000]}")
 
 
 def free_port():
@@ -111,10 +112,11 @@ def free_port():
                 continue
 
 
-def access(port, access_key, secret_key):
+def url(port):
+    """Where a server without TLS is."""
+    return f"http://127.0.0.1:{port}"
+
+
+def access(endpoint, access_key, secret_key):
     """How to reach the server."""
-    return {
-        "endpoint": f"http://127.0.0.1:{port}",
-        "access_key": access_key,
-        "secret_key": secret_key,
-    }
+    return {"endpoint": endpoint, "access_key": access_key, "secret_key": secret_key}

@@ -1,7 +1,7 @@
 """OpenStack Swift (Debian) with its S3 API: the four servers of a cluster, each with one replica
 of everything in the stage's directory."""
 
-from stages.stage import REGION, access, free_port
+from stages.stage import REGION, access, free_port, url
 
 # Swift is installed for the system's own Python, whatever else is called python3.
 PYTHON = "/usr/bin/python3"
@@ -95,14 +95,14 @@ def start(stage):
         conf = stage.write(f"{kind}.conf", STORAGE_CONF.format(
             directory=directory, kind=kind, port=port, user=stage.user))
         serve(stage, conf, f"{kind}-server")
-        stage.await_answer(port)
+        stage.await_answer(url(port))
     port = free_port()
     conf = stage.write("proxy.conf", PROXY_CONF.format(
         directory=directory, port=port, user=stage.user, region=REGION, account=ACCOUNT,
         name=USER, password=PASSWORD))
     serve(stage, conf, "proxy-server")
-    stage.await_answer(port)
-    return access(port, f"{ACCOUNT}:{USER}", PASSWORD)
+    stage.await_answer(url(port))
+    return access(url(port), f"{ACCOUNT}:{USER}", PASSWORD)
 
 
 def serve(stage, conf, section):
