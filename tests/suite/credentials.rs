@@ -15,6 +15,7 @@ use crate::support::eventually;
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{Client, get};
+use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 
 both_drivers!(
     sets_change_in_mid_traffic_and_no_request_fails,
@@ -33,6 +34,7 @@ both_drivers!(
     a_profile_that_is_edited_is_read_again_when_s3_refuses_it,
     the_chain_finds_what_there_is,
     check_says_which_credentials_and_why_there_are_none,
+    keys_that_are_written_down_ask_nobody,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -453,4 +455,19 @@ fn check_says_which_credentials_and_why_there_are_none(driver: Driver) {
     for finished in [good, bad] {
         world.assert_no_secret_in(&format!("{}{}", finished.stdout, finished.stderr));
     }
+}
+
+fn keys_that_are_written_down_ask_nobody(driver: Driver) {
+    let mut world = World::new(driver, HOUR, "auto");
+    let written = Config::over(driver, &world.s3);
+    world.config = written.clone();
+    let proxy = Proxy::start(world.in_container());
+    get(&proxy, TARGET).assert(200, "ACGT");
+    world.config = written.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let of_environment = world
+        .in_container()
+        .environment("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    get(&Proxy::start(of_environment), TARGET).assert(200, "ACGT");
+    assert_eq!(world.services.request_count(), 0);
 }

@@ -96,6 +96,11 @@ impl CredentialServices {
         lock(&self.state).mode = mode;
     }
 
+    /// How many requests came so far, of whatever kind.
+    pub(crate) fn request_count(&self) -> usize {
+        lock(&self.state).seen.len()
+    }
+
     /// The forms that STS was sent.
     pub(crate) fn forms(&self) -> Vec<Seen> {
         let seen = lock(&self.state).seen.clone();

@@ -61,6 +61,9 @@ const ENVIRONMENT: [(&str, &str); 2] =
 #[test]
 fn where_nothing_is_said_the_aws_chain_is_used() {
     assert_eq!(logins("", "", &[]), [Some(Login::Chain), Some(Login::Chain)]);
+    // A wrong one is not missing.
+    let said = says("bucket_name: lab\nendpoint: ftp://s3\ncredentials: 7\n");
+    assert_eq!(said.lines().count(), 2, "{said}");
     let keys = logins("", "", &ENVIRONMENT);
     assert_eq!(keys, [Some(written("ENV")), Some(written("ENV"))]);
 }

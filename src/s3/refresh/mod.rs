@@ -9,7 +9,6 @@ mod failure;
 mod provider;
 mod schedule;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -153,7 +152,7 @@ impl Refresher {
         self.health = Health::Good;
         self.source.publish(Current::new(credentials, expires.map(|end| end.as_secs())));
         let left = expires?.saturating_sub(now);
-        Some(now + schedule::until_refresh(left, chance()))
+        Some(now + schedule::until_refresh(left, fastrand::f64()))
     }
 
     fn fail(&mut self, reason: String, now: Duration) -> Duration {
@@ -187,7 +186,7 @@ impl Refresher {
             log::debug!("credentials of {login}: attempt {} failed: {reason}", self.failures);
         }
         self.source.fail(reason);
-        let retry = now + schedule::until_retry(self.failures, chance());
+        let retry = now + schedule::until_retry(self.failures, fastrand::f64());
         // The moment in which the last set ends is not slept through: it is to be told of.
         match valid_until.flatten().map(Duration::from_secs) {
             Some(end) => retry.min(end).max(now + schedule::LEAST_PAUSE),
@@ -209,11 +208,6 @@ fn still_valid(loaded: Loaded, now: Duration) -> Result<Loaded, String> {
 
 fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// A number from 0 to 1 that differs from process to process and from call to call.
-fn chance() -> f64 {
-    RandomState::new().hash_one(clock::unix_time()) as f64 / u64::MAX as f64
 }
 
 /// `valid until 2026-11-24T03:30:56Z`; in seconds since 1970.
