@@ -1,0 +1,184 @@
+//! Sets change, end, are revoked, and the services that give them out have bad days.
+
+use super::*;
+
+both_drivers!(
+    sets_change_in_mid_traffic_and_no_request_fails,
+    a_service_that_is_down_at_the_start_is_waited_for_while_serving,
+    the_last_good_set_is_used_while_the_service_is_down,
+    a_set_that_ended_without_another_is_502_and_said_once,
+    what_is_no_set_is_never_taken_for_one,
+    nonsense_in_the_environment_is_told_in_words,
+    keys_revoked_before_their_time_are_replaced,
+);
+
+/// Attempts that failed since something was said of credentials, and were not said again.
+fn failed_attempts_after(proxy: &Proxy, words: &str) -> usize {
+    let log = proxy.stderr();
+    let rest = log.split_once(words).map_or("", |(_, rest)| rest);
+    rest.lines().filter(|line| line.contains(" DEBUG ") && line.contains(" failed: ")).count()
+}
+
+/// Waits for a warning, which must be the only one.
+#[track_caller]
+fn sets_change_in_mid_traffic_and_no_request_fails(driver: Driver) {
+    let world = World::new(driver, Duration::from_secs(6), "instance");
+    let proxy = Proxy::start(world.process());
+    let (end, failed) = (Instant::now() + Duration::from_secs(12), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&proxy);
+                while Instant::now() < end && !failed.load(Ordering::Relaxed) {
+                    let answer = client.request("GET", TARGET, &[]);
+                    if answer.status != 200 || answer.body != b"ACGT" {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+        }
+    });
+    assert!(!failed.load(Ordering::Relaxed), "a request failed");
+    let used = world.access_keys_used();
+    assert!(used.len() >= 3, "only {used:?} in twice the lifetime of a set");
+    assert!(warnings(&proxy).is_empty(), "{:#?}", warnings(&proxy));
+    world.assert_no_secret_in(&proxy.stderr());
+}
+
+fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Driver) {
+    let world = World::new(driver, HOUR, "instance");
+    world.services.set(Mode::Down);
+    let proxy = Proxy::start(world.process());
+    for _ in 0..5 {
+        get(&proxy, TARGET).assert_error(502);
+    }
+    let said = the_warning(&proxy, "requests are answered 502");
+    assert!(said.contains("credentials of the instance metadata service"), "{said}");
+    assert_eq!(world.s3.server.accepted_connections(), 0, "S3 is not even connected to");
+    eventually("more attempts fail", || failed_attempts_after(&proxy, "cannot be had") >= 2);
+    assert_eq!(warnings(&proxy).len(), 1, "{:#?}", warnings(&proxy));
+    world.services.set(Mode::Up);
+    eventually("there are credentials", || get(&proxy, TARGET).status == 200);
+    assert_eq!(warnings(&proxy).len(), 1);
+    world.assert_no_secret_in(&proxy.stderr());
+}
+
+fn the_last_good_set_is_used_while_the_service_is_down(driver: Driver) {
+    let world = World::new(driver, Duration::from_secs(15), "instance");
+    let proxy = Proxy::start(world.process());
+    get(&proxy, TARGET).assert(200, "ACGT");
+    world.services.set(Mode::Down);
+    let said = the_warning(&proxy, "cannot be renewed");
+    assert!(said.contains("Those in use are valid until 2"), "{said}");
+    get(&proxy, TARGET).assert(200, "ACGT");
+    world.services.set(Mode::Up);
+    eventually("they are renewed", || proxy.stderr().contains("renewed again"));
+    get(&proxy, TARGET).assert(200, "ACGT");
+    assert_eq!(world.access_keys_used().len(), 2);
+    assert_eq!(warnings(&proxy).len(), 1);
+    world.assert_no_secret_in(&proxy.stderr());
+}
+
+fn a_set_that_ended_without_another_is_502_and_said_once(driver: Driver) {
+    let world = World::new(driver, Duration::from_secs(4), "instance");
+    let proxy = Proxy::start(world.process());
+    get(&proxy, TARGET).assert(200, "ACGT");
+    world.services.set(Mode::Down);
+    eventually("the set has ended", || get(&proxy, TARGET).status == 502);
+    eventually("it is said", || warnings(&proxy).iter().any(|line| line.contains("have expired")));
+    world.s3.server.forget();
+    for _ in 0..5 {
+        get(&proxy, TARGET).assert_error(502);
+    }
+    assert_eq!(world.s3.server.requests().len(), 0, "nothing is sent with what has ended");
+    eventually("another attempt fails", || failed_attempts_after(&proxy, "have expired") >= 1);
+    let said = warnings(&proxy);
+    let expired: Vec<_> = said.iter().filter(|line| line.contains("have expired")).collect();
+    assert_eq!(expired.len(), 1, "{said:#?}");
+    assert!(expired[0].contains("check that this instance has a role"), "{expired:?}");
+    world.services.set(Mode::Up);
+    eventually("there are others", || get(&proxy, TARGET).status == 200);
+}
+
+fn what_is_no_set_is_never_taken_for_one(driver: Driver) {
+    let set = |world: &World| json(&world.s3.server.keyring().issue(HOUR));
+    let html = |_: &World| "<html><body>Please log in</body></html>".to_owned();
+    let failed = |world: &World| set(world).replace("Success", "Failed");
+    let split = |world: &World| set(world).replace("/+==", "\\r\\nx-amz-acl: public-read");
+    let ended = |world: &World| json(&world.s3.server.keyring().issue(Duration::ZERO));
+    let empty = |_: &World| "{}".to_owned();
+    type Body<'a> = &'a (dyn Fn(&World) -> String + Sync);
+    let rows: [(&str, u16, Body<'_>); 8] = [
+        ("container", 200, &html),
+        ("container", 200, &failed),
+        ("container", 500, &set),
+        ("container", 200, &split),
+        ("container", 200, &ended),
+        ("container", 200, &empty),
+        ("instance", 403, &set),
+        ("instance", 200, &html),
+    ];
+    std::thread::scope(|scope| {
+        for (kind, status, body) in rows {
+            scope.spawn(move || {
+                let world = World::new(driver, HOUR, kind);
+                world.services.set(Mode::Answering(status, body(&world)));
+                let process = world.in_container();
+                let token = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+                let proxy = Proxy::start(process.environment(token, CONTAINER_TOKEN));
+                get(&proxy, TARGET).assert_error(502);
+                let said = the_warning(&proxy, "requests are answered 502");
+                assert!(said.contains(kind), "{said}");
+                assert_eq!(world.s3.server.requests().len(), 0, "{said}");
+                world.assert_no_secret_in(&proxy.stderr());
+            });
+        }
+    });
+}
+
+fn nonsense_in_the_environment_is_told_in_words(driver: Driver) {
+    let rows = [
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "no url"),
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"),
+        ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ipv5"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "no url"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "localhost"),
+        ("auto", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "localhost"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "credentials"),
+        ("container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://192.0.2.1/"),
+        ("container", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/nowhere"),
+        ("web_identity", "AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere"),
+        ("{ profile: lab }", "AWS_CONFIG_FILE", "/dev/null"),
+        ("{ profile: lab }", "AWS_CONFIG_FILE", "test.yaml"),
+    ];
+    std::thread::scope(|scope| {
+        for (kind, variable, value) in rows {
+            scope.spawn(move || {
+                let world = World::new(driver, HOUR, kind);
+                let mut process = world.process();
+                // An endpoint that is named outright makes its mode irrelevant.
+                if variable.ends_with("_MODE") {
+                    process = process.environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", "");
+                }
+                let proxy = Proxy::start(process.environment(variable, value));
+                get(&proxy, TARGET).assert_error(502);
+                let said = the_warning(&proxy, "requests are answered 502");
+                let log = proxy.stderr();
+                assert!(!log.contains("panicked"), "{variable}={value}: {log}");
+                assert!(said.matches("; ").count() >= 1, "without a remedy: {said}");
+            });
+        }
+    });
+}
+
+fn keys_revoked_before_their_time_are_replaced(driver: Driver) {
+    let world = World::new(driver, HOUR, "instance");
+    let proxy = Proxy::start(world.process());
+    get(&proxy, TARGET).assert(200, "ACGT");
+    world.s3.server.keyring().revoke_all();
+    get(&proxy, TARGET).assert_error(502);
+    eventually("there is another set", || get(&proxy, TARGET).status == 200);
+    assert_eq!(world.access_keys_used().len(), 2);
+    world.assert_no_secret_in(&proxy.stderr());
+}
