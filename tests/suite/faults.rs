@@ -269,7 +269,7 @@ fn an_upstream_that_falls_silent_is_replaced(driver: Driver) {
             peer.answer_with_part(SIZE, most);
             peer.waits_for_close();
         });
-        let config = over(driver, &upstream).set("stall_timeout", "300ms");
+        let config = over(driver, &upstream).set("stall_timeout", "1s");
         let proxy = config.set("splice", splice).start();
         get(&proxy, TARGET).assert(200, whole());
         assert_eq!(upstream.connections(), 2);
