@@ -160,7 +160,8 @@ impl<S: Read + Write> Client<S> {
         if self.ahead.is_empty() {
             self.fill();
         }
-        self.ahead.drain(..most.min(self.ahead.len())).collect()
+        let rest = self.ahead.split_off(most.min(self.ahead.len()));
+        std::mem::replace(&mut self.ahead, rest)
     }
 
     /// Reads to the end of the connection, which may also be a reset, and returns what came.
