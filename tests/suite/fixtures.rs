@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderName;
 
+use crate::support::eventually;
+use crate::support::fault_relay::{Done, FaultRelay, Faults};
 use crate::support::genomics::{CHROMOSOMES, write_bam, write_vcf};
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::{LAST_MODIFIED, Object, synthetic_bytes};
@@ -165,6 +167,9 @@ fn a_synthetic_object_has_the_same_bytes_from_every_offset() {
     let whole = synthetic_bytes(0, 3_000_000);
     assert_eq!(synthetic_bytes(2_097_150, 1000), whole[2_097_150..2_098_150]);
     assert_ne!(whole[..1000], whole[1_048_576..1_049_576], "a shift by a MiB would go unnoticed");
+    let shifted = Object::synthetic_from(5, 3_000_000);
+    assert_eq!(shifted.piece(10, 1000), synthetic_bytes(15, 1000));
+    assert_ne!(shifted.e_tag, Object::synthetic(3_000_000).e_tag);
     let s3 = TestS3::with("big", Object::synthetic(3_000_000));
     let range = ["-H", "Range: bytes=2097150-2098149", "-o", "/dev/stdout"];
     let target = format!("/{BUCKET}/big");
@@ -204,6 +209,66 @@ fn the_scripted_upstream_follows_its_script_and_keeps_the_heads() {
     assert_eq!(second.kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(upstream.heads(), ["GET /x HTTP/1.1\r\nHost: h\r\n\r\n"; 2]);
     assert_eq!(upstream.connections(), 2);
+}
+
+/// Asks for an object through a relay with these faults: what came before the end of the
+/// connection, whether that was a reset, and what the relay has counted.
+fn through_a_relay(s3: &TestS3, faults: Faults, idle: Duration) -> (Vec<u8>, bool, Done) {
+    let relay = FaultRelay::start(&s3.server.endpoint(), 1);
+    relay.set(faults);
+    let address = relay.endpoint().trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("a listening relay");
+    let request =
+        format!("GET /{PUBLIC_BUCKET}/big HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    // A relay that refuses is gone already.
+    let _ = stream.write_all(request.as_bytes());
+    std::thread::sleep(idle);
+    let mut came = Vec::new();
+    let was_reset = stream.read_to_end(&mut came).is_err();
+    drop(stream);
+    eventually("no connection is left", || relay.open_connections() == 0);
+    (came, was_reset, relay.done())
+}
+
+#[test]
+fn the_fault_relay_changes_nothing_unless_told_to() {
+    const SIZE: usize = 16 << 20;
+    let s3 = TestS3::start();
+    s3.put_in(PUBLIC_BUCKET, "big", Object::synthetic(SIZE as u64));
+    let (came, was_reset, done) = through_a_relay(&s3, Faults::NONE, Duration::ZERO);
+    assert!(!was_reset && came.ends_with(&synthetic_bytes(0, SIZE)));
+    assert_eq!((done.accepted, done.bytes), (1, came.len() as u64));
+    for faults in [
+        Faults { stalled: 1.0, stall: Duration::from_millis(300), ..Faults::NONE },
+        Faults { trickled: 1.0, ..Faults::NONE },
+    ] {
+        let asked = Instant::now();
+        let (slowly, _, done) = through_a_relay(&s3, faults, Duration::ZERO);
+        let same = slowly.len() == came.len() && slowly.ends_with(&synthetic_bytes(0, SIZE));
+        assert!(same, "late, and nothing else: {done}");
+        assert_eq!(done.stalled + done.trickled, 1);
+        assert!(asked.elapsed() >= faults.stall);
+    }
+}
+
+#[test]
+fn the_fault_relay_breaks_what_it_is_told_to_break() {
+    let s3 = TestS3::start();
+    s3.put_in(PUBLIC_BUCKET, "big", Object::synthetic(64 << 20));
+    let broken = |faults| through_a_relay(&s3, faults, Duration::from_millis(300));
+
+    let (came, was_reset, done) = broken(Faults { refused: 1.0, ..Faults::NONE });
+    assert!(came.is_empty() && was_reset && done.refused == 1, "{done}");
+    let (came, was_reset, done) = broken(Faults { cut_in_head: 1.0, ..Faults::NONE });
+    assert!(came.len() < 200 && !was_reset && done.closed == 1, "{done}");
+    let (came, was_reset, done) = broken(Faults { closed: 1.0, ..Faults::NONE });
+    assert!(came.len() <= 8 << 20 && !was_reset && done.closed == 1, "{done}");
+    assert_eq!(came.len() as u64, done.bytes);
+    let (came, was_reset, done) = broken(Faults { reset: 1.0, ..Faults::NONE });
+    assert!(came.len() <= 8 << 20 && was_reset && done.reset == 1, "{done}");
+    let patience = Some(Duration::from_millis(50));
+    let (came, was_reset, done) = broken(Faults { patience, ..Faults::NONE });
+    assert!(came.len() < 64 << 20 && was_reset && done.given_up == 1, "{done}");
 }
 
 #[test]

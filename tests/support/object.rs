@@ -34,8 +34,11 @@ pub(crate) struct Object {
 #[derive(Clone)]
 enum Content {
     Stored(Bytes),
-    /// The pattern, repeated up to this many bytes.
-    Synthetic(u64),
+    /// As many bytes of the repeated pattern, from the byte `shift` on.
+    Synthetic {
+        size: u64,
+        shift: u64,
+    },
 }
 
 impl Object {
@@ -48,7 +51,13 @@ impl Object {
 
     /// An object of any size that takes no memory; [`synthetic_bytes`] tells what is in it.
     pub(crate) fn synthetic(size: u64) -> Object {
-        Object::with(Content::Synthetic(size), hex_digest(&size.to_be_bytes()))
+        Object::synthetic_from(0, size)
+    }
+
+    /// The same with other bytes for each `shift`: those of an unshifted object from that byte on.
+    pub(crate) fn synthetic_from(shift: u64, size: u64) -> Object {
+        let e_tag = hex_digest(&[size.to_be_bytes(), shift.to_be_bytes()].concat());
+        Object::with(Content::Synthetic { size, shift }, e_tag)
     }
 
     fn with(content: Content, e_tag: String) -> Object {
@@ -93,7 +102,7 @@ impl Object {
     pub(crate) fn size(&self) -> u64 {
         match &self.content {
             Content::Stored(bytes) => bytes.len() as u64,
-            Content::Synthetic(size) => *size,
+            Content::Synthetic { size, .. } => *size,
         }
     }
 
@@ -102,9 +111,9 @@ impl Object {
         let end = (start + most).min(self.size());
         match &self.content {
             Content::Stored(bytes) => bytes.slice(start as usize..end as usize),
-            Content::Synthetic(_) => {
+            Content::Synthetic { shift, .. } => {
                 let pattern = pattern();
-                let from = (start % PATTERN_BYTES as u64) as usize;
+                let from = ((start + shift) % PATTERN_BYTES as u64) as usize;
                 let to = PATTERN_BYTES.min(from + (end - start) as usize);
                 pattern.slice(from..to)
             }
@@ -124,7 +133,7 @@ impl<T: Into<Vec<u8>>> From<T> for Object {
     }
 }
 
-/// The bytes `start..start + length` of every synthetic object.
+/// The bytes `start..start + length` of every synthetic object that is not shifted.
 pub(crate) fn synthetic_bytes(start: u64, length: usize) -> Vec<u8> {
     let pattern = pattern();
     let from = (start % PATTERN_BYTES as u64) as usize;

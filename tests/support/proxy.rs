@@ -269,8 +269,16 @@ impl Proxy {
 
     /// Open file descriptors.
     pub(crate) fn fd_count(&self) -> usize {
+        self.fds().len()
+    }
+
+    /// What each open file descriptor is, as proc_pid_fd(5) tells it: `socket:[1234]`, a path, ….
+    pub(crate) fn fds(&self) -> Vec<String> {
         let path = format!("/proc/{}/fd", self.running.child.id());
-        fs::read_dir(path).expect("a running process").count()
+        let entries = fs::read_dir(path).expect("a running process").flatten();
+        // One that was closed meanwhile is none.
+        let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.map(|target| target.display().to_string()).collect()
     }
 
     /// Resident memory.

@@ -144,11 +144,24 @@ impl<S: Read + Write> Client<S> {
     /// Reads this many bytes.
     #[track_caller]
     pub(crate) fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.ahead.len() < count {
-            let got = self.fill();
-            assert!(got > 0, "closed after {} of {count} body bytes", self.ahead.len());
+        let mut bytes = Vec::with_capacity(count);
+        while bytes.len() < count {
+            let some = self.some(count - bytes.len());
+            assert!(!some.is_empty(), "closed after {} of {count} body bytes", bytes.len());
+            bytes.extend_from_slice(&some);
         }
-        self.ahead.drain(..count).collect()
+        bytes
+    }
+
+    /// Reads as many bytes as there are, but at most this many, of which there is at least one. None
+    /// are the end of the connection, which may also be a reset.
+    #[track_caller]
+    pub(crate) fn some(&mut self, most: usize) -> Vec<u8> {
+        if self.ahead.is_empty() {
+            self.fill();
+        }
+        let rest = self.ahead.split_off(most.min(self.ahead.len()));
+        std::mem::replace(&mut self.ahead, rest)
     }
 
     /// Reads to the end of the connection, which may also be a reset, and returns what came.

@@ -1,0 +1,56 @@
+//! What clients have asked for and what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The counts of all clients.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<Counts>);
+
+/// Sums.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Requests that were sent.
+    pub(crate) sent: u64,
+    /// Heads of answers that came, by status.
+    pub(crate) heads: BTreeMap<u16, u64>,
+    /// Bodies that ended before their length.
+    pub(crate) short: u64,
+    /// Requests that their client gave up, before the head or in the body.
+    pub(crate) given_up: u64,
+    /// Bytes of bodies of objects that came and were right.
+    pub(crate) bytes: u64,
+}
+
+impl Ledger {
+    /// To be counted in.
+    pub(crate) fn open(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.open().clone()
+    }
+}
+
+impl Counts {
+    /// Requests that were answered with a failure of S3 or of the proxy, or cut short.
+    pub(crate) fn failed(&self) -> u64 {
+        self.heads.range(500..).map(|(_, count)| count).sum::<u64>() + self.short
+    }
+
+    /// Heads of answers that came.
+    pub(crate) fn answered(&self) -> u64 {
+        self.heads.values().sum()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { sent, heads, short, given_up, bytes } = self;
+        write!(f, "sent={sent} short={short} given_up={given_up} bytes={bytes}")?;
+        heads.iter().try_for_each(|(status, count)| write!(f, " {status}={count}"))
+    }
+}
