@@ -295,9 +295,11 @@ impl Proxy {
         kill_process(self.running.pid(), Signal::TERM).expect("a running process");
     }
 
-    /// Waits for its end, then returns the exit code.
+    /// Waits for its end and its last words, then returns the exit code.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
-        self.running.wait().code()
+        let status = self.running.wait();
+        self.running.stderr.join();
+        status.code()
     }
 
     /// Whether it still runs.
