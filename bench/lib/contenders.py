@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent.parent / "contenders"
 PORT = 5000
 ORIGIN_PORT = 9000
 SIGNED_ORIGIN_PORT = 9001
+TLS_ORIGIN_PORT = 9443
 NJS_MODULE = "/usr/lib/nginx/modules/ngx_http_js_module.so"
 LIST = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>files</Name><Prefix></Prefix>
@@ -36,7 +37,11 @@ class Setting:
 
     def render(self, template, origin=ORIGIN_PORT, address="", port=PORT, more=""):
         """Fills in a configuration file; answers the path of the result."""
+        secure = origin == TLS_ORIGIN_PORT
         values = {
+            "SCHEME": "https" if secure else "http", "TLS_PORT": TLS_ORIGIN_PORT,
+            "TLS": f"ssl verify required verifyhost origin ca-file {self.directory}/ca.crt"
+            if secure else "",
             "DIR": self.directory, "DATA": self.data, "HERE": HERE, "NJS_MODULE": NJS_MODULE,
             "USER": f"user root;" if os.geteuid() == 0 else "", "ADDRESS": address, "PORT": port,
             "ORIGIN": self.endpoint(origin), "MORE": more, "ACCESS_KEY": self.access_key,
@@ -69,11 +74,12 @@ def start_origins(setting):
     (Path(setting.directory) / "list.xml").write_text(
         LIST.format(count=len(objects), contents=contents))
     setting.render("nginx-common.conf")
+    _write_certificates(setting)
     config = setting.render("origin.conf", address=address, port=ORIGIN_PORT)
     plain = network.spawn(ORIGIN, ["nginx", "-c", config, "-e", setting.log("origin")],
                           setting.log("origin"))
     hosts.wait_until_it_listens(plain.pid, ORIGIN_PORT, plain)
-    setting.origins[ORIGIN_PORT] = plain
+    setting.origins[ORIGIN_PORT] = setting.origins[TLS_ORIGIN_PORT] = plain
     if setting.tools.get("s3-origin"):
         signed = network.spawn(
             ORIGIN, [setting.tools["s3-origin"], f"{address}:{SIGNED_ORIGIN_PORT}", setting.data],
@@ -81,6 +87,18 @@ def start_origins(setting):
         setting.access_key, setting.secret_key = signed.stdout.readline().decode().split()
         hosts.wait_until_it_listens(signed.pid, SIGNED_ORIGIN_PORT, signed)
         setting.origins[SIGNED_ORIGIN_PORT] = signed
+
+
+def _write_certificates(setting):
+    """An authority, and the origin's certificate from it."""
+    names = f"subjectAltName=DNS:origin,IP:{setting.network.address(PROXY, ORIGIN)}"
+    new = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt",
+           "ec_paramgen_curve:P-256"]
+    for more in (["-subj", "/CN=bench", "-keyout", "ca.key", "-out", "ca.crt"],
+                 ["-subj", "/CN=origin", "-keyout", "origin.key", "-out", "origin.crt",
+                  "-CA", "ca.crt", "-CAkey", "ca.key", "-addext", names,
+                  "-addext", "basicConstraints=critical,CA:FALSE"]):
+        subprocess.run(new + more, cwd=setting.directory, check=True, capture_output=True)
 
 
 class Contender:

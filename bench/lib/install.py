@@ -10,7 +10,7 @@ from lib.contenders import NJS_MODULE
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = {"nginx": "nginx", "njs": "libnginx-mod-http-js", "haproxy": "haproxy",
             "rclone": "rclone", "wrk": "wrk", "curl": "curl", "ip": "iproute2",
-            "taskset": "util-linux"}
+            "taskset": "util-linux", "openssl": "openssl"}
 PYTHON_PACKAGES = ["flask", "boto3", "gunicorn"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s3proxy-bench"
 

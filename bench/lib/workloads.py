@@ -20,6 +20,7 @@ LIST_REQUESTS = 1024
 WRONG_SHARE = 0.001
 PROXIES = ["s3proxy", "s3proxy-epoll", "s3proxy-copy", "nginx", "haproxy"]
 SIGNING = ["s3proxy", "s3proxy-epoll", "s3proxy-copy", "nginx-njs", "rclone", "flask"]
+SECURE = ["s3proxy", "s3proxy-epoll", "nginx", "haproxy"]
 ALL = PROXIES + ["nginx-njs", "rclone", "flask", "origin"]
 
 
@@ -143,6 +144,10 @@ def all_workloads():
                  SIGNING, origin=contenders.SIGNED_ORIGIN_PORT),
         Workload("signed-1m-c32", "1 MiB ranges, origin checks signatures", 32, _index_ranges(MIB),
                  SIGNING, origin=contenders.SIGNED_ORIGIN_PORT),
+        Workload("tls-4k-c32", "4 KiB ranges, origin over HTTPS", 32, _ranges(4 * KIB),
+                 SECURE, origin=contenders.TLS_ORIGIN_PORT),
+        Workload("tls-1m-c32", "1 MiB ranges, origin over HTTPS", 32, _ranges(MIB),
+                 SECURE, origin=contenders.TLS_ORIGIN_PORT),
         Workload("oha-head-c32", "HEAD, hot, asked by oha", 32, _heads,
                  ["s3proxy", "nginx-static"], "oha"),
         Workload("oha-4k-c32", "4 KiB ranges, asked by oha", 32, _ranges(4 * KIB),
