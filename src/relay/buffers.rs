@@ -1,10 +1,11 @@
 //! The relay buffers of one core.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::limits::{
-    HEADROOM_BYTES, POOLED_RELAY_BUFFERS, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES,
+    HEADROOM_BYTES, LARGE_RELAY_BUFFER_BYTES, LARGE_RELAY_BUFFERS, POOLED_LARGE_RELAY_BUFFERS,
+    POOLED_RELAY_BUFFERS, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES,
 };
 
 /// Buffers that wait for their next body. Bounded; beyond the bound they go back to the
@@ -12,6 +13,13 @@ use crate::limits::{
 #[derive(Default)]
 pub struct Buffers {
     idle: RefCell<Vec<Vec<u8>>>,
+    idle_large: RefCell<Vec<Vec<u8>>>,
+    large_in_use: Rc<Cell<usize>>,
+}
+
+/// The right to a large buffer, for as long as it is kept.
+pub struct LargeBufferRight {
+    in_use: Rc<Cell<usize>>,
 }
 
 impl Buffers {
@@ -32,13 +40,43 @@ impl Buffers {
         new(SMALL_RELAY_BUFFER_BYTES)
     }
 
+    /// An empty buffer of `capacity` bytes, but a middling one when all large ones are in use.
+    pub fn take_empty(&self, capacity: usize) -> (Vec<u8>, Option<LargeBufferRight>) {
+        if capacity < RELAY_BUFFER_BYTES {
+            return (Vec::with_capacity(capacity), None);
+        }
+        if capacity == RELAY_BUFFER_BYTES || self.large_in_use.get() >= LARGE_RELAY_BUFFERS {
+            let mut buffer = self.take();
+            buffer.clear();
+            return (buffer, None);
+        }
+        self.large_in_use.update(|count| count + 1);
+        let reused = self.idle_large.borrow_mut().pop();
+        let buffer = reused.unwrap_or_else(|| Vec::with_capacity(LARGE_RELAY_BUFFER_BYTES));
+        (buffer, Some(LargeBufferRight { in_use: Rc::clone(&self.large_in_use) }))
+    }
+
     /// Takes a buffer back. One that has another capacity is not kept.
     pub fn put_back(&self, mut buffer: Vec<u8>) {
-        let mut idle = self.idle.borrow_mut();
-        if buffer.capacity() == RELAY_BUFFER_BYTES && idle.len() < POOLED_RELAY_BUFFERS {
-            buffer.resize(HEADROOM_BYTES, 0);
+        let (idle, most) = match buffer.capacity() {
+            RELAY_BUFFER_BYTES => (&self.idle, POOLED_RELAY_BUFFERS),
+            LARGE_RELAY_BUFFER_BYTES => (&self.idle_large, POOLED_LARGE_RELAY_BUFFERS),
+            _ => return,
+        };
+        let mut idle = idle.borrow_mut();
+        if idle.len() < most {
+            match buffer.capacity() {
+                RELAY_BUFFER_BYTES => buffer.resize(HEADROOM_BYTES, 0),
+                _ => buffer.clear(),
+            }
             idle.push(buffer);
         }
+    }
+}
+
+impl Drop for LargeBufferRight {
+    fn drop(&mut self) {
+        self.in_use.update(|count| count - 1);
     }
 }
 
@@ -46,4 +84,46 @@ fn new(capacity: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(capacity);
     buffer.resize(HEADROOM_BYTES, 0);
     buffer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_are_few() {
+        let buffers = Buffers::new();
+        let take = |capacity| {
+            let (buffer, right) = buffers.take_empty(capacity);
+            assert!(buffer.is_empty());
+            (buffer.capacity(), right)
+        };
+        assert_eq!(take(SMALL_RELAY_BUFFER_BYTES).0, SMALL_RELAY_BUFFER_BYTES);
+        assert_eq!(take(RELAY_BUFFER_BYTES).0, RELAY_BUFFER_BYTES);
+        let rights: Vec<_> = (0..LARGE_RELAY_BUFFERS)
+            .map(|_| {
+                let (capacity, right) = take(LARGE_RELAY_BUFFER_BYTES);
+                assert_eq!(capacity, LARGE_RELAY_BUFFER_BYTES);
+                right
+            })
+            .collect();
+        assert_eq!(take(LARGE_RELAY_BUFFER_BYTES).0, RELAY_BUFFER_BYTES);
+        drop(rights);
+        assert_eq!(take(LARGE_RELAY_BUFFER_BYTES).0, LARGE_RELAY_BUFFER_BYTES);
+    }
+
+    #[test]
+    fn a_few_buffers_are_kept_and_are_empty_again() {
+        let buffers = Buffers::new();
+        let (mut buffer, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
+        buffer.extend_from_slice(b"somebody's");
+        let address = buffer.as_ptr();
+        buffers.put_back(buffer);
+        let (again, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
+        assert_eq!((again.as_ptr(), again.len()), (address, 0));
+        for _ in 0..2 * POOLED_LARGE_RELAY_BUFFERS {
+            buffers.put_back(Vec::with_capacity(LARGE_RELAY_BUFFER_BYTES));
+        }
+        assert_eq!(buffers.idle_large.borrow().len(), POOLED_LARGE_RELAY_BUFFERS);
+    }
 }

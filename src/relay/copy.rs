@@ -1,58 +1,113 @@
 //! The copying relay: source → buffer → sink.
+//!
+//! It takes as much at a time as the sink is fast: each wake-up, receive and send costs the same
+//! whatever it brings, and a TLS source brings 16 KiB records. A buffer is held only while bytes
+//! pass through it, and none while either side is waited for, so that slow readers hold next to
+//! nothing.
 
 use std::io;
-use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::limits::TURN_BYTES;
+use crate::limits::{
+    LARGE_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES, TURN_BYTES,
+};
+use crate::relay::buffers::Buffers;
 use crate::relay::{End, Report, Terms};
 use crate::sys::stream::Stream;
 use crate::transport::Transport;
 
-/// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`; hands the buffer back.
+/// A sink that takes longer than this for one buffer gets small ones.
+const SLOW: Duration = Duration::from_millis(10);
+
+/// Copies `length` bytes of `source` to `sink`.
 pub async fn copy(
     source: &mut Transport,
     sink: &mut Stream,
-    mut buf: Vec<u8>,
-    prefix: Range<usize>,
+    buffers: &Buffers,
     length: u64,
     terms: Terms,
-) -> (Report, Vec<u8>) {
-    let mut report = Report { end: End::Complete, remaining: length, sent: 0 };
-    let mut unsent = prefix;
-    let mut turn = 0;
-    loop {
-        let length = unsent.len() as u64;
-        let (sent, returned) = sink.send(buf, unsent, terms.sink_stall).await;
-        buf = returned;
-        if let Err(error) = sent {
-            report.end = End::SinkFailed(error);
-            return (report, buf);
+) -> Report {
+    let mut relay =
+        Relay { source, sink, buffers, terms, remaining: length, sent: 0, turn: 0, slow: false };
+    let end = relay.run().await;
+    relay.source.socket().set_low_water(1);
+    Report { end, remaining: relay.remaining, sent: relay.sent }
+}
+
+struct Relay<'a> {
+    source: &'a mut Transport,
+    sink: &'a mut Stream,
+    buffers: &'a Buffers,
+    terms: Terms,
+    remaining: u64,
+    sent: u64,
+    /// Bytes moved since other tasks had their turn.
+    turn: u64,
+    /// The sink took its time for the last bytes.
+    slow: bool,
+}
+
+impl Relay<'_> {
+    async fn run(&mut self) -> End {
+        while self.remaining > 0 {
+            if let Err(error) = self.wait_for_source().await {
+                return End::SourceFailed(error);
+            }
+            let started = Instant::now();
+            if let Err(error) = self.sink.writable(started + self.terms.sink_stall).await {
+                return End::SinkFailed(error);
+            }
+            if let Err(end) = self.pass_on().await {
+                return end;
+            }
+            self.slow = started.elapsed() > SLOW;
+            if self.turn >= TURN_BYTES {
+                // With epoll, sockets that are always ready would keep the core to themselves.
+                self.turn = 0;
+                self.sink.give_way().await;
+            }
+            self.terms.apply(self.source.socket(), self.sink, self.sent);
         }
-        report.sent += length;
-        turn += length;
-        if turn >= TURN_BYTES {
-            // With epoll, sockets that are always ready would keep the core to themselves.
-            turn = 0;
-            sink.give_way().await;
+        End::Complete
+    }
+
+    /// How much to move at a time.
+    fn buffer_bytes(&self) -> usize {
+        match self.terms.reads_on(self.sent) {
+            _ if self.slow => SMALL_RELAY_BUFFER_BYTES,
+            // What is in a buffer is pulled in vain when the client leaves.
+            false => RELAY_BUFFER_BYTES,
+            true if self.remaining <= RELAY_BUFFER_BYTES as u64 => RELAY_BUFFER_BYTES,
+            true => LARGE_RELAY_BUFFER_BYTES,
         }
-        if report.remaining == 0 {
-            return (report, buf);
-        }
-        terms.apply(source.socket(), sink, report.sent);
-        buf.clear();
-        let limit = usize::try_from(report.remaining).unwrap_or(usize::MAX);
-        let (received, returned) = source.receive(buf, limit, terms.source_stall).await;
-        buf = returned;
-        match received {
-            Ok(0) => report.end = End::SourceFailed(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => report.remaining -= count as u64,
-            Err(error) => report.end = End::SourceFailed(error),
-        }
-        if matches!(report.end, End::SourceFailed(_)) {
-            return (report, buf);
-        }
-        unsent = 0..buf.len();
+    }
+
+    /// Waits until a buffer can be filled.
+    async fn wait_for_source(&mut self) -> io::Result<()> {
+        // No more than the buffer, so it fits.
+        let low_water = self.remaining.min(self.buffer_bytes() as u64) as u32;
+        self.source.readable(low_water, Instant::now() + self.terms.source_stall).await
+    }
+
+    /// Moves what there is through a buffer.
+    async fn pass_on(&mut self) -> Result<(), End> {
+        let (buf, _right) = self.buffers.take_empty(self.buffer_bytes());
+        let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        let (received, buf) = self.source.receive(buf, limit, self.terms.source_stall).await;
+        let (sent, buf) = match received {
+            Ok(count @ 1..) => {
+                self.remaining -= count as u64;
+                let (sent, buf) = self.sink.send(buf, 0..count, self.terms.sink_stall).await;
+                (sent.map(|()| count as u64).map_err(End::SinkFailed), buf)
+            }
+            Ok(0) => (Err(End::SourceFailed(io::ErrorKind::UnexpectedEof.into())), buf),
+            Err(error) => (Err(End::SourceFailed(error)), buf),
+        };
+        self.buffers.put_back(buf);
+        let sent = sent?;
+        self.sent += sent;
+        self.turn += sent;
+        Ok(())
     }
 }
 

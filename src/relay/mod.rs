@@ -2,7 +2,7 @@
 //!
 //! The relay is blind: it is given a prefix (bytes to send first, in a buffer), two sockets and a
 //! length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
-//! less than it was given, and holds one buffer or one pipe whatever the length. A reader that
+//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader that
 //! stops stops the relay's reading: nothing is received before the last bytes were taken.
 
 pub mod buffers;
@@ -72,9 +72,14 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Whether the sink wants all bytes, for all that is known when it was sent `sent` of them.
+    fn reads_on(&self, sent: u64) -> bool {
+        self.ahead == Ahead::Freely || sent >= READS_ON_BYTES
+    }
+
     /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
     fn apply(&self, source: &mut Stream, sink: &mut Stream, sent: u64) {
-        if self.ahead == Ahead::Freely || sent >= READS_ON_BYTES {
+        if self.reads_on(sent) {
             source.receive_ahead_freely();
             sink.send_ahead(Ahead::Freely, self.read_ahead);
         } else {
@@ -113,7 +118,7 @@ impl Relay {
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
-    /// into its pool. The one place that decides between splicing and copying.
+    /// into its pool.
     pub async fn run(
         &self,
         source: &mut Transport,
@@ -126,16 +131,6 @@ impl Relay {
         if length > terms.read_ahead as u64 {
             terms.apply(source.socket(), sink, 0);
         }
-        let pipe = match self.splices(source, length) {
-            true => self.pipes.take(&self.counters),
-            false => None,
-        };
-        let (Some(mut lease), Some(socket)) = (pipe, source.kernel_socket()) else {
-            let (report, buf) = copy::copy(source, sink, buf, prefix, length, terms).await;
-            self.counters.bytes_copied.add(report.sent);
-            self.buffers.put_back(buf);
-            return report;
-        };
         let prefixed = prefix.len() as u64;
         let (sent, buf) = sink.send(buf, prefix, terms.sink_stall).await;
         self.buffers.put_back(buf);
@@ -143,18 +138,37 @@ impl Relay {
             return Report { end: End::SinkFailed(error), remaining: length, sent: 0 };
         }
         self.counters.bytes_copied.add(prefixed);
-        let spliced = splice::splice(socket, sink, &mut lease, length, terms, &self.counters).await;
-        if spliced.sent > 0 || !self.is_refused(&spliced.end) {
-            return Report { sent: prefixed + spliced.sent, ..spliced };
+        if length == 0 {
+            return Report { end: End::Complete, remaining: 0, sent: prefixed };
         }
-        // Not one byte could be spliced: this kernel does not let us. None is lost.
-        self.counters.splice_refused.add(1);
-        let remaining = spliced.remaining;
-        let buf = self.buffers.take();
-        let (copied, buf) = copy::copy(source, sink, buf, 0..0, remaining, terms).await;
-        self.counters.bytes_copied.add(copied.sent);
-        self.buffers.put_back(buf);
-        Report { sent: prefixed + copied.sent, ..copied }
+        let report = self.run_without_prefix(source, sink, length, terms).await;
+        Report { sent: prefixed + report.sent, ..report }
+    }
+
+    /// The one place that decides between splicing and copying.
+    async fn run_without_prefix(
+        &self,
+        source: &mut Transport,
+        sink: &mut Stream,
+        length: u64,
+        terms: Terms,
+    ) -> Report {
+        let pipe = match self.splices(source, length) {
+            true => self.pipes.take(&self.counters),
+            false => None,
+        };
+        if let (Some(mut lease), Some(socket)) = (pipe, source.kernel_socket()) {
+            let report =
+                splice::splice(socket, sink, &mut lease, length, terms, &self.counters).await;
+            if report.sent > 0 || !self.is_refused(&report.end) {
+                return report;
+            }
+            // Not one byte could be spliced: this kernel does not let us. None is lost.
+            self.counters.splice_refused.add(1);
+        }
+        let report = copy::copy(source, sink, &self.buffers, length, terms).await;
+        self.counters.bytes_copied.add(report.sent);
+        report
     }
 
     /// Whether splicing failed because it is not allowed; remembered if so. Only a refusal to

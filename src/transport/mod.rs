@@ -5,7 +5,7 @@ pub mod trust;
 
 use std::io;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::BufResult;
 
@@ -51,6 +51,17 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.send(buf, range, timeout).await,
             Transport::Tls(stream) => stream.send(buf, range, timeout).await,
+        }
+    }
+
+    /// As [`Stream::readable`], where bytes that were received but not taken count too.
+    ///
+    /// # Errors
+    /// As [`Stream::readable`].
+    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
+        match self {
+            Transport::Plain(stream) => stream.readable(low_water, deadline).await,
+            Transport::Tls(stream) => stream.readable(low_water, deadline).await,
         }
     }
 

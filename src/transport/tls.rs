@@ -21,10 +21,10 @@ use crate::sys::stream::Stream;
 
 /// Largest record, in bytes: 2^14 of content, 256 of expansion and padding, the header (RFC 8446
 /// §5.2); TLS 1.2 allows 2,048 of expansion, which no cipher suite of today needs.
-const RECORD_BYTES: usize = 16 * 1024 + 256 + 5;
+const RECORD_BYTES: usize = CONTENT_BYTES + 256 + 5;
 
-/// Received at once: four records.
-const RECEIVE_BYTES: usize = 4 * RECORD_BYTES;
+/// Largest content of a record, in bytes.
+const CONTENT_BYTES: usize = 16 * 1024;
 
 /// A TLS connection.
 pub struct TlsStream {
@@ -75,7 +75,7 @@ impl TlsStream {
             tls.flush(deadline).await?;
             progress?;
             match tls.state {
-                State::Handshake => tls.receive_records(deadline).await?,
+                State::Handshake => tls.receive_records(0, deadline).await?,
                 State::Open => return Ok(tls),
                 State::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
@@ -110,7 +110,7 @@ impl TlsStream {
                 }
             }
             let received = match self.flush(deadline).await {
-                Ok(()) => self.receive_records(deadline).await,
+                Ok(()) => self.receive_records(room, deadline).await,
                 failed => failed,
             };
             if let Err(error) = received {
@@ -142,11 +142,30 @@ impl TlsStream {
     /// # Errors
     /// As [`Stream::readable_soon`].
     pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
-        let here = (self.plain.len() + self.incoming.len()) as u32;
-        if !self.plain.is_empty() || here >= low_water {
-            return Ok(true);
+        match self.missing(low_water) {
+            0 => Ok(true),
+            missing => self.stream.readable_soon(missing).await,
         }
-        self.stream.readable_soon(low_water - here).await
+    }
+
+    /// As [`Stream::readable`], in bytes of records too.
+    ///
+    /// # Errors
+    /// As [`Stream::readable`].
+    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
+        match self.missing(low_water) {
+            0 => Ok(()),
+            missing => self.stream.readable(missing, deadline).await,
+        }
+    }
+
+    /// Bytes to be received before there are `low_water` of them, or 0 where some can be taken
+    /// without.
+    fn missing(&self, low_water: u32) -> u32 {
+        match self.plain.is_empty() {
+            true => low_water.saturating_sub(self.incoming.len() as u32),
+            false => 0,
+        }
     }
 
     /// As [`Stream::is_quiet`].
@@ -253,10 +272,10 @@ impl TlsStream {
         self.stream.send(out, 0..length, left_until(deadline)).await.0
     }
 
-    /// Receives more of what the peer encrypted.
-    async fn receive_records(&mut self, deadline: Instant) -> io::Result<()> {
+    /// Receives more of what the peer encrypted: about `room` bytes of content, but whole records.
+    async fn receive_records(&mut self, room: usize, deadline: Instant) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
-        incoming.reserve_exact(RECEIVE_BYTES - incoming.len().min(RECEIVE_BYTES - RECORD_BYTES));
+        incoming.reserve_exact(room.max(1).div_ceil(CONTENT_BYTES) * RECORD_BYTES);
         let (received, incoming) =
             self.stream.receive(incoming, usize::MAX, left_until(deadline)).await;
         self.incoming = incoming;

@@ -244,16 +244,18 @@ fn an_open_ended_get_that_is_given_up_pulls_little_in_vain(driver: Driver) {
         peer.answer_with_part(SIZE, 32 << 20);
         seen.store(peer.bytes_taken(), Ordering::SeqCst);
     });
-    let proxy = Config::new(driver, &upstream.endpoint()).start();
-    for wanted in [100_000, 300_000, 800_000] {
-        // What the client's own kernel takes counts as delivered, so that is kept small.
-        let mut client = client_with_a_small_socket(&proxy);
-        client.send(request_head("GET", TARGET, &[("Range", "bytes=1000000-")]));
-        client.head();
-        assert!(client.exactly(wanted) == synthetic_bytes(1_000_000, wanted));
-        drop(client);
-        eventually("S3 notices", || taken.load(Ordering::SeqCst) > 0);
-        let in_vain = taken.swap(0, Ordering::SeqCst).saturating_sub(wanted as u64);
-        assert!(in_vain < 1 << 20, "{in_vain} bytes beyond the {wanted} that were wanted");
+    for splice in ["auto", "off"] {
+        let proxy = Config::new(driver, &upstream.endpoint()).set("splice", splice).start();
+        for wanted in [100_000, 300_000, 800_000] {
+            // What the client's own kernel takes counts as delivered, so that is kept small.
+            let mut client = client_with_a_small_socket(&proxy);
+            client.send(request_head("GET", TARGET, &[("Range", "bytes=1000000-")]));
+            client.head();
+            assert!(client.exactly(wanted) == synthetic_bytes(1_000_000, wanted));
+            drop(client);
+            eventually("S3 notices", || taken.load(Ordering::SeqCst) > 0);
+            let in_vain = taken.swap(0, Ordering::SeqCst).saturating_sub(wanted as u64);
+            assert!(in_vain < 1 << 20, "{in_vain} bytes beyond the {wanted} that were wanted");
+        }
     }
 }
