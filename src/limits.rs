@@ -64,9 +64,10 @@ pub const POOLED_RELAY_BUFFERS: usize = 64;
 /// mebibyte over TLS, 64 KiB at a time cost two thirds more CPU.
 pub const LARGE_RELAY_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Large relay buffers that one core has in use at once. They are in use only while bytes pass
-/// through them; clients that turn out to be slow hold one once.
-pub const LARGE_RELAY_BUFFERS: usize = 32;
+/// Buffers that are not small, of those that bodies are copied through, which one core has in use
+/// at once. They are in use only while bytes pass through them, but a client that turns out to be
+/// slow holds its first one for long.
+pub const ROOMY_RELAY_BUFFERS: usize = 32;
 
 /// Large relay buffers one core keeps for the next bytes.
 pub const POOLED_LARGE_RELAY_BUFFERS: usize = 8;

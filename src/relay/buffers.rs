@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::limits::{
-    HEADROOM_BYTES, LARGE_RELAY_BUFFER_BYTES, LARGE_RELAY_BUFFERS, POOLED_LARGE_RELAY_BUFFERS,
-    POOLED_RELAY_BUFFERS, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES,
+    HEADROOM_BYTES, LARGE_RELAY_BUFFER_BYTES, POOLED_LARGE_RELAY_BUFFERS, POOLED_RELAY_BUFFERS,
+    RELAY_BUFFER_BYTES, ROOMY_RELAY_BUFFERS, SMALL_RELAY_BUFFER_BYTES,
 };
 
 /// Buffers that wait for their next body. Bounded; beyond the bound they go back to the
@@ -14,11 +14,11 @@ use crate::limits::{
 pub struct Buffers {
     idle: RefCell<Vec<Vec<u8>>>,
     idle_large: RefCell<Vec<Vec<u8>>>,
-    large_in_use: Rc<Cell<usize>>,
+    roomy_in_use: Rc<Cell<usize>>,
 }
 
-/// The right to a large buffer, for as long as it is kept.
-pub struct LargeBufferRight {
+/// The right to a buffer that is not small, for as long as it is kept.
+pub struct RoomyBufferRight {
     in_use: Rc<Cell<usize>>,
 }
 
@@ -40,20 +40,20 @@ impl Buffers {
         new(SMALL_RELAY_BUFFER_BYTES)
     }
 
-    /// An empty buffer of `capacity` bytes, but a middling one when all large ones are in use.
-    pub fn take_empty(&self, capacity: usize) -> (Vec<u8>, Option<LargeBufferRight>) {
-        if capacity < RELAY_BUFFER_BYTES {
-            return (Vec::with_capacity(capacity), None);
+    /// An empty buffer of `capacity` bytes; a small one when as many larger ones are in use as may
+    /// be.
+    pub fn take_empty(&self, capacity: usize) -> (Vec<u8>, Option<RoomyBufferRight>) {
+        if capacity <= SMALL_RELAY_BUFFER_BYTES || self.roomy_in_use.get() >= ROOMY_RELAY_BUFFERS {
+            return (Vec::with_capacity(SMALL_RELAY_BUFFER_BYTES), None);
         }
-        if capacity == RELAY_BUFFER_BYTES || self.large_in_use.get() >= LARGE_RELAY_BUFFERS {
-            let mut buffer = self.take();
-            buffer.clear();
-            return (buffer, None);
-        }
-        self.large_in_use.update(|count| count + 1);
-        let reused = self.idle_large.borrow_mut().pop();
-        let buffer = reused.unwrap_or_else(|| Vec::with_capacity(LARGE_RELAY_BUFFER_BYTES));
-        (buffer, Some(LargeBufferRight { in_use: Rc::clone(&self.large_in_use) }))
+        let buffer = match capacity {
+            LARGE_RELAY_BUFFER_BYTES => self.idle_large.borrow_mut().pop(),
+            _ => self.idle.borrow_mut().pop(),
+        };
+        let mut buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity));
+        buffer.clear();
+        self.roomy_in_use.update(|count| count + 1);
+        (buffer, Some(RoomyBufferRight { in_use: Rc::clone(&self.roomy_in_use) }))
     }
 
     /// Takes a buffer back. One that has another capacity is not kept.
@@ -74,7 +74,7 @@ impl Buffers {
     }
 }
 
-impl Drop for LargeBufferRight {
+impl Drop for RoomyBufferRight {
     fn drop(&mut self) {
         self.in_use.update(|count| count - 1);
     }
@@ -91,25 +91,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_buffers_are_few() {
+    fn buffers_that_are_not_small_are_few() {
         let buffers = Buffers::new();
         let take = |capacity| {
             let (buffer, right) = buffers.take_empty(capacity);
             assert!(buffer.is_empty());
             (buffer.capacity(), right)
         };
-        assert_eq!(take(SMALL_RELAY_BUFFER_BYTES).0, SMALL_RELAY_BUFFER_BYTES);
-        assert_eq!(take(RELAY_BUFFER_BYTES).0, RELAY_BUFFER_BYTES);
-        let rights: Vec<_> = (0..LARGE_RELAY_BUFFERS)
-            .map(|_| {
-                let (capacity, right) = take(LARGE_RELAY_BUFFER_BYTES);
-                assert_eq!(capacity, LARGE_RELAY_BUFFER_BYTES);
-                right
-            })
-            .collect();
-        assert_eq!(take(LARGE_RELAY_BUFFER_BYTES).0, RELAY_BUFFER_BYTES);
+        let sizes = [SMALL_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, LARGE_RELAY_BUFFER_BYTES];
+        assert_eq!(sizes.map(|size| take(size).0), sizes);
+        let rights: Vec<_> =
+            (0..ROOMY_RELAY_BUFFERS).map(|number| take(sizes[1 + number % 2]).1).collect();
+        assert_eq!(sizes.map(|size| take(size).0), [SMALL_RELAY_BUFFER_BYTES; 3]);
         drop(rights);
-        assert_eq!(take(LARGE_RELAY_BUFFER_BYTES).0, LARGE_RELAY_BUFFER_BYTES);
+        assert_eq!(sizes.map(|size| take(size).0), sizes);
     }
 
     #[test]

@@ -272,10 +272,12 @@ impl TlsStream {
         self.stream.send(out, 0..length, left_until(deadline)).await.0
     }
 
-    /// Receives more of what the peer encrypted: about `room` bytes of content, but whole records.
+    /// Receives more of what the peer encrypted: as many records as `room` bytes hold the content
+    /// of, so that none of it has to be kept, but at least one.
     async fn receive_records(&mut self, room: usize, deadline: Instant) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
-        incoming.reserve_exact(room.max(1).div_ceil(CONTENT_BYTES) * RECORD_BYTES);
+        let size = (room / CONTENT_BYTES).max(1) * RECORD_BYTES;
+        incoming.reserve_exact(size.saturating_sub(incoming.len()).max(1));
         let (received, incoming) =
             self.stream.receive(incoming, usize::MAX, left_until(deadline)).await;
         self.incoming = incoming;
