@@ -8,21 +8,29 @@
 mod support;
 
 /// Makes each named story two tests, one per event loop. A story that is left out of the list is
-/// dead code, which the compiler reports.
+/// dead code, which the compiler reports. An attribute before the list is that of all of them.
 macro_rules! both_drivers {
-    ($($story:ident),+ $(,)?) => {$(
+    (@ $story:ident $(#[$attribute:meta])?) => {
         mod $story {
             #[test]
+            $(#[$attribute])?
             fn io_uring() {
                 super::$story(crate::support::proxy::Driver::IoUring);
             }
 
             #[test]
+            $(#[$attribute])?
             fn epoll() {
                 super::$story(crate::support::proxy::Driver::Epoll);
             }
         }
-    )+};
+    };
+    (#[$attribute:meta] $($story:ident),+ $(,)?) => {
+        $(both_drivers!(@ $story #[$attribute]);)+
+    };
+    ($($story:ident),+ $(,)?) => {
+        $(both_drivers!(@ $story);)+
+    };
 }
 
 mod aborts;
@@ -39,6 +47,7 @@ mod keys;
 mod lifecycle;
 mod metadata;
 mod mounts;
+mod names;
 mod overload;
 mod ranges;
 mod relay;

@@ -1,6 +1,6 @@
 //! The services that AWS credentials come from, over real HTTP on one port: the instance metadata
-//! service in its version 2, the container endpoint, and STS. What they give out, the S3 server
-//! accepts.
+//! service in its version 2, the container endpoint, STS, and the portal of single sign-on. What they
+//! give out, the S3 server accepts.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -20,6 +20,8 @@ pub(crate) const CONTAINER_TOKEN: &str = "container-authorization-token";
 pub(crate) const EXTERNAL_ID: &str = "lab:42/external";
 /// What STS wants to see as `WebIdentityToken`.
 pub(crate) const IDENTITY_TOKEN: &str = "eyJhbGciOi.web-identity.token";
+/// What a login at AWS's single sign-on left, and the portal wants to see.
+pub(crate) const SSO_TOKEN: &str = "sso-access-token";
 /// A role.
 pub(crate) const ROLE_ARN: &str = "arn:aws:iam::111122223333:role/reader";
 
@@ -209,6 +211,12 @@ fn answer(seen: &Seen, keyring: &Keyring, lifetime: Duration) -> (u16, String) {
             (200, json(&keyring.issue(lifetime)))
         }
         ("GET", "/container") => refused,
+        ("GET", "/federation/credentials?role_name=reader&account_id=111122223333") => {
+            match field("x-amz-sso_bearer_token") {
+                Some(SSO_TOKEN) => (200, sso_json(&keyring.issue(lifetime))),
+                _ => refused,
+            }
+        }
         ("POST", "/") => sts(seen, keyring, lifetime),
         _ => (404, "nothing here".to_owned()),
     }
@@ -266,10 +274,25 @@ pub(crate) fn process_json(keys: &Keys) -> String {
         .replace("\"Token\"", "\"SessionToken\"")
 }
 
+/// A set as the portal of single sign-on gives it (`GetRoleCredentials`).
+fn sso_json(keys: &Keys) -> String {
+    let Keys { access_key, secret_key, token, .. } = keys;
+    let (token, end) = (token.as_deref().unwrap_or_default(), since_1970(keys).as_millis());
+    format!(
+        "{{\"roleCredentials\": {{\"accessKeyId\": \"{access_key}\", \"secretAccessKey\": \
+         \"{secret_key}\", \"sessionToken\": \"{token}\", \"expiration\": {end}}}}}"
+    )
+}
+
+/// When a set ends.
+fn since_1970(keys: &Keys) -> Duration {
+    let end = keys.ends.expect("what is given out ends");
+    end.duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970")
+}
+
 /// When a set ends, as ISO 8601.
 fn end(keys: &Keys) -> String {
-    let end = keys.ends.expect("what is given out ends");
-    let since = end.duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
+    let since = since_1970(keys);
     let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(since.as_secs());
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

@@ -7,6 +7,7 @@ pub(crate) mod credential_services;
 pub(crate) mod fault_relay;
 pub(crate) mod genomics;
 pub(crate) mod memory_store;
+pub(crate) mod name_server;
 pub(crate) mod object;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;

@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
 use super::memory_store::{BUCKET, TestS3};
@@ -144,6 +146,20 @@ impl Process {
         // before the fork; they take no lock and allocate nothing.
         unsafe { self.command.pre_exec(hook) };
         self
+    }
+
+    /// Has the file of this name in the program's directory be its `/etc/resolv.conf`, which needs
+    /// root.
+    #[allow(unsafe_code, reason = "rustix marks all of unshare(2) so for one flag of it")]
+    pub(crate) fn with_resolv_conf(self, name: &str) -> Process {
+        let path = self.directory.path().join(name);
+        self.before_exec(move || {
+            // Mounts of its own, so that nobody else's file is changed.
+            // SAFETY: only the unsharing of descriptors may harm, which is not asked for.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            Ok(mount_bind(&path, "/etc/resolv.conf")?)
+        })
     }
 
     /// Starts it.

@@ -24,6 +24,9 @@ pub(crate) struct ScriptedUpstream {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The loopback device, at a port that is free.
+const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
 #[derive(Default)]
 struct Shared {
     heads: Mutex<Vec<String>>,
@@ -34,7 +37,7 @@ struct Shared {
 impl ScriptedUpstream {
     /// Runs `script` for every connection. When it returns, the connection is closed.
     pub(crate) fn start(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> ScriptedUpstream {
-        ScriptedUpstream::serve(None, script)
+        ScriptedUpstream::serve(ANY_PORT, None, script)
     }
 
     /// The same with TLS. A connection is closed without `close_notify`, as when somebody cuts it.
@@ -42,15 +45,16 @@ impl ScriptedUpstream {
         tls: Arc<ServerConfig>,
         script: impl Fn(&mut Peer) + Send + Sync + 'static,
     ) -> ScriptedUpstream {
-        ScriptedUpstream::serve(Some(tls), script)
+        ScriptedUpstream::serve(ANY_PORT, Some(tls), script)
     }
 
     fn serve(
+        address: (Ipv4Addr, u16),
         tls: Option<Arc<ServerConfig>>,
         script: impl Fn(&mut Peer) + Send + Sync + 'static,
     ) -> ScriptedUpstream {
         let is_tls = tls.is_some();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
@@ -70,8 +74,16 @@ impl ScriptedUpstream {
 
     /// Answers every request with these bytes and keeps the connection.
     pub(crate) fn always(answer: impl Into<Vec<u8>>) -> ScriptedUpstream {
+        ScriptedUpstream::always_at(ANY_PORT, answer)
+    }
+
+    /// The same, listening at this address.
+    pub(crate) fn always_at(
+        address: (Ipv4Addr, u16),
+        answer: impl Into<Vec<u8>>,
+    ) -> ScriptedUpstream {
         let answer = answer.into();
-        ScriptedUpstream::start(move |peer| {
+        ScriptedUpstream::serve(address, None, move |peer| {
             while peer.next_request() {
                 peer.send(&answer);
             }
@@ -86,6 +98,11 @@ impl ScriptedUpstream {
                 peer.send(&answer);
             }
         })
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// What goes into `endpoint:`.

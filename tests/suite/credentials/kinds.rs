@@ -9,6 +9,7 @@ both_drivers!(
     a_role_that_may_not_be_assumed_is_named_with_the_reason,
     a_web_identity_is_exchanged_for_a_role,
     profiles_hold_keys_and_roles_and_programs,
+    a_profile_of_single_sign_on_waits_for_the_login,
     a_profile_that_is_edited_is_read_again_when_s3_refuses_it,
     the_chain_finds_what_there_is,
     check_says_which_credentials_and_why_there_are_none,
@@ -139,6 +140,31 @@ fn profiles_hold_keys_and_roles_and_programs(driver: Driver) {
     get(&proxy, TARGET).assert_error(502);
     let said = the_warning(&proxy, "the profile \"lab\"");
     assert!(said.contains("exit status: 3") && said.contains("run by hand"), "{said}");
+    world.assert_no_secret_in(&proxy.stderr());
+}
+
+fn a_profile_of_single_sign_on_waits_for_the_login(driver: Driver) {
+    let world = World::new(driver, HOUR, "{ profile: lab }");
+    let profile = "[profile lab]\nsso_session = lab\nsso_account_id = 111122223333\n\
+                   sso_role_name = reader\n[sso-session lab]\nsso_region = us-east-1\n\
+                   sso_start_url = https://lab.example.org/start\n";
+    let process = with_files(&world, profile, "");
+    let home = process.path_of("home");
+    let proxy = Proxy::start(process.environment("HOME", &home));
+    get(&proxy, TARGET).assert_error(502);
+    let said = the_warning(&proxy, "the profile \"lab\"");
+    assert!(said.contains("aws sso login"), "{said}");
+
+    // As `aws sso login` leaves it; the name is the SHA-1 of the session's.
+    let cache = proxy.directory().join("home/.aws/sso/cache");
+    std::fs::create_dir_all(&cache).expect("our own directory");
+    let token = format!(
+        "{{\"accessToken\": \"{SSO_TOKEN}\", \"expiresAt\": \"2099-01-01T00:00:00Z\", \
+         \"region\": \"us-east-1\", \"startUrl\": \"https://lab.example.org/start\"}}"
+    );
+    std::fs::write(cache.join("3953f9ddf975ab5097ee468d99555c5b441169bf.json"), token)
+        .expect("our own directory");
+    eventually("the login is found", || get(&proxy, TARGET).status == 200);
     world.assert_no_secret_in(&proxy.stderr());
 }
 

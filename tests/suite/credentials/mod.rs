@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use hyper::header::AUTHORIZATION;
 
 use crate::support::credential_services::{
-    CONTAINER_TOKEN, CredentialServices, EXTERNAL_ID, IDENTITY_TOKEN, Mode, ROLE_ARN, json,
-    process_json,
+    CONTAINER_TOKEN, CredentialServices, EXTERNAL_ID, IDENTITY_TOKEN, Mode, ROLE_ARN, SSO_TOKEN,
+    json, process_json,
 };
 use crate::support::eventually;
 use crate::support::memory_store::TestS3;
@@ -46,6 +46,7 @@ impl World {
         Process::with_config(&self.config.yaml())
             .environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", &self.services.url())
             .environment("AWS_ENDPOINT_URL_STS", &self.services.url())
+            .environment("AWS_ENDPOINT_URL_SSO", &self.services.url())
     }
 
     fn in_container(&self) -> Process {
@@ -68,7 +69,8 @@ impl World {
         let issued = self.s3.server.keyring().issued();
         let secrets = issued.iter().flat_map(|keys| [Some(&keys.secret_key), keys.token.as_ref()]);
         let secrets = secrets.flatten().map(String::as_str);
-        for secret in secrets.chain([CONTAINER_TOKEN, IDENTITY_TOKEN, "metadata-session-token"]) {
+        let tokens = [CONTAINER_TOKEN, IDENTITY_TOKEN, SSO_TOKEN, "metadata-session-token"];
+        for secret in secrets.chain(tokens) {
             assert!(!log.contains(secret), "a secret is in the log:\n{log}");
         }
     }
