@@ -122,6 +122,9 @@ class Network:
             _ip("netns", "add", f"{self.prefix}-{host}")
             _ip("-n", f"{self.prefix}-{host}", "link", "set", "lo", "up")
             self._end_pacing(host)
+            # One contender's closed connections must not leave the next one without ports.
+            _succeeds(["ip", "netns", "exec", f"{self.prefix}-{host}", "sysctl", "-qw",
+                       "net.ipv4.tcp_tw_reuse=1"])
         for a, b, network in LINKS:
             _ip("link", "add", "name", f"to-{b}", "netns", f"{self.prefix}-{a}", "type", "veth",
                 "peer", "name", f"to-{a}", "netns", f"{self.prefix}-{b}")

@@ -73,7 +73,7 @@ impl Default for Settings {
             max_connections: 1024,
             max_waiting: 1024,
             wait_timeout: Duration::from_secs(5),
-            max_idle_connections: 128,
+            max_idle_connections: 1024,
             idle_timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
             tls_timeout: Duration::from_secs(5),
