@@ -17,7 +17,7 @@ use crate::sys::stream::Stream;
 use crate::transport::Transport;
 
 /// A sink that takes longer than this for one buffer gets small ones.
-const SLOW: Duration = Duration::from_millis(10);
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Copies `length` bytes of `source` to `sink`.
 pub async fn copy(
