@@ -30,7 +30,6 @@ pub async fn copy(
     let mut relay =
         Relay { source, sink, buffers, terms, remaining: length, sent: 0, turn: 0, slow: false };
     let end = relay.run().await;
-    relay.source.socket().set_low_water(1);
     Report { end, remaining: relay.remaining, sent: relay.sent }
 }
 

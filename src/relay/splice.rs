@@ -33,7 +33,6 @@ pub async fn splice(
     let end = relay.run().await;
     let Relay { remaining, sent, .. } = relay;
     counters.bytes_spliced.add(sent);
-    relay.source.set_low_water(1);
     Report { end, remaining, sent }
 }
 

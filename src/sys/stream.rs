@@ -106,6 +106,9 @@ impl Stream {
         limit: usize,
         wait: Wait,
     ) -> BufResult<usize, Vec<u8>> {
+        // The kernel would not tell of fewer bytes than an earlier wait was for, and this one is for
+        // any.
+        self.set_low_water(1);
         let start = buf.len();
         let end = start.saturating_add(limit).min(buf.capacity());
         self.deadlines.set_wait(self.slot, wait);
@@ -207,7 +210,6 @@ impl Stream {
     pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         self.set_low_water(low_water);
         let waited = monoio::time::timeout(PATIENCE, self.socket.readable(false)).await;
-        self.set_low_water(1);
         waited.map_or(Ok(false), |ready| ready.map(|()| true))
     }
 
@@ -240,9 +242,9 @@ impl Stream {
         .await;
     }
 
-    /// Has the kernel report the socket as readable only when that many bytes are there. Kept
-    /// until changed, so to be set back to 1 before anything else is received.
-    pub fn set_low_water(&mut self, bytes: u32) {
+    /// Has the kernel report the socket as readable only when that many bytes are there, until the
+    /// next receive.
+    fn set_low_water(&mut self, bytes: u32) {
         if self.low_water != bytes {
             self.low_water = bytes;
             sockopt::set_receive_low_water(self.borrow(), bytes);

@@ -26,6 +26,7 @@ both_drivers!(
     a_body_that_is_cut_without_close_notify_is_not_complete,
     a_body_without_a_length_is_never_taken_for_an_object,
     a_broken_body_goes_on_over_a_new_connection,
+    a_record_whose_end_comes_late_is_not_waited_for_in_vain,
 );
 
 const MIB: usize = 1 << 20;
@@ -199,6 +200,25 @@ fn a_broken_body_goes_on_over_a_new_connection(driver: Driver) {
     let proxy = over(driver, &upstream.endpoint(), &authority).start();
     get(&proxy, "/files/a.bam").assert(200, synthetic_bytes(0, 4 * MIB));
     assert_eq!(upstream.connections(), 3);
+}
+
+fn a_record_whose_end_comes_late_is_not_waited_for_in_vain(driver: Driver) {
+    let authority = Authority::new();
+    let tls = authority.server("localhost", rustls::ALL_VERSIONS);
+    let body = synthetic_bytes(0, 300_000);
+    let sent = body.clone();
+    let upstream = ScriptedUpstream::start_tls(tls, move |peer| {
+        while peer.next_request() {
+            peer.send(ok_head(sent.len()));
+            peer.send_with_a_late_end(&sent, 10, Duration::from_millis(300));
+        }
+    });
+    // The ten bytes are fewer than the proxy was waiting for before.
+    let config = over(driver, &upstream.endpoint(), &authority);
+    let proxy = config.set("stall_timeout", "2s").set("retries", "0").start();
+    for _ in 0..3 {
+        get(&proxy, "/files/a.bam").assert(200, &body);
+    }
 }
 
 #[test]

@@ -212,6 +212,22 @@ impl Peer {
         };
     }
 
+    /// Sends bytes over TLS of which the last encrypted ones come after a pause, so that a record
+    /// is cut in two.
+    pub(crate) fn send_with_a_late_end(&mut self, bytes: &[u8], late: usize, pause: Duration) {
+        let tls = self.tls.as_mut().expect("a peer that speaks TLS");
+        tls.set_buffer_limit(None);
+        tls.writer().write_all(bytes).expect("memory");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records).expect("memory");
+        }
+        let (early, late) = records.split_at(records.len() - late);
+        let _ = self.stream.write_all(early);
+        self.rest(pause);
+        let _ = self.stream.write_all(late);
+    }
+
     /// Sends bytes one at a time, each in a packet of its own.
     pub(crate) fn send_in_tiny_pieces(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
