@@ -3,7 +3,7 @@
 use crate::config::credentials::Given;
 use crate::config::problem::{Fault, Problem, Spot};
 use crate::config::reader::{Reader, no_value};
-use crate::s3::credentials::Credentials;
+use crate::s3::credentials::{Credentials, is_of_access_key_id};
 
 /// Reads an access key id, a secret and a token that belong together.
 pub(super) fn key_set(
@@ -36,13 +36,12 @@ pub(super) fn key_set(
     }
 }
 
-/// An access key id stands between slashes and commas in a signature's header.
 fn access_key_id(text: &str) -> Result<String, Fault> {
-    visible(text, |byte| byte != b'/' && byte != b',' && byte != b'=')
+    of_bytes(text, is_of_access_key_id)
 }
 
 fn session_token(text: &str) -> Result<String, Fault> {
-    visible(text, |_| true)
+    of_bytes(text, |byte| byte.is_ascii_graphic())
 }
 
 /// A secret is never sent, so any text will do; spaces around it come from copying.
@@ -56,11 +55,11 @@ fn secret_key(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn visible(text: &str, allowed: fn(u8) -> bool) -> Result<String, Fault> {
+fn of_bytes(text: &str, allowed: fn(u8) -> bool) -> Result<String, Fault> {
     if text.is_empty() {
         return Err(no_value());
     }
-    if !text.bytes().all(|byte| byte.is_ascii_graphic() && allowed(byte)) {
+    if !text.bytes().all(allowed) {
         return Err(unfit());
     }
     Ok(text.to_owned())

@@ -15,16 +15,22 @@ pub struct Credentials {
     pub session_token: Option<String>,
 }
 
+/// Whether a byte may be part of an access key id, which stands between slashes and commas in the
+/// `Authorization` field (AWS S3 API Reference, "Signature Calculations for the Authorization
+/// Header").
+pub fn is_of_access_key_id(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"/,=".contains(&byte)
+}
+
 impl Credentials {
     /// Whether id and token may stand in a request's head. What a service or a program gave out
     /// could otherwise end a header field and begin another.
     pub fn fit_a_head(&self) -> bool {
         let token = self.session_token.as_deref().unwrap_or_default();
         let id = &self.access_key_id;
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/,=".contains(&byte);
         !id.is_empty()
             && !self.secret_access_key.is_empty()
-            && id.bytes().all(is_plain)
+            && id.bytes().all(is_of_access_key_id)
             && token.bytes().all(|byte| byte.is_ascii_graphic())
             && id.len() + token.len() <= limits::CREDENTIALS_BYTES
     }
