@@ -69,8 +69,9 @@ pub const LARGE_RELAY_BUFFER_BYTES: usize = 256 * 1024;
 /// slow holds its first one for long.
 pub const ROOMY_RELAY_BUFFERS: usize = 32;
 
-/// Large relay buffers one core keeps for the next bytes.
-pub const POOLED_LARGE_RELAY_BUFFERS: usize = 8;
+/// Large relay buffers one core keeps for the next bytes. Bytes pass through one after the other, but
+/// where a client makes them wait.
+pub const POOLED_LARGE_RELAY_BUFFERS: usize = 2;
 
 /// Bytes of one body that may be moved before the core's other tasks have their turn.
 pub const TURN_BYTES: u64 = 2 * 1024 * 1024;
