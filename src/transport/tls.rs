@@ -99,6 +99,7 @@ impl TlsStream {
     ) -> BufResult<usize, Vec<u8>> {
         let deadline = Instant::now() + timeout;
         let room = limit.min(buf.capacity() - buf.len());
+        let mut wanted = room;
         loop {
             match self.process(&mut buf, room) {
                 Ok(0) if room > 0 && self.state != State::Closed => {}
@@ -110,9 +111,11 @@ impl TlsStream {
                 }
             }
             let received = match self.flush(deadline).await {
-                Ok(()) => self.receive_records(room, deadline).await,
+                Ok(()) => self.receive_records(wanted, deadline).await,
                 failed => failed,
             };
+            // The end of a record may be long in coming: no more memory than for that.
+            wanted = 0;
             if let Err(error) = received {
                 return (Err(error), buf);
             }
@@ -277,6 +280,7 @@ impl TlsStream {
     async fn receive_records(&mut self, room: usize, deadline: Instant) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
         let size = (room / CONTENT_BYTES).max(1) * RECORD_BYTES;
+        incoming.shrink_to(size);
         incoming.reserve_exact(size.saturating_sub(incoming.len()).max(1));
         let (received, incoming) =
             self.stream.receive(incoming, usize::MAX, left_until(deadline)).await;
