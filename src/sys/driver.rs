@@ -93,9 +93,10 @@ fn ring() -> io::Result<EventLoop> {
 }
 
 /// Asks the kernel whether it knows the operations that are used; those before Linux 5.6 have
-/// io_uring without them.
+/// io_uring without them. Then runs one operation: a seccomp filter may let a ring be set up and
+/// not be entered, and an event loop on such a ring would spin without ever seeing a socket.
 fn probe() -> io::Result<()> {
-    let ring = IoUring::new(2)?;
+    let mut ring = IoUring::new(2)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let needed = [
@@ -106,10 +107,22 @@ fn probe() -> io::Result<()> {
         opcode::AsyncCancel::CODE,
         opcode::Close::CODE,
     ];
-    if needed.into_iter().all(|code| probe.is_supported(code)) {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel's io_uring is too old"))
+    if !needed.into_iter().all(|code| probe.is_supported(code)) {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel's io_uring is too old",
+        ));
+    }
+    run_one_operation(&mut ring)
+}
+
+fn run_one_operation(ring: &mut IoUring) -> io::Result<()> {
+    // SAFETY: a no-op refers to no memory that would have to outlive it.
+    unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1)?;
+    match ring.completion().next() {
+        Some(done) if done.result() == 0 => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "a ring runs no operation")),
     }
 }
 
