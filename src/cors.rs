@@ -15,7 +15,8 @@ pub enum Policy {
 }
 
 const EXPOSED: &[u8] = b"Access-Control-Expose-Headers: \
-    Content-Range, Content-Length, ETag, Accept-Ranges, Last-Modified, x-amz-version-id\r\n";
+    Content-Range, Content-Length, Content-Encoding, ETag, Accept-Ranges, Last-Modified, \
+    Retry-After, x-amz-version-id\r\n";
 
 /// Request fields that are allowed where the browser does not name any; `*` would not stand for
 /// `Authorization`.
@@ -94,7 +95,9 @@ mod tests {
     fn any_origin_may_read_by_default() {
         let fields = fields(&Policy::Any, "https://igv.org");
         assert!(fields.starts_with("Access-Control-Allow-Origin: *\r\n"));
-        assert!(fields.contains("Content-Range, Content-Length, ETag, Accept-Ranges"));
+        for exposed in ["Content-Range", "Content-Encoding", "ETag", "Retry-After"] {
+            assert!(fields.contains(&format!(" {exposed},")), "{exposed}: {fields}");
+        }
     }
 
     #[test]
