@@ -1,6 +1,6 @@
 //! Mounts: which part of the URL space belongs to which bucket, and what the key is.
 
-use crate::http1::target::DecodeError;
+use crate::http1::target::{DecodeError, hex_pair};
 use crate::limits;
 use crate::s3::bucket::Bucket;
 use crate::s3::client::BucketId;
@@ -18,13 +18,32 @@ pub struct Mount {
     pub allow_version_id: bool,
 }
 
-/// Finds the mount of a path, and the part of the path behind it. `mounts` start with the
-/// longest path, so the first that fits is the most specific one.
+/// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
+/// start with the longest path, so the first that fits is the most specific one.
 pub fn route<'m, 'p>(mounts: &'m [Mount], path: &'p str) -> Option<(BucketId, &'m Mount, &'p str)> {
     mounts.iter().enumerate().find_map(|(index, mount)| {
-        let rest = path.strip_prefix(mount.path.as_str())?;
+        let rest = behind(path, &mount.path)?;
         Some((BucketId(index), mount, rest))
     })
+}
+
+/// What follows `mount` in `path`. A percent-encoded character is the character itself (RFC 3986
+/// §6.2.2.2), but for the slash, which separates only where it is not encoded (§2.2).
+fn behind<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
+    if let Some(rest) = path.strip_prefix(mount) {
+        return Some(rest);
+    }
+    let mut position = 0;
+    for &wanted in mount.as_bytes() {
+        match &path.as_bytes()[position..] {
+            [byte, ..] if *byte == wanted => position += 1,
+            [b'%', high, low, ..] if wanted != b'/' && hex_pair(*high, *low) == Some(wanted) => {
+                position += 3;
+            }
+            _ => return None,
+        }
+    }
+    path.get(position..)
 }
 
 impl Mount {
@@ -62,8 +81,21 @@ mod tests {
         assert_eq!(found("/files/runs/a"), Some((0, "a")));
         assert_eq!(found("/files/a"), Some((1, "a")));
         assert_eq!(found("/files//runs/"), Some((1, "/runs/")));
-        for path in ["/", "/files", "/Files/a", "/%66iles/a", "/x/files/a"] {
+        for path in ["/", "/files", "/Files/a", "/x/files/a"] {
             assert_eq!(found(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_character_of_a_mount_is_the_character_itself_but_for_the_slash() {
+        let mounts = [mount("/files/r-1_a/", ""), mount("/files/", ""), mount("/", "")];
+        let found = |path| route(&mounts, path).map(|(id, _, rest)| (id.0, rest));
+        for path in ["/%66iles/a%2Fb", "/%66%69%6C%65%73/a%2Fb", "/%66%69%6c%65%73/a%2Fb"] {
+            assert_eq!(found(path), Some((1, "a%2Fb")), "{path}");
+        }
+        assert_eq!(found("/files/r%2D1%5fa/%66"), Some((0, "%66")));
+        for path in ["/files%2Fa", "%2Ffiles/a", "/%46iles/a", "/%6files/a", "/%6", "/files%"] {
+            assert!(!matches!(found(path), Some((0 | 1, _))), "{path}");
         }
     }
 

@@ -37,6 +37,9 @@ pub(super) fn cors(reader: &mut Reader) -> Policy {
     }
 }
 
+/// Longest host with its port, in bytes: a name of the DNS has 253 at most (RFC 1035 §2.3.4).
+const HOST_AND_PORT_BYTES: usize = 253 + ":65535".len();
+
 enum Word {
     Any,
     Off,
@@ -58,6 +61,9 @@ fn origin(text: &str) -> Result<Word, Fault> {
     };
     if host.contains(['/', '?', '#', '@']) {
         return Err(wrong("an origin has no path behind its host, not even '/'"));
+    }
+    if host.len() > HOST_AND_PORT_BYTES {
+        return Err(wrong(&format!("{} is longer than a host can be", quoted(text))));
     }
     if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*') {
         return Err(wrong(&format!("{} is not a web origin", quoted(text))));

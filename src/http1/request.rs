@@ -5,6 +5,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::http1::authority;
 use crate::http1::conditional::Preconditions;
 use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
 use crate::http1::target::Target;
@@ -84,12 +85,27 @@ pub enum RequestError {
     /// `Host` is missing from an HTTP/1.1 request or repeated (RFC 9112 §3.2).
     #[error("an HTTP/1.1 request needs exactly one Host field")]
     Host,
+    /// `Host` is something else than a host and perhaps a port (RFC 9112 §3.2).
+    #[error("the Host field is not a host name or address, with or without a port")]
+    HostSyntax,
     /// A field that may occur once occurs again.
     #[error("header field {0} is repeated")]
     Repeated(&'static str),
     /// The framing fields contradict each other.
     #[error("the request's framing is wrong: {0}")]
     Framing(#[from] FramingError),
+}
+
+/// Has a head of a later minor version read as HTTP/1.1, which is what a recipient that knows none
+/// must do (RFC 9110 §2.5). The parser knows 1.0 and 1.1 only.
+pub fn lower_minor_version(head: &mut [u8]) {
+    let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
+    if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())
+        && head[start..].starts_with(b" HTTP/1.")
+        && matches!(head[line_end - 1], b'2'..=b'9')
+    {
+        head[line_end - 1] = b'1';
+    }
 }
 
 /// Parses a complete head, empty line included, as [`find_head_end`] measured it.
@@ -145,7 +161,12 @@ fn read_fields<'a>(
         let (name, value) = (field.name, field.value);
         // The length sorts nearly all names apart before any letter is compared.
         match name.len() {
-            4 if is(name, "host") => hosts += 1,
+            4 if is(name, "host") => {
+                if !authority::is_valid(value) {
+                    return Err(RequestError::HostSyntax);
+                }
+                hosts += 1;
+            }
             5 if is(name, "range") => once(&mut request.range, value, "Range")?,
             6 if is(name, "origin") => request.cross_origin.origin = Some(value),
             8 if is(name, "if-match") => {
@@ -282,6 +303,7 @@ mod tests {
     #[test]
     fn hosts_must_be_one_but_for_http_1_0() {
         assert_eq!(parse_fields("Host: h\r\n"), Err(RequestError::Host));
+        assert_eq!(parse_fields("Host: u@h\r\n"), Err(RequestError::HostSyntax));
         assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n").err(), Some(RequestError::Host));
         assert!(parse(b"GET / HTTP/1.0\r\n\r\n").is_ok());
     }
@@ -312,6 +334,26 @@ mod tests {
             Err(RequestError::Repeated("Range"))
         );
         assert_eq!(parse_fields(&"A: b\r\n".repeat(100)), Err(RequestError::TooManyFields));
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_1_1() {
+        let lowered = |line: &str| {
+            let mut head = format!("{line}\r\nHost: h\r\nX: HTTP/1.9\r\n\r\n").into_bytes();
+            lower_minor_version(&mut head);
+            let expected = format!("{line}\r\n").replace(" HTTP/1.2\r", " HTTP/1.1\r");
+            let expected = expected.replace(" HTTP/1.9\r", " HTTP/1.1\r");
+            assert!(head.starts_with(expected.as_bytes()), "{line}");
+            assert!(head.ends_with(b"\r\nX: HTTP/1.9\r\n\r\n"));
+            parse(&head).map(|request| (request.minor_version, request.keep_alive))
+        };
+        for line in ["GET /a HTTP/1.2", "GET /a HTTP/1.9", "GET /a HTTP/1.1"] {
+            assert_eq!(lowered(line).ok(), Some((1, true)), "{line}");
+        }
+        assert_eq!(lowered("GET /a HTTP/1.0").ok(), Some((0, false)));
+        for line in ["GET /a HTTP/2.2", "GET /a HTTP/1.10", "GET /aHTTP/1.2", "GET /a", ""] {
+            assert!(lowered(line).is_err(), "{line}");
+        }
     }
 
     #[test]

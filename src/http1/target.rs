@@ -1,5 +1,7 @@
 //! The request target (RFC 9112 §3.2): path and query, and the one percent-decoding.
 
+use crate::http1::authority;
+
 /// A request target, split but not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -39,7 +41,9 @@ fn after_authority(target: &str) -> Option<&str> {
     })?;
     let rest = &target[scheme_end..];
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    (authority_end > 0).then(|| &rest[authority_end..])
+    // An http URI without a host is invalid (RFC 9110 §4.2.1).
+    let authority = &rest.as_bytes()[..authority_end];
+    (!authority.is_empty() && authority::is_valid(authority)).then(|| &rest[authority_end..])
 }
 
 /// Why a path is not a key.
@@ -78,7 +82,7 @@ fn append_decoded(path: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), De
     while let Some(percent) = memchr::memchr(b'%', rest) {
         out.extend_from_slice(&rest[..percent]);
         let byte = match rest.get(percent + 1..percent + 3) {
-            Some([high, low]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            Some([high, low]) => hex_pair(*high, *low),
             _ => None,
         };
         match byte.ok_or(DecodeError::PercentSign)? {
@@ -92,6 +96,11 @@ fn append_decoded(path: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), De
     }
     out.extend_from_slice(rest);
     if out.len() > end { Err(DecodeError::TooLong) } else { Ok(()) }
+}
+
+/// The byte that two hexadecimal digits name.
+pub fn hex_pair(high: u8, low: u8) -> Option<u8> {
+    hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -120,7 +129,21 @@ mod tests {
 
     #[test]
     fn other_forms_of_target_are_refused() {
-        for target in ["", "files/a", "h:443", "ftp://h/a", "http:///a", "/a#b", "**"] {
+        for target in [
+            "",
+            "files/a",
+            "h:443",
+            "ftp://h/a",
+            "http:///a",
+            "/a#b",
+            "**",
+            "http://u@h/a",
+            "http://u:p@h/a",
+            "http://h:9000:80/a",
+            "http://:80/a",
+            "http://[::1/a",
+            "http://h x/a",
+        ] {
             assert_eq!(Target::parse(target), None, "{target}");
         }
     }

@@ -59,7 +59,10 @@ const TLS_HANDSHAKE: u8 = 0x16;
 impl ClientConnection {
     /// Receives until the buffer starts with a whole head.
     async fn read_head(&mut self) -> Reading {
-        let head_timeout = self.core.config().clients.head_timeout;
+        let clients = &self.core.config().clients;
+        let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
+        // Of the whole wait: empty lines do not renew it.
+        let idle_deadline = Instant::now() + keep_alive_timeout;
         let mut deadline = None;
         loop {
             self.skip_empty_lines();
@@ -77,15 +80,15 @@ impl ClientConnection {
             if !self.buf.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + head_timeout);
             }
-            if !self.receive(deadline).await {
+            if !self.receive(deadline, idle_deadline).await {
                 return Reading::Over;
             }
         }
     }
 
     /// Receives more of a head. `deadline` is that of the head, once it has begun; before that
-    /// the connection is idle and may be closed at any time.
-    async fn receive(&mut self, deadline: Option<Instant>) -> bool {
+    /// the connection is idle, until `idle_deadline`, and may be closed at any time.
+    async fn receive(&mut self, deadline: Option<Instant>, idle_deadline: Instant) -> bool {
         if self.buf.len() == self.buf.capacity() {
             self.buf.reserve_exact(limits::REQUEST_HEAD_BYTES + 1 - self.buf.len());
         }
@@ -96,10 +99,7 @@ impl ClientConnection {
                 self.stream.receive(buf, usize::MAX, left).await
             }
             None if self.core.draining.get() => return false,
-            None => {
-                let timeout = self.core.config().clients.keep_alive_timeout;
-                self.stream.receive_idle(buf, timeout).await
-            }
+            None => self.stream.receive_idle(buf, idle_deadline).await,
         };
         self.buf = buf;
         matches!(received, Ok(1..))
@@ -115,6 +115,7 @@ impl ClientConnection {
     /// Answers the request at the start of the buffer and removes it. `false` where the
     /// connection is not to be used any more.
     async fn answer(&mut self, length: usize) -> bool {
+        request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
                 let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));

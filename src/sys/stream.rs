@@ -91,13 +91,13 @@ impl Stream {
     /// ended by [`Deadlines::close_idle`].
     ///
     /// # Errors
-    /// As [`receive`](Self::receive).
+    /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.
     pub async fn receive_idle(
         &mut self,
         buf: Vec<u8>,
-        timeout: Duration,
+        deadline: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, Wait::IdleUntil(Instant::now() + timeout)).await
+        self.receive_until(buf, usize::MAX, Wait::IdleUntil(deadline)).await
     }
 
     async fn receive_until(

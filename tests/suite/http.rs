@@ -1,8 +1,10 @@
 //! HTTP/1.1 and 1.0 as a strict server reads them: what two servers in a row could read
 //! differently is refused and the connection closed, everything else is served.
 
+use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
+use crate::support::eventually;
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
 use crate::support::raw_http::{Client, head, request, request_head};
@@ -25,6 +27,7 @@ both_drivers!(
     a_tls_client_hello_is_closed_at_once,
     a_head_that_never_ends_is_given_up,
     an_idle_connection_is_closed_without_a_word,
+    empty_lines_do_not_keep_an_idle_connection,
     a_client_that_half_closes_still_gets_its_answer,
     slow_clients_do_not_keep_others_waiting,
 );
@@ -40,7 +43,7 @@ fn serve(driver: Driver) -> (TestS3, Proxy) {
 }
 
 /// Heads that are refused. `Host: h` is there unless it is the point.
-const REFUSED: [(&str, &str); 30] = [
+const REFUSED: [(&str, &str); 41] = [
     ("no version", "GET /files/reads.bam\r\n\r\n"),
     ("a version of another protocol", "GET /files/reads.bam HTTP/2.0\r\nHost: h\r\n\r\n"),
     ("a version that is none", "GET /files/reads.bam HTTP/1\r\nHost: h\r\n\r\n"),
@@ -54,6 +57,17 @@ const REFUSED: [(&str, &str); 30] = [
     ("a target of another scheme", "GET ftp://h/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
     ("no Host", "GET /files/reads.bam HTTP/1.1\r\n\r\n"),
     ("two Hosts", "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n"),
+    ("a user in Host", "GET /files/reads.bam HTTP/1.1\r\nHost: user@h\r\n\r\n"),
+    ("a path in Host", "GET /files/reads.bam HTTP/1.1\r\nHost: h/path\r\n\r\n"),
+    ("two ports in Host", "GET /files/reads.bam HTTP/1.1\r\nHost: h:9000:80\r\n\r\n"),
+    ("a port that is none", "GET /files/reads.bam HTTP/1.1\r\nHost: h:http\r\n\r\n"),
+    ("a port without a host", "GET /files/reads.bam HTTP/1.1\r\nHost: :80\r\n\r\n"),
+    ("an address without brackets", "GET /files/reads.bam HTTP/1.1\r\nHost: ::1\r\n\r\n"),
+    ("a list of Hosts", "GET /files/reads.bam HTTP/1.1\r\nHost: h, user@g\r\n\r\n"),
+    ("a bad Host of HTTP/1.0", "GET /files/reads.bam HTTP/1.0\r\nHost: user@h\r\n\r\n"),
+    ("a user in the target", "GET http://u:p@h/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("two ports in the target", "GET http://h:1:2/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a minor version of two digits", "GET /files/reads.bam HTTP/1.10\r\nHost: h\r\n\r\n"),
     ("a bare line feed", "GET /files/reads.bam HTTP/1.1\nHost: h\n\n"),
     ("a bare line feed in the fields", "GET /files/reads.bam HTTP/1.1\r\nHost: h\nA: b\r\n\r\n"),
     ("a bare carriage return", "GET /files/reads.bam HTTP/1.1\r\nHost: h\rA: b\r\n\r\n"),
@@ -133,6 +147,13 @@ fn harmless_oddities_are_served(driver: Driver) {
         "GET /files/reads.bam HTTP/1.1\r\nHost:\r\n\r\n",
         "GET http://h/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET HTTP://h:5000/files/reads.bam?x HTTP/1.1\r\nHost: other\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: [::1]:5000\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.1\r\nHost: my_host.example:\r\n\r\n",
+        "GET http://[::1]:5000/files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.2\r\nHost: h\r\n\r\n",
+        "GET /files/reads.bam HTTP/1.9\r\nHost: h\r\n\r\n",
+        "GET /%66iles/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /%66%69%6C%65%73/%72eads%2ebam HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
         "\r\nGET /files/reads.bam HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET /files/reads.bam HTTP/1.1\r\nHost: h\r\nAccept: text/plain\r\n\
@@ -342,6 +363,20 @@ fn an_idle_connection_is_closed_without_a_word(driver: Driver) {
     client.assert_closed();
     let waited = started.elapsed();
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
+}
+
+fn empty_lines_do_not_keep_an_idle_connection(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", BASES);
+    let proxy = Config::over(driver, &s3).set("keep_alive_timeout", "1s").start();
+    let mut client = Client::connect(&proxy);
+    client.request("GET", TARGET, &[]).assert(200, BASES);
+    let pause = Some(Duration::from_millis(200));
+    client.socket().set_read_timeout(pause).expect("a connected socket");
+    eventually("the connection is closed", || {
+        client.try_send("\r\n");
+        let read = Read::read(&mut client.socket(), &mut [0]);
+        !read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
 }
 
 fn a_client_that_half_closes_still_gets_its_answer(driver: Driver) {

@@ -217,7 +217,9 @@ fn cors_is_a_star_or_off_or_a_list_of_origins() {
     }
     let only = vec!["https://igv.org".to_owned(), "http://localhost:8080".to_owned()];
     assert_eq!(cors("[https://igv.org, 'http://localhost:8080']"), cors::Policy::Only(only));
-    for wrong in ["igv.org", "https://igv.org/", "https://IGV.org", "['*', 'http://a']", "http://"]
+    let long = format!("https://{}", "a".repeat(4096));
+    for wrong in
+        ["igv.org", "https://igv.org/", "https://IGV.org", "['*', 'http://a']", "http://", &long]
     {
         assert!(says(&short_and(&format!("cors: {wrong}"))).contains(":4: cors: "), "{wrong}");
     }

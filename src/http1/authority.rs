@@ -1,0 +1,130 @@
+//! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute target.
+//!
+//! Who can slip other characters in can make two servers in a row see two hosts, or make a log and
+//! a cache disagree. User information has no place in either (RFC 9110 §4.2.4).
+
+use std::net::Ipv6Addr;
+
+/// Whether `value` is a host with or without a port (RFC 3986 §3.2.2, §3.2.3), or empty, which a
+/// client sends in `Host` where its target has no authority (RFC 9112 §3.2).
+pub fn is_valid(value: &[u8]) -> bool {
+    match value {
+        b"" => true,
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            is_ip_literal(&rest[..end]) && is_port(&rest[end + 1..])
+        }
+        _ => {
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            end > 0 && is_registered_name(&value[..end]) && is_port(&value[end..])
+        }
+    }
+}
+
+/// Nothing, or a colon with any number of digits.
+fn is_port(value: &[u8]) -> bool {
+    match value {
+        b"" => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// What stands between brackets: an IPv6 address, or a later version (`v1.…`).
+fn is_ip_literal(value: &[u8]) -> bool {
+    if let [b'v' | b'V', future @ ..] = value {
+        let Some(dot) = memchr::memchr(b'.', future) else { return false };
+        let (version, address) = (&future[..dot], &future[dot + 1..]);
+        let is_part = |&byte: &u8| is_unreserved_or_sub_delim(byte) || byte == b':';
+        return !version.is_empty()
+            && version.iter().all(u8::is_ascii_hexdigit)
+            && !address.is_empty()
+            && address.iter().all(is_part);
+    }
+    str::from_utf8(value).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+}
+
+/// A name or an IPv4 address.
+fn is_registered_name(value: &[u8]) -> bool {
+    let mut rest = value;
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'%', high, low, after @ ..]
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                after
+            }
+            [byte, after @ ..] if is_unreserved_or_sub_delim(*byte) => after,
+            _ => return false,
+        };
+    }
+}
+
+fn is_unreserved_or_sub_delim(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_a_port_are_valid() {
+        for value in [
+            "",
+            "h",
+            "h:",
+            "h:80",
+            "h.example.org:5000",
+            "my_host",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:5000",
+            "[::ffff:10.0.0.1]",
+            "[v1.a:b]",
+            "%66",
+            "a+b",
+            "xn--e1aybc:1",
+        ] {
+            assert!(is_valid(value.as_bytes()), "{value}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not() {
+        for value in [
+            "user@h",
+            "u:p@h",
+            "h/path",
+            "h:9000:80",
+            "h:x",
+            "h:-1",
+            ":80",
+            ":",
+            "h?q",
+            "h#f",
+            "h h",
+            "h\\x",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]:x",
+            "[h]",
+            "[fe80::1%25eth0]",
+            "[v.a]",
+            "[v1.]",
+            "[]",
+            "h%",
+            "h%4",
+            "h%zz",
+            "h\"",
+            "<h>",
+            "h, g x",
+            "höst",
+            "http://h",
+        ] {
+            assert!(!is_valid(value.as_bytes()), "{value}");
+        }
+    }
+}
