@@ -153,7 +153,8 @@ impl ClientConnection {
     async fn refuse(&mut self, failure: Failure) -> Reading {
         let started = Instant::now();
         let mut scratch = self.core.take_scratch();
-        let body_bytes = writer::write_refusal(&self.core, failure, &mut scratch.head);
+        let is_head = self.buf.starts_with(b"HEAD ");
+        let body_bytes = writer::write_refusal(&self.core, failure, !is_head, &mut scratch.head);
         let head = std::mem::take(&mut scratch.head);
         let end = head.len();
         let timeout = self.core.config().clients.head_timeout;

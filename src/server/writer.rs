@@ -110,8 +110,7 @@ impl HeadWriter<'_> {
         .await
     }
 
-    /// Writes and sends an error answer. HEAD gets its fields with a length of 0: some clients
-    /// take the `Content-Length` of any HEAD answer for the object's.
+    /// Writes and sends an error response.
     pub async fn send_failure(
         &self,
         client: &mut Stream,
@@ -163,13 +162,14 @@ impl HeadWriter<'_> {
     }
 }
 
-/// Writes the answer to a head that could not be parsed; the connection is closed after it.
-pub fn write_refusal(core: &Core, failure: Failure, out: &mut Vec<u8>) -> u64 {
+/// Writes the response to a head that could not be parsed, with a body unless its method was HEAD; the
+/// connection is closed after it.
+pub fn write_refusal(core: &Core, failure: Failure, with_body: bool, out: &mut Vec<u8>) -> u64 {
     out.clear();
     write_status_and_date(core, out, failure.status());
     out.extend_from_slice(b"Connection: close\r\n");
     core.config().cors.write_fields(&Default::default(), out);
-    write_failure(failure, true, out)
+    write_failure(failure, with_body, out)
 }
 
 fn write_status_and_date(core: &Core, out: &mut Vec<u8>, status: u16) {
@@ -179,18 +179,20 @@ fn write_status_and_date(core: &Core, out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields of a failure, the empty line, and its one line of body; answers with the body's
-/// length in bytes.
+/// The fields of a failure, the empty line, and its one line of body; returns the body's length in
+/// bytes. A response to HEAD has neither body nor `Content-Length` (RFC 9110 §8.6, §9.3.2): htsjdk
+/// takes the length of any response to HEAD for the object's.
 fn write_failure(failure: Failure, with_body: bool, out: &mut Vec<u8>) -> u64 {
     failure.write_fields(out);
-    out.extend_from_slice(b"Cache-Control: no-store\r\n");
-    let line = failure.line();
-    let length = if with_body { line.len() + 1 } else { 0 };
-    let _ =
-        write!(out, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n");
-    if with_body {
-        out.extend_from_slice(line.as_bytes());
-        out.push(b'\n');
+    out.extend_from_slice(
+        b"Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\n",
+    );
+    if !with_body {
+        out.extend_from_slice(b"\r\n");
+        return 0;
     }
-    length as u64
+    let line = failure.line();
+    // Writing to memory does not fail.
+    let _ = write!(out, "Content-Length: {}\r\n\r\n{line}\n", line.len() + 1);
+    line.len() as u64 + 1
 }

@@ -95,7 +95,7 @@ fn a_head_with_refused_credentials_is_502_too(driver: Driver) {
     let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
     let answer = head(&proxy, TARGET);
     // A HEAD's 403 has no body that says whose fault it is; one more request finds out.
-    assert_eq!((answer.status, answer.content_length()), (502, 0));
+    assert_eq!((answer.status, answer.field("content-length")), (502, None));
     assert_says_why(&proxy, "", "SignatureDoesNotMatch");
 }
 
@@ -137,7 +137,7 @@ fn an_unreachable_s3_is_502(driver: Driver) {
     let proxy = Config::new(driver, &endpoint).start();
     get(&proxy, TARGET).assert_error(502);
     let answer = head(&proxy, TARGET);
-    assert_eq!((answer.status, answer.content_length()), (502, 0));
+    assert_eq!((answer.status, answer.field("content-length")), (502, None));
 }
 
 fn an_answer_that_makes_no_sense_is_502(driver: Driver) {
