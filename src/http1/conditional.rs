@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110 §13): entity tags, dates, and the order they are looked at.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The validators of one object.
@@ -64,20 +65,55 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// The conditions that a server of S3's API is sure to understand; the answer is judged
-    /// again with [`evaluate`](Self::evaluate), so leaving one out is never wrong, only more work.
-    /// Lists, weak tags and `*` stay here: S3 documents a single entity tag.
+    /// The conditions that a server of S3's API is sure to understand; a 200 or 206 is judged again
+    /// with [`evaluate`](Self::evaluate). Lists, weak tags and `*` stay here: S3 documents a single
+    /// entity tag.
     pub fn for_s3(&self) -> Preconditions<'a> {
         let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
         Preconditions {
-            if_match: self.if_match.filter(|&value| single_strong_tag(value)),
-            if_none_match: self.if_none_match.filter(|&value| single_strong_tag(value)),
+            if_match: self.if_match.filter(|&value| is_tag_for_s3(value)),
+            if_none_match: self.if_none_match.filter(|&value| is_tag_for_s3(value)),
             // A tag takes precedence over its date, whether or not the tag is sent on.
             if_modified_since: date(self.if_modified_since)
                 .filter(|_| self.if_none_match.is_none()),
             if_unmodified_since: date(self.if_unmodified_since).filter(|_| self.if_match.is_none()),
         }
     }
+
+    /// Whether S3 can judge all of them. Where it cannot, its 304 or 416 may be wrong, because a
+    /// condition that was left out comes first (RFC 9110 §13.2.2): the object's metadata must be known
+    /// before it is asked for. `If-Match: *` holds for whatever exists.
+    pub fn are_for_s3(&self) -> bool {
+        self.if_match.is_none_or(|value| value == b"*" || is_tag_for_s3(value))
+            && self.if_none_match.is_none_or(is_tag_for_s3)
+    }
+}
+
+/// Longest entity tag that S3 is sent, in bytes. Its own have 34 to about 70; a request head of more
+/// than 8 KiB is refused as a whole, and then the client's field would look like a fault of S3.
+const TAG_BYTES: usize = 256;
+
+fn is_tag_for_s3(value: &[u8]) -> bool {
+    value.len() <= TAG_BYTES && single_strong_tag(value) && value.iter().all(u8::is_ascii_graphic)
+}
+
+/// An entity tag as servers of S3's API send it, in the form of RFC 9110 §8.8.3. Some leave the
+/// quotation marks away; `None` is for one that is empty or malformed, and so tells nothing.
+pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (prefix, opaque) = match value.strip_prefix(b"W/") {
+        Some(opaque) => (&b"W/"[..], opaque),
+        None => (&b""[..], value),
+    };
+    let quoted = opaque.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let inner = quoted.unwrap_or(opaque);
+    // etagc: visible characters but the quotation mark, and those beyond ASCII.
+    if inner.is_empty() || !inner.iter().all(|&byte| byte > b' ' && byte != b'"' && byte != 0x7f) {
+        return None;
+    }
+    Some(match quoted {
+        Some(_) => Cow::Borrowed(value),
+        None => Cow::Owned([prefix, b"\"", inner, b"\""].concat()),
+    })
 }
 
 /// The value of `If-Range` (RFC 9110 §13.1.5).
@@ -243,6 +279,50 @@ mod tests {
         assert!(!IfRange::parse(b"W/\"a,b\"").holds(object()));
         assert!(!IfRange::parse(LATER).holds(object()));
         assert!(!IfRange::parse(b"\"a,b\", \"x\"").holds(object()));
+    }
+
+    #[test]
+    fn a_tag_without_quotation_marks_gets_them_and_an_empty_one_is_none() {
+        let tag = |value: &'static [u8]| entity_tag(value).map(Cow::into_owned);
+        for (value, expected) in [
+            (&b"\"a\""[..], &b"\"a\""[..]),
+            (b"a", b"\"a\""),
+            (b"W/\"a\"", b"W/\"a\""),
+            (b"W/a", b"W/\"a\""),
+            (b"\"a-1\"", b"\"a-1\""),
+            (b"\"\xe9\"", b"\"\xe9\""),
+        ] {
+            assert_eq!(tag(value).as_deref(), Some(expected));
+        }
+        for value in [
+            &b""[..],
+            b"\"\"",
+            b"W/\"\"",
+            b"W/",
+            b"\"",
+            b"\"a",
+            b"a\"",
+            b"\"a\"b\"",
+            b"a b",
+            b"\x7f",
+        ] {
+            assert_eq!(tag(value), None, "{:?}", String::from_utf8_lossy(value));
+        }
+    }
+
+    #[test]
+    fn what_s3_may_not_understand_is_judged_here() {
+        let none_match = |value| Preconditions { if_none_match: Some(value), ..Default::default() };
+        let matches = |value| Preconditions { if_match: Some(value), ..Default::default() };
+        let long = [b"\"", &b"x".repeat(9_000)[..], b"\""].concat();
+        for value in [&b"\"a\", \"b\""[..], b"W/\"a\"", b"a", b"\"a b\"", b"\"\xe9\"", &long] {
+            for conditions in [none_match(value), matches(value)] {
+                assert!(!conditions.are_for_s3() && conditions.for_s3().is_empty());
+            }
+        }
+        assert!(!none_match(b"*").are_for_s3());
+        assert!(matches(b"*").are_for_s3() && matches(b"*").for_s3().is_empty());
+        assert!(none_match(b"\"a\"").are_for_s3() && Preconditions::default().are_for_s3());
     }
 
     #[test]

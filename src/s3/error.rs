@@ -52,6 +52,8 @@ pub enum Kind {
     PreconditionFailed,
     /// The range lies outside the object.
     RangeNotSatisfiable,
+    /// No object can have such a key at this server.
+    InvalidKey,
     /// Anything else, an internal error of S3 above all.
     Other,
 }
@@ -107,6 +109,12 @@ impl ServiceError {
                 Kind::CustomerKey
             }
             "InvalidRange" => Kind::RangeNotSatisfiable,
+            "InvalidURI"
+            | "InvalidKey"
+            | "InvalidObjectName"
+            | "KeyTooLongError"
+            | "XMinioInvalidObjectName"
+            | "XMinioInvalidResourceName" => Kind::InvalidKey,
             _ => self.kind_of_status(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::http1::conditional::{Validators, http_date};
+use crate::http1::conditional::{Validators, entity_tag, http_date};
 use crate::http1::framing::BodyLength;
 use crate::http1::range::ContentRange;
 use crate::http1::response::{Field, ResponseHead};
@@ -41,10 +41,9 @@ impl Shown {
     }
 }
 
-/// The fields of a 304, then those that only a 200 or 206 has. A 304 names the version too, since
+/// The fields of a 304 besides `ETag`, then those that only a 200 or 206 has. A 304 names the version too, since
 /// an object that is stored once more has the same entity tag and another version.
-const CACHE_FIELDS: [(&str, Field); 4] = [
-    ("ETag: ", Field::ETag),
+const CACHE_FIELDS: [(&str, Field); 3] = [
     ("Last-Modified: ", Field::LastModified),
     ("Cache-Control: ", Field::CacheControl),
     ("x-amz-version-id: ", Field::VersionId),
@@ -61,15 +60,16 @@ impl Metadata {
     pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
         self.etag = 0..0;
+        if let Some(tag) = head.field(bytes, Field::ETag).and_then(entity_tag) {
+            self.push("ETag: ", &tag);
+            let end = self.fields.len() - b"\r\n".len();
+            self.etag = end - tag.len()..end;
+        }
         for (name, field) in CACHE_FIELDS {
             if let Some(value) = head.field(bytes, field)
                 && shown.allows(field)
             {
                 self.push(name, value);
-                if field == Field::ETag {
-                    let end = self.fields.len() - b"\r\n".len();
-                    self.etag = end - value.len()..end;
-                }
             }
         }
         self.validators_end = self.fields.len();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 
-use crate::http1::conditional::Preconditions;
+use crate::http1::conditional::{Preconditions, entity_tag};
 use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::response::Field;
@@ -115,7 +115,7 @@ fn goes_on(answer: &Answer, etag: &[u8], rest: Extent, size: u64) -> bool {
     let head = answer.head();
     head.status == 206
         && head.body_length == BodyLength::Known(rest.length())
-        && answer.field(Field::ETag) == Some(etag)
+        && answer.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
         && content_range(head, answer.head_bytes())
             == Some(ContentRange::Part { extent: rest, size })
 }

@@ -33,6 +33,8 @@ pub enum Failure {
     NotMounted,
     /// S3 has no such key, version or bucket.
     NotFound,
+    /// S3 does not accept such a key, so no object has it.
+    InvalidKey,
     /// S3 does not let the proxy read it.
     AccessDenied,
     /// A condition failed.
@@ -78,7 +80,7 @@ impl Failure {
             | Failure::VersionId(_)
             | Failure::VersionRefused => 400,
             Failure::Method => 405,
-            Failure::NotMounted | Failure::NotFound => 404,
+            Failure::NotMounted | Failure::NotFound | Failure::InvalidKey => 404,
             Failure::AccessDenied => 403,
             Failure::PreconditionFailed => 412,
             Failure::RangeNotSatisfiable { .. } => 416,
@@ -112,6 +114,7 @@ impl Failure {
             Failure::Method => "only GET, HEAD and OPTIONS are allowed",
             Failure::NotMounted => "no files here: the path is outside every mount",
             Failure::NotFound => "no such object in the bucket",
+            Failure::InvalidKey => "no such object: S3 does not accept this key",
             Failure::AccessDenied => "S3 denies access to this key",
             Failure::PreconditionFailed => "a condition of the request failed",
             Failure::RangeNotSatisfiable { size } => {
@@ -147,6 +150,7 @@ impl Failure {
     pub fn from_kind(kind: Kind) -> Option<Failure> {
         Some(match kind {
             Kind::NotFound => Failure::NotFound,
+            Kind::InvalidKey => Failure::InvalidKey,
             Kind::AccessDenied => Failure::AccessDenied,
             Kind::Credentials => Failure::Credentials,
             Kind::Clock => Failure::Clock,

@@ -133,7 +133,7 @@ fn judge(error: &ServiceError) -> (bool, String) {
         Kind::WrongEndpoint => failed("check 'region' and 'endpoint'"),
         Kind::CustomerKey => failed("check 'sse_customer_key_file'"),
         Kind::SlowDown | Kind::TimedOut => failed("S3 is overloaded or slow: try again"),
-        Kind::Unexplained | Kind::PreconditionFailed | Kind::Other => {
+        Kind::InvalidKey | Kind::Unexplained | Kind::PreconditionFailed | Kind::Other => {
             failed("S3 gives an unexpected answer")
         }
     }

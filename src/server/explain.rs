@@ -49,13 +49,14 @@ pub fn explain(
     let mount = &core.config().mounts[bucket.0];
     let source = mount.bucket.credentials.as_deref();
     let failure = match Failure::from_kind(error.kind()) {
+        _ if is_about_the_key(object.key(), error) => Failure::InvalidKey,
         Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,
     };
     let known = match failure {
-        Failure::NotFound => Known::NotFound,
+        Failure::NotFound | Failure::InvalidKey => Known::NotFound,
         Failure::AccessDenied => Known::AccessDenied,
         Failure::PreconditionFailed | Failure::VersionRefused => return failure,
         _ => {
@@ -76,13 +77,31 @@ pub fn explain(
     failure
 }
 
+/// Whether S3, or a server in front of it, stumbled over a key that not every server takes as it is: it
+/// refuses the request line, sends elsewhere, or resolves the path before it checks the signature. The
+/// client chose the key, so the proxy is not at fault.
+fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
+    let resolved = |segment: &str| matches!(segment, "" | "." | "..");
+    // Most file systems have no longer names (NAME_MAX of Linux).
+    let is_odd = |segment: &str| resolved(segment) || segment.len() > 255;
+    let odd_character = |c: char| c.is_control() || c == '\\';
+    let is_odd_key = key.split('/').any(is_odd) || key.contains(odd_character);
+    let stumbled = match (error.status, error.code.as_str()) {
+        (403, code) => code == "SignatureDoesNotMatch",
+        (400, code) => code.is_empty() || error.kind() == Kind::Other,
+        (301 | 302 | 307 | 308, code) => code.is_empty(),
+        (status, _) => matches!(status, 414 | 431),
+    };
+    is_odd_key && stumbled
+}
+
 /// What an error is that S3 has only for requests with a `versionId`.
 fn of_version(error: &ServiceError) -> Failure {
     match (error.status, error.code.as_str()) {
         // The version is a delete marker: to a reader the object is not there.
         (405, _) => Failure::NotFound,
         // Each store has a form of its own for its version ids, and this is none.
-        (400, "InvalidArgument") => Failure::VersionRefused,
+        (400, _) => Failure::VersionRefused,
         _ => Failure::BadAnswer,
     }
 }

@@ -61,7 +61,7 @@ impl Fetch<'_> {
                 Err(Failure::BadAnswer)
             }
             Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
-                self.unsatisfiable(&error, scratch).await
+                self.unsatisfiable(&error, client, scratch).await
             }
             Reply::Refused(error) => {
                 Err(explain(self.core, self.bucket, &scratch.object, &error, asked))
@@ -200,6 +200,10 @@ impl Fetch<'_> {
         // A 304 has no size; the fields it has are read nevertheless.
         metadata.read(answer.head(), answer.head_bytes(), self.core.shown(self.bucket, object));
         answer.dismiss().await;
+        if metadata.etag().is_some() {
+            // Conditions that S3 was not asked to judge may come before those that it was.
+            judge(&self.request.preconditions, metadata)?;
+        }
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
         Ok(Step::Answered(writer.send(client, scratch, 304).await))
@@ -208,23 +212,28 @@ impl Fetch<'_> {
     async fn unsatisfiable(
         &self,
         error: &ServiceError,
+        client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        if self.if_range.is_some() {
-            // The range is out of question only if the condition holds, which a 416 cannot tell.
-            // The whole object's head can.
-            let metadata = known_object(self.core, self.bucket, scratch).await?;
-            if self.if_range.is_some_and(|condition| condition.holds(metadata.validators())) {
-                return Err(Failure::RangeNotSatisfiable { size: metadata.size });
-            }
-            return Ok(Step::WithoutRange);
-        }
         // Where memory knew the object, it would have said so itself: it has changed.
         self.core.metadata.borrow_mut().forget(self.bucket, scratch.object.as_str());
-        let size = match error.actual_object_size {
-            Some(size) => size,
-            None => known_object(self.core, self.bucket, scratch).await?.size,
-        };
-        Err(Failure::RangeNotSatisfiable { size })
+        let conditions = &self.request.preconditions;
+        if let (true, None, Some(size)) =
+            (conditions.is_empty(), self.if_range, error.actual_object_size)
+        {
+            return Err(Failure::RangeNotSatisfiable { size });
+        }
+        // The range counts only if all conditions hold (RFC 9110 §13.2.2), which a 416 does not tell
+        // of every server. The whole object's head does.
+        let metadata = known_object(self.core, self.bucket, scratch).await?;
+        if judge(conditions, &metadata)? == 304 {
+            let writer = HeadWriter { core: self.core, request: self.request };
+            writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
+            return Ok(Step::Answered(writer.send(client, scratch, 304).await));
+        }
+        if self.if_range.is_some_and(|condition| !condition.holds(metadata.validators())) {
+            return Ok(Step::WithoutRange);
+        }
+        Err(Failure::RangeNotSatisfiable { size: metadata.size })
     }
 }

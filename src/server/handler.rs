@@ -123,11 +123,11 @@ async fn get(
     let mut range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
 
-    // What memory can answer does not go to S3. `If-None-Match: *` only asks whether there is an
-    // object, which S3's GET cannot be asked.
-    let only_existence = request.preconditions.if_none_match == Some(b"*");
+    // What memory can answer does not go to S3; what S3 cannot judge is judged from the metadata.
     let known = match recall(core, bucket, &scratch.object) {
-        None if only_existence => Some(known_object(core, bucket, scratch).await?),
+        None if !request.preconditions.are_for_s3() => {
+            Some(known_object(core, bucket, scratch).await?)
+        }
         known => known.transpose()?,
     };
     if let Some(metadata) = known {

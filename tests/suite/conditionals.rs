@@ -1,13 +1,19 @@
 //! `If-Match` and its relatives (RFC 9110 §13): 304 and 412, whether the proxy knows the object
 //! already or not.
 
+use hyper::header::{IF_MATCH, IF_NONE_MATCH};
+
 use crate::support::memory_store::TestS3;
 use crate::support::object::{LAST_MODIFIED, Object};
-use crate::support::proxy::{Driver, proxy_over};
+use crate::support::proxy::{Config, Driver, proxy_over};
 use crate::support::raw_http::{Client, get, request};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok, ok_head, s3_error};
 
 both_drivers!(
     every_condition_is_judged_the_same_before_and_after_the_object_is_known,
+    all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110,
+    a_server_that_looks_at_the_range_first_does_not_change_the_order,
+    conditions_of_any_size_are_judged_here,
     a_remembered_object_needs_no_s3_for_304_and_412,
     a_304_carries_the_validators_and_leaves_the_connection_open,
     a_412_is_one_line_and_leaves_the_connection_open,
@@ -88,6 +94,139 @@ fn every_condition_is_judged_the_same_before_and_after_the_object_is_known(drive
             }
         }
     });
+}
+
+/// What RFC 9110 §13.2.2 says, written once more. `None` is a field that is not sent; in a tag field
+/// the flag says whether it matches, in a date field whether the object is as old or older.
+fn expected(
+    if_match: Option<bool>,
+    if_unmodified_since: Option<bool>,
+    if_none_match: Option<bool>,
+    if_modified_since: Option<bool>,
+    range: Option<bool>,
+) -> u16 {
+    if !if_match.or(if_unmodified_since).unwrap_or(true) {
+        return 412;
+    }
+    if if_none_match.or(if_modified_since).unwrap_or(false) {
+        return 304;
+    }
+    range.map_or(200, |satisfiable| if satisfiable { 206 } else { 416 })
+}
+
+fn all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110(driver: Driver) {
+    let tag = Object::new(TEXT).quoted_e_tag();
+    let (weak, list) = (format!("W/{tag}"), format!("\"x\", {tag}, \"y\""));
+    let long = format!("\"{}\", {tag}", "x".repeat(5_000));
+    // Each with whether it matches strongly and weakly.
+    let tags = [
+        None,
+        Some((tag.as_str(), true, true)),
+        Some((&list, true, true)),
+        Some((&long, true, true)),
+        Some((&weak, false, true)),
+        Some(("*", true, true)),
+        Some(("\"x\"", false, false)),
+        Some(("\"x\", \"y\"", false, false)),
+    ];
+    let dates =
+        [None, Some((BEFORE, Some(false))), Some((AFTER, Some(true))), Some(("yesterday", None))];
+    let ranges = [None, Some(("bytes=0-3", true)), Some(("bytes=10-", false))];
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    for (number, (a, b, c)) in (0..8 * 8 * 3).map(|n| (n / 24, n / 3 % 8, n % 3)).enumerate() {
+        // All pairs of dates in turns.
+        for turn in [number, number + 7, number + 14] {
+            let (until, since) = (dates[turn % 4], dates[turn / 4 % 4]);
+            let mut fields = Vec::new();
+            fields.extend(tags[a].map(|(value, ..)| ("If-Match", value)));
+            fields.extend(until.map(|(value, _)| ("If-Unmodified-Since", value)));
+            fields.extend(tags[b].map(|(value, ..)| ("If-None-Match", value)));
+            fields.extend(since.map(|(value, _)| ("If-Modified-Since", value)));
+            fields.extend(ranges[c].map(|(value, _)| ("Range", value)));
+            let expected = |range: Option<bool>| {
+                expected(
+                    tags[a].map(|(_, strongly, _)| strongly),
+                    until.and_then(|(_, holds)| holds),
+                    tags[b].map(|(_, _, weakly)| weakly),
+                    since.and_then(|(_, holds)| holds),
+                    range,
+                )
+            };
+            for method in ["GET", "HEAD"] {
+                let key = format!("{method}-{number}-{turn}");
+                s3.put(&key, TEXT);
+                let range = ranges[c].map(|(_, satisfiable)| satisfiable);
+                let status = expected(range.filter(|_| method == "GET"));
+                for occasion in ["unknown", "known"] {
+                    let answer = client.request(method, &format!("/files/{key}"), &fields);
+                    assert_eq!(answer.status, status, "{method}, {occasion}: {fields:?}");
+                }
+            }
+        }
+    }
+}
+
+/// An object of ten bytes at a server that answers 416 before it looks at conditions.
+fn range_first() -> ScriptedUpstream {
+    ScriptedUpstream::start(|peer| {
+        while peer.next_request() {
+            let head = peer.last_head();
+            match head.contains("\r\nRange: bytes=10-") {
+                true => peer.send(s3_error("416 Range Not Satisfiable", "InvalidRange")),
+                false if head.starts_with("HEAD") => peer.send(ok_head(TEXT.len())),
+                false => peer.send(ok(TEXT)),
+            }
+        }
+    })
+}
+
+fn a_server_that_looks_at_the_range_first_does_not_change_the_order(driver: Driver) {
+    const TAG: &str = "\"0123456789abcdef\"";
+    let upstream = range_first();
+    for (name, value, status) in [
+        ("If-None-Match", TAG, 304),
+        ("If-None-Match", "\"x\"", 416),
+        ("If-Match", "\"x\"", 412),
+        ("If-Match", TAG, 416),
+        ("If-Modified-Since", AFTER, 304),
+        ("If-Unmodified-Since", BEFORE, 412),
+        ("If-Range", TAG, 416),
+        ("If-Range", "\"x\"", 200),
+    ] {
+        let proxy = Config::new(driver, &upstream.endpoint()).start();
+        let fields = [("Range", "bytes=10-"), (name, value)];
+        let answer = request(&proxy, "GET", "/files/reads.bam", &fields);
+        assert_eq!(answer.status, status, "{name}: {value}");
+        if status == 416 {
+            assert_eq!(answer.field("content-range"), Some("bytes */10"));
+        }
+    }
+}
+
+fn conditions_of_any_size_are_judged_here(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", TEXT);
+    let (other, tag) = (format!("\"{}\"", "x".repeat(9_000)), Object::new(TEXT).quoted_e_tag());
+    let both = format!("{other}, {tag}");
+    for (name, value, status) in [
+        ("If-None-Match", &other, 200),
+        ("If-None-Match", &both, 304),
+        ("If-Match", &other, 412),
+        ("If-Match", &both, 200),
+        ("If-Range", &other, 200),
+    ] {
+        let proxy = proxy_over(driver, &s3);
+        for method in ["GET", "HEAD", "GET"] {
+            let answer = request(&proxy, method, "/files/reads.bam", &[(name, value)]);
+            assert_eq!(answer.status, status, "{method} with a long {name}");
+        }
+    }
+    // S3 refuses a request head of more than 8 KiB.
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        let asked = s3.server.requests();
+        assert!(asked.iter().all(|request| request.field(name.clone()).is_none()), "{asked:?}");
+    }
 }
 
 fn a_remembered_object_needs_no_s3_for_304_and_412(driver: Driver) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::eventually;
 use crate::support::object::synthetic_bytes;
 use crate::support::proxy::{Config, Driver, Proxy};
-use crate::support::raw_http::{Client, get, get_range, head, request_head};
+use crate::support::raw_http::{Client, get, get_range, head, request, request_head};
 use crate::support::scripted_upstream::{Peer, ScriptedUpstream, error_xml, ok, s3_error};
 
 both_drivers!(
@@ -23,6 +23,7 @@ both_drivers!(
     a_body_that_breaks_off_before_its_first_byte_is_asked_for_again,
     a_body_goes_on_only_with_the_same_version_of_the_object,
     a_body_without_a_strong_tag_is_cut_short,
+    a_tag_without_quotation_marks_is_as_good_as_one_with_them,
     a_body_that_never_gets_on_is_cut_short,
     an_upstream_that_falls_silent_is_replaced,
     a_client_that_pauses_gets_its_bytes_even_when_s3_gave_up_waiting,
@@ -240,16 +241,52 @@ fn assert_cut_short(proxy: &Proxy, length: usize) {
 }
 
 fn a_body_without_a_strong_tag_is_cut_short(driver: Driver) {
+    for field in ["ETag: W/\"weak\"\r\n", "ETag: \"\"\r\n", "ETag:\r\n", "ETag: W/\"\"\r\n", ""] {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            if peer.next_request() {
+                let head = format!("HTTP/1.1 200 OK\r\n{field}Content-Length: {SIZE}\r\n\r\n");
+                peer.send(head);
+                peer.send(synthetic_bytes(0, 1_000_000));
+            }
+        });
+        assert_cut_short(&over(driver, &upstream).start(), 1_000_000);
+        assert_eq!(upstream.connections(), 1, "{field}");
+    }
+}
+
+fn a_tag_without_quotation_marks_is_as_good_as_one_with_them(driver: Driver) {
     let upstream = ScriptedUpstream::start(|peer| {
-        if peer.next_request() {
+        if !peer.next_request() {
+            return;
+        }
+        let head = peer.last_head();
+        let fields = "Last-Modified: Thu, 29 Feb 2024 12:30:45 GMT\r\nETag: 0123456789abcdef";
+        if head.starts_with("HEAD ") {
+            peer.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {SIZE}\r\n\r\n"));
+        } else if head.contains("\r\nRange: bytes=1000000-") {
+            assert!(head.contains("\r\nIf-Match: \"0123456789abcdef\"\r\n"), "{head}");
             peer.send(format!(
-                "HTTP/1.1 200 OK\r\nETag: W/\"weak\"\r\nContent-Length: {SIZE}\r\n\r\n"
+                "HTTP/1.1 206 Partial Content\r\n{fields}\r\nContent-Length: {}\r\n\
+                 Content-Range: bytes 1000000-{}/{SIZE}\r\n\r\n",
+                SIZE - 1_000_000,
+                SIZE - 1
             ));
+            peer.send(synthetic_bytes(1_000_000, SIZE as usize - 1_000_000));
+        } else {
+            peer.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {SIZE}\r\n\r\n"));
             peer.send(synthetic_bytes(0, 1_000_000));
         }
     });
-    assert_cut_short(&over(driver, &upstream).start(), 1_000_000);
-    assert_eq!(upstream.connections(), 1);
+    let proxy = over(driver, &upstream).start();
+    const TAG: &str = "\"0123456789abcdef\"";
+    for method in ["GET", "HEAD"] {
+        let answer = request(&proxy, method, "/files/other", &[("If-None-Match", TAG)]);
+        assert_eq!((answer.status, answer.field("etag")), (304, Some(TAG)), "{method}");
+    }
+    let answer = get(&proxy, TARGET);
+    answer.assert(200, whole());
+    assert_eq!(answer.field("etag"), Some(TAG));
+    assert_eq!(head(&proxy, TARGET).field("etag"), Some(TAG));
 }
 
 fn a_body_that_never_gets_on_is_cut_short(driver: Driver) {

@@ -22,6 +22,7 @@ both_drivers!(
     an_s3_that_says_nothing_is_504,
     an_unreachable_s3_is_502,
     an_answer_that_makes_no_sense_is_502,
+    a_key_that_s3_does_not_accept_is_404,
     a_head_in_tiny_pieces_is_understood,
     an_error_without_a_length_is_understood,
     an_s3_that_ignores_the_range_never_gives_wrong_bytes,
@@ -50,6 +51,41 @@ fn what_is_missing_is_404_and_what_is_forbidden_is_403(driver: Driver) {
     let proxy = Config::over(driver, &s3).set("bucket_name", "no-such-bucket").start();
     get(&proxy, TARGET).assert_error(404);
     assert_eq!(head(&proxy, "/files/another").status, 404);
+}
+
+fn a_key_that_s3_does_not_accept_is_404(driver: Driver) {
+    let long = format!("a/{}/one", "x".repeat(300));
+    // What servers say of such keys, and proxies in front of them.
+    let bare = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    let refusals = [
+        s3_error("400 Bad Request", "InvalidURI"),
+        s3_error("400 Bad Request", "XMinioInvalidObjectName"),
+        s3_error("400 Bad Request", "InvalidRequest"),
+        bare("400 Bad Request"),
+        bare("301 Moved Permanently"),
+        bare("414 URI Too Long"),
+        s3_error("403 Forbidden", "SignatureDoesNotMatch"),
+    ];
+    for refusal in refusals {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            while peer.next_request() {
+                let is_head = peer.last_head().starts_with("HEAD ");
+                let end = refusal.find("\r\n\r\n").expect("a head") + 4;
+                peer.send(if is_head { &refusal[..end] } else { &refusal });
+            }
+        });
+        let proxy = proxy_before(driver, &upstream);
+        for key in ["a/../../one", "../one", "./one", "a//b", "a/", "a%5Cb", "a%01b", &long] {
+            let target = format!("/files/{key}");
+            assert_eq!(head(&proxy, &target).status, 404, "HEAD {key}");
+            get(&proxy, &target).assert_error(404);
+            get_range(&proxy, &format!("/files/other/{key}"), "bytes=0-1").assert_error(404);
+        }
+        assert!(!proxy.stderr().contains("renew"), "{}", proxy.stderr());
+    }
+    // An ordinary key that is refused so is no fault of the client.
+    let upstream = ScriptedUpstream::always(s3_error("403 Forbidden", "SignatureDoesNotMatch"));
+    get(&proxy_before(driver, &upstream), TARGET).assert_error(502);
 }
 
 /// The log names `code`; neither log nor answer shows anything that signs.

@@ -148,7 +148,7 @@ fn a_malformed_version_is_400_and_never_reaches_s3(driver: Driver) {
         let target = format!("{TARGET}?{query}");
         get(&proxy, &target).assert_error(400);
         let answer = head(&proxy, &target);
-        assert_eq!((answer.status, answer.content_length()), (400, 0), "{query}");
+        assert_eq!((answer.status, answer.field("content-length")), (400, None), "{query}");
     }
     assert_eq!(s3.server.requests().len(), 0);
 }
