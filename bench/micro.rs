@@ -9,9 +9,10 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use s3proxy::cache::latest::Latest;
 use s3proxy::cache::metadata::{MetadataMap, Settings};
 use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::framing::find_head_end;
@@ -171,17 +172,20 @@ fn keys(c: &mut Criterion) {
 
 fn metadata_map(c: &mut Criterion) {
     let settings = Settings::default();
-    let mut map = MetadataMap::new(settings.clone());
+    let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
     let (metadata, now) = (metadata(), Instant::now());
     for number in 0..settings.max_entries {
         let key = format!("runs/2024/sample {number}.bam");
-        map.learn_object(BucketId(0), &key, &metadata, now);
+        map.learn_object(BucketId(0), &key, &metadata, now, now);
     }
+    map.learn_object(BucketId(0), KEY, &metadata, now, now);
     c.bench_function("metadata hit", |b| {
-        b.iter(|| map.get(BucketId(0), black_box(KEY), now).expect("it was learned"));
+        b.iter(|| {
+            map.get(BucketId(0), black_box(KEY), now, Duration::MAX).expect("it was learned")
+        });
     });
     c.bench_function("metadata learned again", |b| {
-        b.iter(|| map.learn_object(BucketId(0), black_box(KEY), &metadata, now));
+        b.iter(|| map.learn_object(BucketId(0), black_box(KEY), &metadata, now, now));
     });
 }
 

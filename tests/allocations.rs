@@ -5,8 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use s3proxy::cache::latest::Latest;
 use s3proxy::cache::metadata::{MetadataMap, Settings};
 use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::range::ByteRange;
@@ -178,10 +179,10 @@ fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
     let mut metadata = Metadata::default();
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
     assert!(metadata.read(&head, RESPONSE, SHOWN));
-    let mut map = MetadataMap::new(Settings::default());
+    let mut map = MetadataMap::new(Settings::default(), Arc::new(Latest::new(1000)));
     assert_steady(|| {
         let now = Instant::now();
-        map.learn_object(BucketId(0), "runs/a.bam", &metadata, now);
-        assert!(map.get(BucketId(0), "runs/a.bam", now).is_some());
+        map.learn_object(BucketId(0), "runs/a.bam", &metadata, now, now);
+        assert!(map.get(BucketId(0), "runs/a.bam", now, Duration::MAX).is_some());
     });
 }

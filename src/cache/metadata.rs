@@ -1,18 +1,22 @@
-//! The metadata map of one core: what S3 said about a key, for as long as it is believed.
+//! The metadata map of one worker: what S3 said about a key, for as long as it is believed.
 //!
 //! An entry's age counts from the moment its request was sent, so that what is served from here
-//! is never older than the time to live, however slow S3 was. An answer that was asked for
-//! earlier than the one already known is not learned.
+//! is never older than the time to live, however slow S3 was. A response to a request that was sent
+//! before the one already known is not learned. What another worker has learned since makes an
+//! entry void; [`Latest`] tells.
 
-use std::hash::BuildHasher;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::cache::latest::{Fingerprint, Latest};
+use crate::cache::misses::Misses;
 use crate::s3::client::BucketId;
 use crate::s3::object::Metadata;
+
+pub use crate::cache::misses::Miss;
 
 /// What an operator may set about the metadata map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub struct Settings {
     pub ttl: Duration,
     /// How long "no such key" and "access denied" are believed; never longer than `ttl`.
     pub negative_ttl: Duration,
-    /// Objects remembered per core.
+    /// Objects remembered per worker.
     pub max_entries: usize,
 }
 
@@ -40,26 +44,28 @@ impl Default for Settings {
 pub enum Known {
     /// The object exists.
     Object(Rc<Metadata>),
-    /// S3 has no such key.
-    NotFound,
-    /// S3 does not let the proxy read it.
-    AccessDenied,
+    /// There is nothing to serve.
+    Miss(Miss),
 }
 
-/// The map. Full, it forgets what has not been asked for in a while (the CLOCK algorithm).
+/// The map. Full, it forgets the objects that have not been asked for in a while (the CLOCK
+/// algorithm). Misses have room of their own.
 pub struct MetadataMap {
     settings: Settings,
-    hasher: RandomState,
-    /// Positions in `entries`.
+    latest: Arc<Latest>,
+    /// Positions in `objects`.
     table: HashTable<usize>,
-    entries: Vec<Entry>,
+    objects: Vec<Entry>,
     hand: usize,
+    misses: Misses,
 }
 
 struct Entry {
+    hash: u64,
     bucket: BucketId,
     key: Box<str>,
-    known: Known,
+    metadata: Rc<Metadata>,
+    fingerprint: Fingerprint,
     /// When the request was sent that it was learned from; `None` once it is known to be wrong.
     asked: Option<Instant>,
     /// Asked for since the hand passed.
@@ -67,112 +73,158 @@ struct Entry {
 }
 
 impl MetadataMap {
-    /// An empty map.
-    pub fn new(settings: Settings) -> MetadataMap {
+    /// An empty map, whose entries count as long as `latest` confirms them.
+    pub fn new(settings: Settings, latest: Arc<Latest>) -> MetadataMap {
         MetadataMap {
+            misses: Misses::new(settings.negative_ttl.min(settings.ttl)),
             settings,
-            hasher: RandomState::default(),
+            latest,
             table: HashTable::new(),
-            entries: Vec::new(),
+            objects: Vec::new(),
             hand: 0,
         }
     }
 
-    /// What is known of a key and still believed at `now`.
-    pub fn get(&mut self, bucket: BucketId, key: &str, now: Instant) -> Option<Known> {
-        let position = self.position(bucket, key)?;
-        let entry = &mut self.entries[position];
-        let ttl = match entry.known {
-            Known::Object(_) => self.settings.ttl,
-            Known::NotFound | Known::AccessDenied => {
-                self.settings.negative_ttl.min(self.settings.ttl)
-            }
-        };
-        let age = |asked| now.saturating_duration_since(asked);
-        let fresh = entry.asked.is_some_and(|asked| age(asked) < ttl);
-        entry.used |= fresh;
-        fresh.then(|| entry.known.clone())
+    /// What is known of a key and still believed at `now`, if it is younger than `max_age`.
+    pub fn get(
+        &mut self,
+        bucket: BucketId,
+        key: &str,
+        now: Instant,
+        max_age: Duration,
+    ) -> Option<Known> {
+        let hash = self.latest.hash(bucket, key);
+        let younger =
+            |asked, ttl: Duration| now.saturating_duration_since(asked) < ttl.min(max_age);
+        if let Some(position) = self.position(hash, bucket, key)
+            && let entry = &mut self.objects[position]
+            && let Some(asked) = entry.asked
+        {
+            let believed =
+                younger(asked, self.settings.ttl) && self.latest.confirms(hash, entry.fingerprint);
+            entry.used |= believed;
+            return believed.then(|| Known::Object(Rc::clone(&entry.metadata)));
+        }
+        let (miss, asked) = self.misses.get(hash, bucket, key)?;
+        let believed = younger(asked, self.misses.ttl())
+            && self.latest.confirms(hash, Fingerprint::of_miss(miss));
+        believed.then_some(Known::Miss(miss))
     }
 
-    /// Learns an object's metadata from an answer to a request sent at `asked`. Copies it only
-    /// where it differs from what is known.
+    /// Learns an object's metadata from a response that arrived at `now`, to a request sent at
+    /// `asked`. Copies it only if it differs from what is known.
     pub fn learn_object(
         &mut self,
         bucket: BucketId,
         key: &str,
         metadata: &Metadata,
         asked: Instant,
+        now: Instant,
     ) {
-        if let Some(position) = self.position(bucket, key)
-            && let entry = &mut self.entries[position]
-            && matches!(&entry.known, Known::Object(known) if **known == *metadata)
-        {
-            entry.asked = entry.asked.max(Some(asked));
+        let hash = self.latest.hash(bucket, key);
+        let fingerprint = self.latest.fingerprint(metadata);
+        self.latest.learn(hash, fingerprint, asked, now);
+        if self.settings.ttl.is_zero() || self.asked(hash, bucket, key) > Some(asked) {
             return;
         }
-        self.learn(bucket, key, Known::Object(Rc::new(metadata.clone())), asked);
-    }
-
-    /// Learns what is known of a key from an answer to a request sent at `asked`.
-    pub fn learn(&mut self, bucket: BucketId, key: &str, known: Known, asked: Instant) {
-        if self.settings.ttl.is_zero() || self.settings.max_entries == 0 {
-            return;
-        }
-        if let Some(position) = self.position(bucket, key) {
-            let entry = &mut self.entries[position];
-            if entry.asked <= Some(asked) {
-                (entry.known, entry.asked) = (known, Some(asked));
-            }
-            return;
-        }
+        self.misses.remove(hash, bucket, key);
         let asked = Some(asked);
-        let entry = Entry { bucket, key: key.into(), known, asked, used: false };
-        let position = self.make_room(entry);
-        let hash = self.hash(bucket, key);
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.table.insert_unique(hash, position, |&position| {
-            let entry = &entries[position];
-            hasher.hash_one((entry.bucket, &*entry.key))
-        });
-    }
-
-    /// Believes what is known of a key no longer, since S3 has said otherwise.
-    pub fn forget(&mut self, bucket: BucketId, key: &str) {
-        if let Some(position) = self.position(bucket, key) {
-            self.entries[position].asked = None;
+        let Some(position) = self.position(hash, bucket, key) else {
+            let (key, metadata) = (key.into(), Rc::new(metadata.clone()));
+            return self.insert(Entry {
+                hash,
+                bucket,
+                key,
+                metadata,
+                fingerprint,
+                asked,
+                used: false,
+            });
+        };
+        let entry = &mut self.objects[position];
+        entry.asked = asked;
+        if *entry.metadata != *metadata {
+            (entry.metadata, entry.fingerprint) = (Rc::new(metadata.clone()), fingerprint);
         }
     }
 
-    /// Puts an entry where there is room and answers where; forgets another one when full.
-    fn make_room(&mut self, entry: Entry) -> usize {
-        if self.entries.len() < self.settings.max_entries {
-            self.entries.push(entry);
-            return self.entries.len() - 1;
+    /// Learns that there is nothing to serve, from a response that arrived at `now`, to a request
+    /// sent at `asked`.
+    pub fn learn_miss(
+        &mut self,
+        bucket: BucketId,
+        key: &str,
+        miss: Miss,
+        asked: Instant,
+        now: Instant,
+    ) {
+        let hash = self.latest.hash(bucket, key);
+        self.latest.learn(hash, Fingerprint::of_miss(miss), asked, now);
+        if self.settings.ttl.is_zero() || self.asked(hash, bucket, key) > Some(asked) {
+            return;
         }
+        if let Some(position) = self.position(hash, bucket, key) {
+            self.objects[position].asked = None;
+        }
+        self.misses.insert(hash, (bucket, key), miss, (asked, now));
+    }
+
+    /// Believes what is known of a key no longer, since S3 has said otherwise; nor do the other
+    /// workers.
+    pub fn forget(&mut self, bucket: BucketId, key: &str, now: Instant) {
+        let hash = self.latest.hash(bucket, key);
+        self.latest.doubt(hash, now);
+        if let Some(position) = self.position(hash, bucket, key) {
+            self.objects[position].asked = None;
+        }
+        self.misses.remove(hash, bucket, key);
+    }
+
+    /// Frees the memory of what has expired; to be called a few times a second.
+    pub fn sweep(&mut self, now: Instant) {
+        self.misses.free_expired(now);
+    }
+
+    /// When the request was sent that what is known of a key was learned from.
+    fn asked(&self, hash: u64, bucket: BucketId, key: &str) -> Option<Instant> {
+        let object = self.position(hash, bucket, key).and_then(|at| self.objects[at].asked);
+        object.or_else(|| Some(self.misses.get(hash, bucket, key)?.1))
+    }
+
+    /// Puts an entry where there is room; forgets another one when full.
+    fn insert(&mut self, entry: Entry) {
+        let hash = entry.hash;
+        let position = if self.objects.len() < self.settings.max_entries {
+            self.objects.push(entry);
+            self.objects.len() - 1
+        } else {
+            self.replace(entry)
+        };
+        let objects = &self.objects;
+        self.table.insert_unique(hash, position, |&position| objects[position].hash);
+    }
+
+    /// Puts an entry in the place of one that has not been asked for, and returns where.
+    fn replace(&mut self, entry: Entry) -> usize {
         // Ends within two rounds: the first clears every mark at the latest.
-        while std::mem::take(&mut self.entries[self.hand].used) {
-            self.hand = (self.hand + 1) % self.entries.len();
+        while std::mem::take(&mut self.objects[self.hand].used) {
+            self.hand = (self.hand + 1) % self.objects.len();
         }
         let position = self.hand;
-        self.hand = (self.hand + 1) % self.entries.len();
-        let old = std::mem::replace(&mut self.entries[position], entry);
-        let hash = self.hash(old.bucket, &old.key);
-        if let Ok(occupied) = self.table.find_entry(hash, |&other| other == position) {
+        self.hand = (self.hand + 1) % self.objects.len();
+        let old = std::mem::replace(&mut self.objects[position], entry);
+        if let Ok(occupied) = self.table.find_entry(old.hash, |&other| other == position) {
             occupied.remove();
         }
         position
     }
 
-    fn position(&self, bucket: BucketId, key: &str) -> Option<usize> {
+    fn position(&self, hash: u64, bucket: BucketId, key: &str) -> Option<usize> {
         let is_it = |&position: &usize| {
-            let entry = &self.entries[position];
+            let entry = &self.objects[position];
             entry.bucket == bucket && *entry.key == *key
         };
-        self.table.find(self.hash(bucket, key), is_it).copied()
-    }
-
-    fn hash(&self, bucket: BucketId, key: &str) -> u64 {
-        self.hasher.hash_one((bucket, key))
+        self.table.find(hash, is_it).copied()
     }
 }
 
@@ -183,8 +235,19 @@ mod tests {
     const BUCKET: BucketId = BucketId(0);
 
     fn map(max_entries: usize) -> MetadataMap {
-        MetadataMap::new(Settings { max_entries, ..Settings::default() })
+        MetadataMap::new(Settings { max_entries, ..Settings::default() }, table())
     }
+
+    fn table() -> Arc<Latest> {
+        Arc::new(Latest::new(1000))
+    }
+
+    /// What a map believes, however old it may be.
+    fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Known> {
+        map.get(BUCKET, key, now, Duration::MAX)
+    }
+
+    const NOT_FOUND: Known = Known::Miss(Miss::NotFound);
 
     fn object(size: u64) -> Metadata {
         let mut metadata = Metadata::default();
@@ -202,80 +265,132 @@ mod tests {
     #[test]
     fn an_object_is_believed_for_its_time_to_live_and_not_a_moment_longer() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), start);
+        map.learn_object(BUCKET, "a", &object(1), start, start);
         let last = start + Duration::from_secs(300) - Duration::from_nanos(1);
-        assert_eq!(size(map.get(BUCKET, "a", last)), Some(1));
-        assert_eq!(map.get(BUCKET, "a", start + Duration::from_secs(300)), None);
+        assert_eq!(size(get(&mut map, "a", last)), Some(1));
+        assert_eq!(get(&mut map, "a", start + Duration::from_secs(300)), None);
     }
 
     #[test]
     fn a_missing_key_is_believed_for_a_shorter_time() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn(BUCKET, "a", Known::NotFound, start);
-        assert_eq!(map.get(BUCKET, "a", start), Some(Known::NotFound));
-        assert_eq!(map.get(BUCKET, "a", start + Duration::from_secs(5)), None);
+        map.learn_miss(BUCKET, "a", Miss::NotFound, start, start);
+        assert_eq!(get(&mut map, "a", start), Some(NOT_FOUND));
+        assert_eq!(get(&mut map, "a", start + Duration::from_secs(5)), None);
     }
 
     #[test]
     fn keys_of_different_buckets_are_different() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now);
-        assert_eq!(map.get(BucketId(1), "a", now), None);
+        map.learn_object(BUCKET, "a", &object(1), now, now);
+        assert_eq!(map.get(BucketId(1), "a", now, Duration::MAX), None);
     }
 
     #[test]
     fn a_changed_object_replaces_the_old_one_and_the_same_one_only_its_age() {
         let (mut map, start) = (map(10), Instant::now());
         let later = start + Duration::from_secs(200);
-        map.learn_object(BUCKET, "a", &object(1), start);
-        map.learn_object(BUCKET, "a", &object(1), later);
-        assert_eq!(size(map.get(BUCKET, "a", start + Duration::from_secs(400))), Some(1));
-        map.learn_object(BUCKET, "a", &object(2), later);
-        assert_eq!(size(map.get(BUCKET, "a", later)), Some(2));
+        map.learn_object(BUCKET, "a", &object(1), start, start);
+        map.learn_object(BUCKET, "a", &object(1), later, later);
+        assert_eq!(size(get(&mut map, "a", start + Duration::from_secs(400))), Some(1));
+        map.learn_object(BUCKET, "a", &object(2), later, later);
+        assert_eq!(size(get(&mut map, "a", later)), Some(2));
     }
 
     #[test]
-    fn an_answer_that_was_overtaken_is_not_learned() {
+    fn an_overtaken_response_is_not_learned_and_puts_the_other_in_doubt() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(2), start + Duration::from_secs(1));
-        map.learn_object(BUCKET, "a", &object(1), start);
-        map.learn(BUCKET, "a", Known::NotFound, start);
-        assert_eq!(size(map.get(BUCKET, "a", start + Duration::from_secs(1))), Some(2));
+        let at = |second| start + Duration::from_secs(second);
+        map.learn_object(BUCKET, "a", &object(2), at(1), at(2));
+        map.learn_object(BUCKET, "a", &object(1), at(0), at(3));
+        assert_eq!(get(&mut map, "a", at(3)), None);
+        map.learn_object(BUCKET, "a", &object(2), at(3), at(4));
+        assert_eq!(size(get(&mut map, "a", at(4))), Some(2));
+        map.learn_miss(BUCKET, "a", Miss::NotFound, at(2), at(5));
+        assert_eq!(get(&mut map, "a", at(5)), None);
+    }
+
+    #[test]
+    fn what_is_older_than_the_client_accepts_is_not_given() {
+        let (mut map, start) = (map(10), Instant::now());
+        let (later, second) = (start + Duration::from_secs(2), Duration::from_secs(1));
+        map.learn_object(BUCKET, "a", &object(1), start, start);
+        map.learn_miss(BUCKET, "b", Miss::NotFound, start, start);
+        for key in ["a", "b"] {
+            assert_eq!(map.get(BUCKET, key, later, 2 * second), None);
+            assert!(map.get(BUCKET, key, later, 3 * second).is_some());
+            assert_eq!(map.get(BUCKET, key, start, Duration::ZERO), None);
+        }
+    }
+
+    #[test]
+    fn what_one_worker_learns_makes_the_memory_of_the_others_void() {
+        let table = table();
+        let worker = || MetadataMap::new(Settings::default(), Arc::clone(&table));
+        let (mut one, mut two, now) = (worker(), worker(), Instant::now());
+        one.learn_object(BUCKET, "a", &object(1), now, now);
+        assert_eq!(size(get(&mut one, "a", now)), Some(1));
+        // This one never knew the object as it was.
+        two.learn_object(BUCKET, "a", &object(2), now, now);
+        assert_eq!(get(&mut one, "a", now), None);
+        one.learn_object(BUCKET, "a", &object(2), now, now);
+        assert_eq!(size(get(&mut one, "a", now)), Some(2));
+        assert_eq!(size(get(&mut two, "a", now)), Some(2));
+        two.learn_miss(BUCKET, "a", Miss::NotFound, now, now);
+        assert_eq!(get(&mut one, "a", now), None);
+        one.learn_object(BUCKET, "a", &object(1), now, now);
+        assert_eq!(get(&mut two, "a", now), None, "it was created again");
+        one.forget(BUCKET, "a", now);
+        two.learn_object(BUCKET, "b", &object(2), now, now);
+        assert_eq!(get(&mut two, "a", now), None);
+        assert_eq!(size(get(&mut two, "b", now)), Some(2));
     }
 
     #[test]
     fn what_is_forgotten_can_be_learned_again() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now);
-        map.forget(BUCKET, "a");
-        assert_eq!(map.get(BUCKET, "a", now), None);
-        map.learn_object(BUCKET, "a", &object(1), now);
-        assert_eq!(size(map.get(BUCKET, "a", now)), Some(1));
+        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.forget(BUCKET, "a", now);
+        assert_eq!(get(&mut map, "a", now), None);
+        map.learn_object(BUCKET, "a", &object(1), now, now);
+        assert_eq!(size(get(&mut map, "a", now)), Some(1));
     }
 
     #[test]
     fn a_full_map_forgets_what_nobody_asks_for() {
         let (mut map, now) = (map(4), Instant::now());
         for key in ["a", "b", "c", "d"] {
-            map.learn_object(BUCKET, key, &object(1), now);
+            map.learn_object(BUCKET, key, &object(1), now, now);
         }
-        map.get(BUCKET, "a", now);
-        map.get(BUCKET, "c", now);
-        map.learn_object(BUCKET, "e", &object(1), now);
-        map.learn_object(BUCKET, "f", &object(1), now);
+        get(&mut map, "a", now);
+        get(&mut map, "c", now);
+        map.learn_object(BUCKET, "e", &object(1), now, now);
+        map.learn_object(BUCKET, "f", &object(1), now, now);
         let known: Vec<_> = ["a", "b", "c", "d", "e", "f"]
             .into_iter()
-            .filter(|key| map.get(BUCKET, key, now).is_some())
+            .filter(|key| get(&mut map, key, now).is_some())
             .collect();
         assert_eq!(known, ["a", "c", "e", "f"]);
         assert_eq!(map.table.len(), 4);
     }
 
     #[test]
+    fn misses_push_out_no_object() {
+        let (mut map, now) = (map(4), Instant::now());
+        map.learn_object(BUCKET, "a", &object(1), now, now);
+        for number in 0..70_000 {
+            map.learn_miss(BUCKET, &format!("missing{number}"), Miss::NotFound, now, now);
+        }
+        assert_eq!(size(get(&mut map, "a", now)), Some(1));
+        assert_eq!(map.objects.len(), 1);
+    }
+
+    #[test]
     fn a_time_to_live_of_zero_remembers_nothing() {
-        let mut map = MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() });
+        let mut map =
+            MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
         let now = Instant::now();
-        map.learn_object(BUCKET, "a", &object(1), now);
-        assert_eq!(map.get(BUCKET, "a", now), None);
+        map.learn_object(BUCKET, "a", &object(1), now, now);
+        assert_eq!(get(&mut map, "a", now), None);
     }
 }

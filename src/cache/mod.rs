@@ -1,4 +1,6 @@
-//! What one core remembers of S3.
+//! What is remembered of S3.
 
 pub mod flight;
+pub mod latest;
 pub mod metadata;
+mod misses;

@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use crate::http1::authority;
+use crate::http1::cache_control::CacheControl;
 use crate::http1::conditional::Preconditions;
 use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
 use crate::http1::target::Target;
@@ -48,6 +49,9 @@ pub struct Request<'a> {
     pub if_range: Option<&'a [u8]>,
     /// The other conditions.
     pub preconditions: Preconditions<'a>,
+    /// The greatest age of a response from memory that the client accepts, in seconds; `None` is
+    /// any (`Cache-Control`, `Pragma`).
+    pub max_age_s: Option<u32>,
     /// The fields of a cross-origin request.
     pub cross_origin: CrossOrigin<'a>,
     /// `User-Agent`, for the log.
@@ -140,6 +144,7 @@ pub fn parse(head: &[u8]) -> Result<Request<'_>, RequestError> {
         if_range: None,
         preconditions: Preconditions::default(),
         cross_origin: CrossOrigin::default(),
+        max_age_s: None,
         user_agent: None,
         is_followed: false,
     };
@@ -155,6 +160,7 @@ fn read_fields<'a>(
     request: &mut Request<'a>,
 ) -> Result<(), RequestError> {
     let mut framing = FramingFields::default();
+    let mut cache_control = CacheControl::default();
     let mut hosts = 0;
     let (mut close, mut keep_alive) = (false, false);
     for field in fields {
@@ -168,6 +174,7 @@ fn read_fields<'a>(
                 hosts += 1;
             }
             5 if is(name, "range") => once(&mut request.range, value, "Range")?,
+            6 if is(name, "pragma") => cache_control.pragma(value),
             6 if is(name, "origin") => request.cross_origin.origin = Some(value),
             8 if is(name, "if-match") => {
                 once(&mut request.preconditions.if_match, value, "If-Match")?;
@@ -178,6 +185,7 @@ fn read_fields<'a>(
                 keep_alive |= list_has_token(value, b"keep-alive");
             }
             10 if is(name, "user-agent") => request.user_agent = Some(value),
+            13 if is(name, "cache-control") => cache_control.cache_control(value),
             13 if is(name, "if-none-match") => {
                 once(&mut request.preconditions.if_none_match, value, "If-None-Match")?;
             }
@@ -204,6 +212,7 @@ fn read_fields<'a>(
     if hosts > 1 || (hosts == 0 && request.minor_version == 1) {
         return Err(RequestError::Host);
     }
+    request.max_age_s = cache_control.max_age_s();
     request.keep_alive = !close && (request.minor_version == 1 || keep_alive);
     request.has_body = !matches!(framing.body_length()?, None | Some(BodyLength::Known(0)));
     Ok(())

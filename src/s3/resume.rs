@@ -5,6 +5,7 @@
 //! where that cannot be had any more, one that is cut short. The same helps a client that pauses
 //! for so long that S3 gives the waiting connection up.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
@@ -38,6 +39,8 @@ pub struct Delivery<'a> {
     pub head: &'a [u8],
     /// How long the client may take nothing.
     pub client_stall: Duration,
+    /// Set when S3 turns out to have another object in its place meanwhile, or none.
+    pub changed: Cell<bool>,
 }
 
 impl Client {
@@ -101,9 +104,13 @@ impl Client {
             }
             Ok(Reply::Object(answer)) => {
                 log::warn!("the body of {key:?} cannot go on: S3's answer is not the rest of it");
+                delivery.changed.set(true);
                 answer.dismiss().await;
             }
-            Ok(Reply::Refused(error)) => log::warn!("the body of {key:?} cannot go on: {error}"),
+            Ok(Reply::Refused(error)) => {
+                log::warn!("the body of {key:?} cannot go on: {error}");
+                delivery.changed.set(matches!(error.status, 404 | 412 | 416));
+            }
             Err(error) => log::warn!("the body of {key:?} cannot go on: {error}"),
         }
         None

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::access_log;
 use crate::cache::flight::Flights;
+use crate::cache::latest::Latest;
 use crate::cache::metadata::{Known, MetadataMap};
 use crate::clock;
 use crate::config::Config;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub resolver: Resolver,
     /// Whose certificates are believed; `None` where no mount has HTTPS.
     pub trust: Option<Trust>,
+    /// What S3 last said of each key.
+    pub latest: Arc<Latest>,
     /// Where access log lines go; `None` is nowhere.
     pub access_log: Option<File>,
 }
@@ -55,8 +58,8 @@ pub struct Core {
     pub pool: Rc<Pool>,
     /// The metadata map.
     pub metadata: RefCell<MetadataMap>,
-    /// HEAD requests that are under way.
-    pub flights: Flights<Result<Known, Failure>>,
+    /// HEAD requests that are under way; each lands with the time it was sent at.
+    pub flights: Flights<(Result<Known, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
     /// What is counted.
@@ -107,7 +110,10 @@ impl Core {
         Ok(Rc::new(Core {
             s3,
             counters,
-            metadata: RefCell::new(MetadataMap::new(config.metadata.clone())),
+            metadata: RefCell::new(MetadataMap::new(
+                config.metadata.clone(),
+                Arc::clone(&shared.latest),
+            )),
             flights: Flights::new(),
             connections: Cell::new(0),
             draining: Cell::new(false),
@@ -129,6 +135,7 @@ impl Core {
     pub fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
         self.pool.sweep(now);
+        self.metadata.borrow_mut().sweep(now);
         self.flush_log();
     }
 

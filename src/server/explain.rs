@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::cache::metadata::Known;
+use crate::cache::metadata::Miss;
 use crate::s3::client::{BucketId, ClientError};
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::name::ObjectName;
@@ -55,9 +55,9 @@ pub fn explain(
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,
     };
-    let known = match failure {
-        Failure::NotFound | Failure::InvalidKey => Known::NotFound,
-        Failure::AccessDenied => Known::AccessDenied,
+    let miss = match failure {
+        Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
+        Failure::AccessDenied => Miss::AccessDenied,
         Failure::PreconditionFailed | Failure::VersionRefused => return failure,
         _ => {
             if let (Failure::Credentials, Some(source)) = (failure, source) {
@@ -68,12 +68,13 @@ pub fn explain(
         }
     };
     // S3 does not tell a wrong customer key from a missing permission.
-    if known == Known::AccessDenied && mount.bucket.customer_key.is_some() {
+    if miss == Miss::AccessDenied && mount.bucket.customer_key.is_some() {
         log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey, source));
     } else {
         log::debug!("{object:?}: {error}");
     }
-    core.metadata.borrow_mut().learn(bucket, object.as_str(), known, asked);
+    let name = object.as_str();
+    core.metadata.borrow_mut().learn_miss(bucket, name, miss, asked, Instant::now());
     failure
 }
 

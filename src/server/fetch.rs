@@ -1,7 +1,9 @@
 //! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
 //! of HTTP an S3 server understands.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::http1::conditional::IfRange;
 use crate::http1::framing::BodyLength;
@@ -10,7 +12,6 @@ use crate::http1::request::Request;
 use crate::relay;
 use crate::s3::answer::Answer;
 use crate::s3::client::{BucketId, Reply};
-use crate::s3::error::ServiceError;
 use crate::s3::name::ObjectName;
 use crate::s3::object::{Metadata, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
@@ -18,7 +19,7 @@ use crate::s3::resume::Delivery;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
 use crate::server::explain::{describe, explain};
-use crate::server::known::{judge, known_object};
+use crate::server::known::{forget, judge, recall};
 use crate::server::writer::{Head, HeadWriter, Outcome};
 use crate::sys::stream::Stream;
 
@@ -42,9 +43,32 @@ pub enum Step {
     Answered(Outcome),
     /// The range is not to be served after all: ask again for the whole object.
     WithoutRange,
+    /// S3 has no such range of the object. Whether that is what the client is to be told depends on
+    /// the conditions, which only the object's metadata can answer.
+    Unsatisfiable,
 }
 
 impl Fetch<'_> {
+    /// Whether an object like this would be refused, or sent whole although a part is wanted.
+    pub fn would_refuse(&self, object: &Metadata) -> bool {
+        match judge(&self.request.preconditions, object) {
+            Ok(304) => false,
+            Ok(_) => !self.if_range_holds(object) || self.is_outside(object),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether the range, if there is one, is to be served.
+    pub fn if_range_holds(&self, object: &Metadata) -> bool {
+        let holds = |condition: IfRange<'_>| condition.holds(object.validators());
+        self.range.is_none() || self.if_range.is_none_or(holds)
+    }
+
+    /// Whether no byte of the range exists.
+    pub fn is_outside(&self, object: &Metadata) -> bool {
+        self.range.is_some_and(|range| range.resolve(object.size).is_none())
+    }
+
     /// Asks S3 once, and answers the client.
     pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
@@ -61,10 +85,14 @@ impl Fetch<'_> {
                 Err(Failure::BadAnswer)
             }
             Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
-                self.unsatisfiable(&error, client, scratch).await
+                Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                Err(explain(self.core, self.bucket, &scratch.object, &error, asked))
+                let failure = explain(self.core, self.bucket, &scratch.object, &error, asked);
+                if failure == Failure::PreconditionFailed {
+                    self.learn_precondition_failed(&scratch.object);
+                }
+                Err(failure)
             }
         }
     }
@@ -95,8 +123,8 @@ impl Fetch<'_> {
             log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadAnswer);
         }
-        let name = object.as_str();
-        self.core.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked);
+        let (name, now) = (object.as_str(), Instant::now());
+        self.core.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked, now);
 
         match judge(&self.request.preconditions, metadata) {
             Ok(200) => {}
@@ -106,8 +134,7 @@ impl Fetch<'_> {
                 return Err(failure);
             }
         }
-        let condition_failed = |condition: IfRange<'_>| !condition.holds(metadata.validators());
-        if self.range.is_some() && self.if_range.is_some_and(condition_failed) {
+        if !self.if_range_holds(metadata) {
             answer.dismiss().await;
             return Ok(Step::WithoutRange);
         }
@@ -129,8 +156,12 @@ impl Fetch<'_> {
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
             client_stall: self.core.config().clients.stall_timeout,
+            changed: Cell::new(false),
         };
         let sent = self.core.s3.deliver(answer, &delivery, client).await;
+        if delivery.changed.get() {
+            forget(self.core, self.bucket, object);
+        }
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
             relay::End::Complete => {}
@@ -204,36 +235,30 @@ impl Fetch<'_> {
             // Conditions that S3 was not asked to judge may come before those that it was.
             judge(&self.request.preconditions, metadata)?;
         }
+        let explains = |known: &Metadata| {
+            judge(&self.request.preconditions, known) == Ok(304)
+                && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
+        };
+        if self.remembered(object).is_some_and(|known| !explains(&known)) {
+            forget(self.core, self.bucket, object);
+        }
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
         Ok(Step::Answered(writer.send(client, scratch, 304).await))
     }
 
-    async fn unsatisfiable(
-        &self,
-        error: &ServiceError,
-        client: &mut Stream,
-        scratch: &mut Scratch,
-    ) -> Result<Step, Failure> {
-        // Where memory knew the object, it would have said so itself: it has changed.
-        self.core.metadata.borrow_mut().forget(self.bucket, scratch.object.as_str());
-        let conditions = &self.request.preconditions;
-        if let (true, None, Some(size)) =
-            (conditions.is_empty(), self.if_range, error.actual_object_size)
-        {
-            return Err(Failure::RangeNotSatisfiable { size });
+    /// What is remembered of the object, if it exists.
+    fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
+        recall(self.core, self.bucket, object, Duration::MAX)?.ok()
+    }
+
+    /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
+    fn learn_precondition_failed(&self, object: &ObjectName) {
+        let explains = |known: Rc<Metadata>| {
+            judge(&self.request.preconditions, &known) == Err(Failure::PreconditionFailed)
+        };
+        if !self.remembered(object).is_some_and(explains) {
+            forget(self.core, self.bucket, object);
         }
-        // The range counts only if all conditions hold (RFC 9110 §13.2.2), which a 416 does not tell
-        // of every server. The whole object's head does.
-        let metadata = known_object(self.core, self.bucket, scratch).await?;
-        if judge(conditions, &metadata)? == 304 {
-            let writer = HeadWriter { core: self.core, request: self.request };
-            writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
-            return Ok(Step::Answered(writer.send(client, scratch, 304).await));
-        }
-        if self.if_range.is_some_and(|condition| !condition.holds(metadata.validators())) {
-            return Ok(Step::WithoutRange);
-        }
-        Err(Failure::RangeNotSatisfiable { size: metadata.size })
     }
 }

@@ -18,6 +18,8 @@
 //! | bytes copied here | the head, once | the client's head, in front of the body where S3's was | as before |
 //! | bytes copied by the kernel | the head | head and body, in and out | what came with S3's head |
 
+use std::time::Duration;
+
 use crate::http1::conditional::IfRange;
 use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
@@ -29,7 +31,7 @@ use crate::s3::name::ObjectName;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
 use crate::server::fetch::{Fetch, Step};
-use crate::server::known::{judge, known_object, recall};
+use crate::server::known::{accepted_age, current_object, judge, known_object, recall};
 use crate::server::writer::{Head, HeadWriter, Outcome};
 use crate::sys::stream::Stream;
 
@@ -91,11 +93,14 @@ async fn head(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let bucket = locate(core, request, &mut scratch.object)?;
-    let metadata = match recall(core, bucket, &scratch.object) {
-        Some(known) => known?,
-        None => {
+    let max_age = accepted_age(request);
+    let metadata = match recall(core, bucket, &scratch.object, max_age).transpose()? {
+        Some(object) if judge(&request.preconditions, &object).is_ok() => object,
+        remembered => {
             release_earlier_answers(core, client).await;
-            Box::pin(known_object(core, bucket, scratch)).await?
+            // Memory may be out of date: it does not refuse what S3 may allow.
+            let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
+            Box::pin(known_object(core, bucket, scratch, max_age)).await?
         }
     };
     let writer = HeadWriter { core, request };
@@ -120,35 +125,45 @@ async fn get(
 ) -> Result<Outcome, Failure> {
     release_earlier_answers(core, client).await;
     let bucket = locate(core, request, &mut scratch.object)?;
-    let mut range = request.range.and_then(ByteRange::parse);
+    let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
-
-    // What memory can answer does not go to S3; what S3 cannot judge is judged from the metadata.
-    let known = match recall(core, bucket, &scratch.object) {
-        None if !request.preconditions.are_for_s3() => {
-            Some(known_object(core, bucket, scratch).await?)
-        }
-        known => known.transpose()?,
-    };
-    if let Some(metadata) = known {
-        if judge(&request.preconditions, &metadata)? == 304 {
-            let writer = HeadWriter { core, request };
-            writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
-            return Ok(writer.send(client, scratch, 304).await);
-        }
-        if if_range.is_some_and(|condition| !condition.holds(metadata.validators())) {
-            range = None;
-        }
-        if range.is_some_and(|range| range.resolve(metadata.size).is_none()) {
-            return Err(Failure::RangeNotSatisfiable { size: metadata.size });
-        }
-    }
-
     let mut fetch = Fetch { core, request, bucket, range, if_range };
+
+    // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
+    // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
+    let max_age = accepted_age(request);
+    let mut known = match recall(core, bucket, &scratch.object, max_age).transpose()? {
+        None if !request.preconditions.are_for_s3() => {
+            Some(known_object(core, bucket, scratch, max_age).await?)
+        }
+        Some(object) if fetch.would_refuse(&object) => {
+            Some(current_object(core, bucket, scratch).await?)
+        }
+        known => known,
+    };
+    let mut unsatisfiable = 0;
     loop {
+        if let Some(metadata) = known.take() {
+            if judge(&request.preconditions, &metadata)? == 304 {
+                let writer = HeadWriter { core, request };
+                writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
+                return Ok(writer.send(client, scratch, 304).await);
+            }
+            if !fetch.if_range_holds(&metadata) {
+                fetch.range = None;
+            }
+            // An object that grew meanwhile is asked for once more.
+            if fetch.is_outside(&metadata) || (unsatisfiable > 1 && fetch.range.is_some()) {
+                return Err(Failure::RangeNotSatisfiable { size: metadata.size });
+            }
+        }
         match fetch.once(client, scratch).await? {
             Step::Answered(outcome) => return Ok(outcome),
             Step::WithoutRange => fetch.range = None,
+            Step::Unsatisfiable => {
+                known = Some(current_object(core, bucket, scratch).await?);
+                unsatisfiable += 1;
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What is known of an object without its bytes: remembered, or asked of S3 once for all who want it.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cache::flight::Turn;
-use crate::cache::metadata::Known;
+use crate::cache::metadata::{Known, Miss};
 use crate::http1::conditional::{Preconditions, Verdict};
 use crate::http1::range::ByteRange;
+use crate::http1::request::Request;
 use crate::s3::client::{BucketId, Reply};
 use crate::s3::error::Kind;
 use crate::s3::name::ObjectName;
@@ -25,50 +26,87 @@ pub fn judge(conditions: &Preconditions<'_>, metadata: &Metadata) -> Result<u16,
     }
 }
 
-/// What the core remembers of an object, a remembered failure included.
+/// Memory answers even those who want no old response, if it is not older than this: a viewer asks
+/// for the head of each of its files several times in a row, with `Cache-Control: no-cache`.
+const ALWAYS_ACCEPTED_AGE: Duration = Duration::from_secs(5);
+
+/// The greatest age of remembered metadata that may answer a request.
+pub fn accepted_age(request: &Request<'_>) -> Duration {
+    let asked = request.max_age_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    asked.map_or(Duration::MAX, |age| age.max(ALWAYS_ACCEPTED_AGE))
+}
+
+/// What the worker remembers of an object and is younger than `max_age`, a remembered failure
+/// included.
 pub fn recall(
     core: &Core,
     bucket: BucketId,
     object: &ObjectName,
+    max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
-    let known = core.metadata.borrow_mut().get(bucket, object.as_str(), Instant::now())?;
+    let (key, now) = (object.as_str(), Instant::now());
+    let known = core.metadata.borrow_mut().get(bucket, key, now, max_age)?;
     Some(existing(known))
 }
 
 fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
     match known {
         Known::Object(metadata) => Ok(metadata),
-        Known::NotFound => Err(Failure::NotFound),
-        Known::AccessDenied => Err(Failure::AccessDenied),
+        Known::Miss(Miss::NotFound) => Err(Failure::NotFound),
+        Known::Miss(Miss::AccessDenied) => Err(Failure::AccessDenied),
     }
 }
 
-/// An object's metadata from memory or, asked once for all who want it, from S3.
+/// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
+/// it, from S3.
 pub async fn known_object(
     core: &Core,
     bucket: BucketId,
     scratch: &mut Scratch,
+    max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
-    if let Some(known) = recall(core, bucket, &scratch.object) {
+    if let Some(known) = recall(core, bucket, &scratch.object, max_age) {
         return known;
     }
-    let asked = match core.flights.join(bucket, scratch.object.as_str()).await {
-        Turn::Landed(answer) => answer.unwrap_or(Err(Failure::BadAnswer)),
-        Turn::Lead(lead) => {
-            let answer = ask_for_metadata(core, bucket, scratch).await;
-            lead.land(answer.clone());
-            answer
+    // A request that is under way already says what was true when it was sent.
+    let oldest = Instant::now().checked_sub(max_age);
+    loop {
+        match core.flights.join(bucket, scratch.object.as_str()).await {
+            Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
+                return existing(known?);
+            }
+            // Too old; the next one was sent after this call.
+            Turn::Landed(_) => {}
+            Turn::Lead(lead) => {
+                let asked = Instant::now();
+                let known = ask_for_metadata(core, bucket, scratch, asked).await;
+                lead.land((known.clone(), asked));
+                return existing(known?);
+            }
         }
-    };
-    existing(asked?)
+    }
+}
+
+/// The metadata as S3 has it now.
+pub async fn current_object(
+    core: &Core,
+    bucket: BucketId,
+    scratch: &mut Scratch,
+) -> Result<Rc<Metadata>, Failure> {
+    known_object(core, bucket, scratch, Duration::ZERO).await
+}
+
+/// Forgets an object, since S3 has contradicted what was known of it.
+pub fn forget(core: &Core, bucket: BucketId, object: &ObjectName) {
+    core.metadata.borrow_mut().forget(bucket, object.as_str(), Instant::now());
 }
 
 async fn ask_for_metadata(
     core: &Core,
     bucket: BucketId,
     scratch: &mut Scratch,
+    asked: Instant,
 ) -> Result<Known, Failure> {
-    let asked = Instant::now();
     let Scratch { object, metadata, .. } = scratch;
     let mut operation = Operation::Head;
     loop {
@@ -91,7 +129,8 @@ async fn ask_for_metadata(
                     log::warn!("S3 does not say how large {object:?} is");
                     return Err(Failure::BadAnswer);
                 }
-                core.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked);
+                let (name, now) = (object.as_str(), Instant::now());
+                core.metadata.borrow_mut().learn_object(bucket, name, metadata, asked, now);
                 return Ok(Known::Object(Rc::new(metadata.clone())));
             }
             Reply::Refused(error) => error,
@@ -101,8 +140,8 @@ async fn ask_for_metadata(
             continue;
         }
         return match explain(core, bucket, object, &error, asked) {
-            Failure::NotFound => Ok(Known::NotFound),
-            Failure::AccessDenied => Ok(Known::AccessDenied),
+            Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
+            Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
             failure => Err(failure),
         };
     }

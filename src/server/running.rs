@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::cache::latest::Latest;
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::s3::refresh;
@@ -156,7 +157,8 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         (true, Some(path)) => Some(open_log(path)?),
         (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
     };
-    Ok(Arc::new(Shared { config, resolver, trust, access_log }))
+    let latest = Arc::new(Latest::new(config.metadata.max_entries));
+    Ok(Arc::new(Shared { config, resolver, trust, latest, access_log }))
 }
 
 /// The sources of credentials that must be kept fresh, each once.

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod deadlines;
 pub mod driver;
+pub mod memory;
 pub mod pipe;
 pub mod process;
 pub mod side;

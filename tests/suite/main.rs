@@ -34,6 +34,7 @@ macro_rules! both_drivers {
 }
 
 mod aborts;
+mod changes;
 mod clients;
 mod conditionals;
 mod cors;

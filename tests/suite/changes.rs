@@ -1,0 +1,337 @@
+//! Objects that are replaced, deleted or created while the proxy runs. Whatever one response has
+//! told of the change, no later one contradicts, on whichever worker and of whichever kind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::eventually;
+use crate::support::memory_store::TestS3;
+use crate::support::object::Object;
+use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
+use crate::support::raw_http::{Answer, Client, get, get_range, head, request, request_head};
+use crate::support::scripted_upstream::{ScriptedUpstream, ok, s3_error};
+
+both_drivers!(
+    a_get_of_a_replaced_object_tells_all_workers,
+    a_worker_that_never_knew_the_old_object_tells_the_others,
+    a_deletion_tells_all_workers,
+    a_creation_tells_all_workers,
+    a_replaced_version_of_a_versioned_object_is_seen_by_all,
+    a_412_from_memory_asks_s3_first,
+    a_416_from_memory_asks_s3_first,
+    a_failed_if_range_from_memory_asks_s3_first,
+    a_412_of_s3_is_learned_from,
+    a_304_of_s3_is_learned_from,
+    a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds,
+    a_missing_key_is_asked_for_again_by_who_wants_nothing_old,
+    an_overtaken_response_does_not_bring_the_old_object_back,
+    a_body_that_cannot_go_on_is_forgotten,
+);
+
+const TARGET: &str = "/files/reads.bam";
+const WORKERS: &str = "4";
+/// Each worker gets some of so many connections, but for one time in a million.
+const CONNECTIONS: usize = 60;
+
+fn workers_over(driver: Driver, s3: &TestS3) -> Proxy {
+    Config::over(driver, s3).set("workers", WORKERS).start()
+}
+
+/// Connections to all workers.
+fn connections(proxy: &Proxy) -> Vec<Client> {
+    (0..CONNECTIONS).map(|_| Client::connect(proxy)).collect()
+}
+
+/// What every connection's HEAD is told: status and length.
+fn heads(clients: &mut [Client]) -> Vec<(u16, u64)> {
+    let mut told: Vec<_> = clients
+        .iter_mut()
+        .map(|client| client.request("HEAD", TARGET, &[]))
+        .map(|answer| (answer.status, answer.content_length()))
+        .collect();
+    told.dedup();
+    told
+}
+
+fn a_get_of_a_replaced_object_tells_all_workers(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "old");
+    let proxy = workers_over(driver, &s3);
+    let mut clients = connections(&proxy);
+    assert_eq!(heads(&mut clients), [(200, 3)]);
+    for (round, size) in (10..14).enumerate() {
+        let newer = Object::new(vec![b'n'; size]);
+        let tag = newer.quoted_e_tag();
+        s3.put("reads.bam", newer);
+        let range = format!("bytes={}-", size - 1);
+        let answer = clients[round].request("GET", TARGET, &[("Range", &range)]);
+        answer.assert(206, "n");
+        assert_eq!(heads(&mut clients), [(200, size as u64)], "round {round}");
+        for client in &mut clients {
+            client.request("GET", TARGET, &[("If-Match", &tag)]).assert(200, vec![b'n'; size]);
+            client.request("HEAD", TARGET, &[("If-None-Match", &tag)]).assert(304, "");
+        }
+    }
+    let asked = s3.count("HEAD", "reads.bam");
+    assert!(asked <= 4 * 5, "{asked} HEADs: each worker asks once for each change");
+}
+
+fn a_worker_that_never_knew_the_old_object_tells_the_others(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "old");
+    let proxy = workers_over(driver, &s3);
+    let mut knows = Client::connect(&proxy);
+    assert_eq!(knows.request("HEAD", TARGET, &[]).content_length(), 3);
+    for (round, mut other) in connections(&proxy).into_iter().enumerate() {
+        let size = 10 + round;
+        s3.put("reads.bam", vec![b'n'; size]);
+        let answer = other.request("GET", TARGET, &[("Range", "bytes=0-0")]);
+        answer.assert(206, "n");
+        assert_eq!(knows.request("HEAD", TARGET, &[]).content_length(), size as u64);
+    }
+}
+
+fn a_deletion_tells_all_workers(driver: Driver) {
+    for method in ["GET", "HEAD"] {
+        let s3 = TestS3::with("reads.bam", "old");
+        let proxy = workers_over(driver, &s3);
+        let mut clients = connections(&proxy);
+        assert_eq!(heads(&mut clients), [(200, 3)]);
+        s3.delete("reads.bam");
+        // Memory may tell a HEAD of the old object, but not one that wants nothing old.
+        std::thread::sleep(Duration::from_millis(5_100));
+        let fields = [("Cache-Control", "no-cache")];
+        assert_eq!(clients[0].request(method, TARGET, &fields).status, 404, "{method}");
+        assert_eq!(heads(&mut clients), [(404, 0)], "{method}");
+    }
+}
+
+fn a_creation_tells_all_workers(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = Config::over(driver, &s3)
+        .set("workers", WORKERS)
+        .set("metadata_negative_ttl", "5m")
+        .start();
+    let mut clients = connections(&proxy);
+    assert_eq!(heads(&mut clients), [(404, 0)]);
+    s3.put("reads.bam", "new");
+    assert_eq!(heads(&mut clients), [(404, 0)], "remembered");
+    std::thread::sleep(Duration::from_millis(5_100));
+    clients[0].request("GET", TARGET, &[("Pragma", "no-cache")]).assert(200, "new");
+    assert_eq!(heads(&mut clients), [(200, 3)]);
+}
+
+fn a_replaced_version_of_a_versioned_object_is_seen_by_all(driver: Driver) {
+    let s3 = TestS3::start();
+    s3.put_version("reads.bam", "v1", "old");
+    let proxy =
+        Config::over(driver, &s3).set("workers", WORKERS).set("allow_version_id", "true").start();
+    let mut clients = connections(&proxy);
+    assert_eq!(heads(&mut clients), [(200, 3)]);
+    s3.put_version("reads.bam", "v2", "newer");
+    clients[0].request("GET", TARGET, &[]).assert(200, "newer");
+    assert_eq!(heads(&mut clients), [(200, 5)]);
+    for client in &mut clients {
+        let answer = client.request("HEAD", "/files/reads.bam?versionId=v1", &[]);
+        assert_eq!((answer.status, answer.content_length()), (200, 3));
+        assert_eq!(answer.field("x-amz-version-id"), Some("v1"));
+    }
+}
+
+/// An object that the proxy remembers, replaced by one that is larger; the new one's tag.
+fn replaced(s3: &TestS3, proxy: &Proxy) -> String {
+    s3.put("reads.bam", "old");
+    std::thread::sleep(Duration::from_millis(20));
+    get(proxy, TARGET).assert(200, "old");
+    let newer = Object::new("newer");
+    let tag = newer.quoted_e_tag();
+    s3.put("reads.bam", newer);
+    tag
+}
+
+fn assert_is_new(answer: &Answer, tag: &str) {
+    assert_eq!((answer.status, answer.content_length()), (200, 5));
+    assert_eq!(answer.field("etag"), Some(tag));
+}
+
+fn a_412_from_memory_asks_s3_first(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = Config::over(driver, &s3).set("metadata_negative_ttl", "0s").start();
+    for method in ["GET", "HEAD"] {
+        let tag = replaced(&s3, &proxy);
+        let list = format!("\"other\", {tag}");
+        assert_is_new(&request(&proxy, method, TARGET, &[("If-Match", &tag)]), &tag);
+        assert_is_new(&head(&proxy, TARGET), &tag);
+        let tag = replaced(&s3, &proxy);
+        assert_is_new(&request(&proxy, method, TARGET, &[("If-Match", &list)]), &tag);
+        assert_is_new(&head(&proxy, TARGET), &tag);
+        // The old one is refused, and truly so.
+        assert_eq!(request(&proxy, method, TARGET, &[("If-Match", "\"other\"")]).status, 412);
+        s3.delete("reads.bam");
+        assert_eq!(request(&proxy, method, TARGET, &[("If-Match", "\"other\"")]).status, 404);
+        assert_eq!(head(&proxy, TARGET).status, 404);
+    }
+}
+
+fn a_416_from_memory_asks_s3_first(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let tag = replaced(&s3, &proxy);
+    get_range(&proxy, TARGET, "bytes=3-").assert(206, "er");
+    assert_is_new(&head(&proxy, TARGET), &tag);
+    s3.put("reads.bam", "");
+    assert_eq!(get_range(&proxy, TARGET, "bytes=3-").field("content-range"), Some("bytes */0"));
+    assert_eq!(head(&proxy, TARGET).content_length(), 0);
+    s3.put("reads.bam", "again");
+    get_range(&proxy, TARGET, "bytes=0-").assert(206, "again");
+    s3.delete("reads.bam");
+    get_range(&proxy, TARGET, "bytes=9-").assert_error(404);
+    assert_eq!(head(&proxy, TARGET).status, 404);
+}
+
+fn a_failed_if_range_from_memory_asks_s3_first(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let tag = replaced(&s3, &proxy);
+    let fields = [("Range", "bytes=0-1"), ("If-Range", tag.as_str())];
+    request(&proxy, "GET", TARGET, &fields).assert(206, "ne");
+    assert_is_new(&head(&proxy, TARGET), &tag);
+}
+
+fn a_412_of_s3_is_learned_from(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let old = Object::new("old").quoted_e_tag();
+    let tag = replaced(&s3, &proxy);
+    request(&proxy, "GET", TARGET, &[("If-Match", &old)]).assert_error(412);
+    assert_is_new(&head(&proxy, TARGET), &tag);
+}
+
+fn a_304_of_s3_is_learned_from(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let tag = replaced(&s3, &proxy);
+    request(&proxy, "GET", TARGET, &[("If-None-Match", &tag)]).assert(304, "");
+    assert_is_new(&head(&proxy, TARGET), &tag);
+}
+
+fn a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "old");
+    let old = Object::new("old").quoted_e_tag();
+    let spellings: [&[(&str, &str)]; 8] = [
+        &[("Cache-Control", "no-cache")],
+        &[("cache-control", "No-Cache")],
+        &[("Cache-Control", "max-age=0")],
+        &[("Cache-Control", "no-store, MAX-AGE=0")],
+        &[("Cache-Control", "no-transform"), ("Cache-Control", "max-stale=9,no-cache")],
+        &[("Cache-Control", "max-age=4")],
+        &[("Pragma", "no-cache")],
+        &[("Pragma", "no-cache"), ("Cache-Control", "no-cache")],
+    ];
+    let content: [&[(&str, &str)]; 3] = [
+        &[],
+        &[("Cache-Control", "max-age=60")],
+        &[("Cache-Control", "max-stale"), ("Pragma", "no-cache")],
+    ];
+    let target = |number: usize| format!("/files/{number}");
+    let proxy = proxy_over(driver, &s3);
+    let count = 2 * spellings.len() + content.len();
+    for number in 0..count {
+        s3.put(&number.to_string(), "old");
+        assert_eq!(head(&proxy, &target(number)).content_length(), 3);
+        s3.put(&number.to_string(), "newer");
+    }
+    for number in 0..count {
+        let fields = [("Cache-Control", "no-cache")];
+        let answer = request(&proxy, "HEAD", &target(number), &fields);
+        assert_eq!(answer.content_length(), 3, "not older than five seconds");
+    }
+    std::thread::sleep(Duration::from_millis(5_100));
+    for (number, fields) in spellings.into_iter().enumerate() {
+        let answer = request(&proxy, "HEAD", &target(2 * number), fields);
+        assert_eq!(answer.content_length(), 5, "{fields:?}");
+        let fields = [fields, &[("If-None-Match", &old)]].concat();
+        request(&proxy, "GET", &target(2 * number + 1), &fields).assert(200, "newer");
+    }
+    for (number, fields) in content.into_iter().enumerate() {
+        let answer = request(&proxy, "HEAD", &target(2 * spellings.len() + number), fields);
+        assert_eq!(answer.content_length(), 3, "{fields:?}");
+    }
+}
+
+fn a_missing_key_is_asked_for_again_by_who_wants_nothing_old(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = Config::over(driver, &s3).set("metadata_negative_ttl", "5m").start();
+    for key in ["a", "b"] {
+        get(&proxy, &format!("/files/{key}")).assert_error(404);
+        s3.put(key, "new");
+    }
+    std::thread::sleep(Duration::from_millis(5_100));
+    get(&proxy, "/files/a").assert_error(404);
+    let fields = [("Cache-Control", "max-age=0")];
+    request(&proxy, "GET", "/files/a", &fields).assert(200, "new");
+    get(&proxy, "/files/a").assert(200, "new");
+    assert_eq!(request(&proxy, "HEAD", "/files/b", &fields).status, 200);
+    assert_eq!(head(&proxy, "/files/b").status, 200);
+}
+
+/// A whole response about the object, or its head, with this tag.
+fn described(method: &str, tag: &str, body: &str) -> Vec<u8> {
+    let mut response = ok(body).replace("0123456789abcdef", tag).into_bytes();
+    if method == "HEAD" {
+        response.truncate(response.len() - body.len());
+    }
+    response
+}
+
+fn an_overtaken_response_does_not_bring_the_old_object_back(driver: Driver) {
+    // The first request is answered last, with the object as it was before.
+    let is_first = AtomicBool::new(true);
+    let upstream = ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            let head = peer.last_head();
+            let method = head.split(' ').next().expect("a method");
+            if is_first.swap(false, Ordering::SeqCst) {
+                peer.rest(Duration::from_millis(600));
+                peer.send(described(method, "old", "old"));
+            } else {
+                peer.send(described(method, "new", "newer"));
+            }
+        }
+    });
+    let proxy = Config::new(driver, &upstream.endpoint()).set("workers", WORKERS).start();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| get(&proxy, TARGET).assert(200, "old"));
+        eventually("the first request has arrived", || !upstream.heads().is_empty());
+        get(&proxy, TARGET).assert(200, "newer");
+        slow.join().expect("an answer");
+    });
+    let mut clients = connections(&proxy);
+    assert_eq!(heads(&mut clients), [(200, 5)]);
+}
+
+fn a_body_that_cannot_go_on_is_forgotten(driver: Driver) {
+    for (status, code) in
+        [("412 Precondition Failed", "PreconditionFailed"), ("404 Not Found", "NoSuchKey")]
+    {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            while peer.next_request() {
+                let head = peer.last_head();
+                if head.starts_with("HEAD") {
+                    peer.send(described("HEAD", "new", "newer"));
+                } else if head.to_ascii_lowercase().contains("if-match") {
+                    peer.send(s3_error(status, code));
+                } else {
+                    // It breaks off.
+                    let old = described("GET", "old", &"o".repeat(100_000));
+                    peer.send(&old[..50_000]);
+                    return;
+                }
+            }
+        });
+        let proxy = Config::new(driver, &upstream.endpoint()).start();
+        let mut client = Client::connect(&proxy);
+        client.send(request_head("GET", TARGET, &[]));
+        assert_eq!(client.head().content_length(), 100_000);
+        assert!(client.rest().len() < 100_000);
+        assert_eq!(head(&proxy, TARGET).content_length(), 5, "{status}");
+    }
+}
