@@ -50,6 +50,9 @@ pub fn explain(
     let source = mount.bucket.credentials.as_deref();
     let failure = match Failure::from_kind(error.kind()) {
         Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
+        Some(Failure::SlowDown { retry_after }) => {
+            Failure::SlowDown { retry_after: error.retry_after.unwrap_or(retry_after) }
+        }
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,
