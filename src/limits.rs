@@ -83,10 +83,6 @@ pub const UNSENT_BYTES_FREELY: u32 = 2 * 1024 * 1024;
 /// Bytes a client must have taken for S3 to be let send ahead as fast as the network carries.
 pub const READS_ON_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Bytes of a body that a client must have been sent since S3 last broke it off for that not to
-/// count any more: a long body may be resumed often, one that does not get on only a few times.
-pub const RESUME_PROGRESS_BYTES: u64 = 1024 * 1024;
-
 /// Largest error body of S3 that is read to learn its code, in bytes. AWS's are below 1 KiB.
 pub const ERROR_BODY_BYTES: usize = 32 * 1024;
 

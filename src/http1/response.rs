@@ -20,10 +20,11 @@ pub enum Field {
     ETag,
     LastModified,
     RequestId,
+    RetryAfter,
     VersionId,
 }
 
-const FIELDS: [(&str, Field); 11] = [
+const FIELDS: [(&str, Field); 12] = [
     ("x-amz-bucket-region", Field::BucketRegion),
     ("cache-control", Field::CacheControl),
     ("content-disposition", Field::ContentDisposition),
@@ -34,6 +35,7 @@ const FIELDS: [(&str, Field); 11] = [
     ("etag", Field::ETag),
     ("last-modified", Field::LastModified),
     ("x-amz-request-id", Field::RequestId),
+    ("retry-after", Field::RetryAfter),
     ("x-amz-version-id", Field::VersionId),
 ];
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 
@@ -123,30 +123,49 @@ impl Client {
         bucket: BucketId,
         request: &ObjectRequest<'_>,
     ) -> Result<Reply, ClientError> {
+        let mut tries = Tries::default();
+        let outcome = self.send_within(&mut tries, bucket, request).await;
+        if wait_after(&outcome).is_none() {
+            self.budget.earn();
+            tries.succeed(&self.budget);
+        }
+        outcome
+    }
+
+    /// As [`send`](Self::send), as often as `tries` allows.
+    pub(super) async fn send_within(
+        &self,
+        tries: &mut Tries,
+        bucket: BucketId,
+        request: &ObjectRequest<'_>,
+    ) -> Result<Reply, ClientError> {
         let target = &self.buckets[bucket.0];
-        let mut tries = Tries::new(Instant::now());
         let mut corrected = false;
         loop {
             let outcome = self.try_once(target, request).await;
-            match &outcome {
-                Ok(Reply::Refused(error)) if !corrected && target.learn_from(error) => {
-                    corrected = true;
-                    continue;
-                }
-                Ok(Reply::Refused(error)) if error.is_transient() => log::debug!("{error}"),
-                Err(error) if error.is_transient() => log::debug!("{error}"),
-                _ => {
-                    self.budget.earn();
-                    return outcome;
-                }
+            if let Ok(Reply::Refused(error)) = &outcome
+                && !corrected
+                && target.learn_from(error)
+            {
+                corrected = true;
+                continue;
             }
-            let chance = fastrand::f64();
-            let wait = tries.next(&self.retries, &self.budget, Instant::now(), chance);
-            let Some(wait) = wait else { return outcome };
+            let Some(at_least) = wait_after(&outcome) else { return outcome };
+            let (budget, now) = (Some(&self.budget), Instant::now());
+            let wait = tries.next(&self.retries, budget, now, at_least, fastrand::f64());
+            match (&outcome, &wait) {
+                (Ok(Reply::Refused(error)), Ok(_)) => log::debug!("{error}"),
+                (Err(error), Ok(_)) => log::debug!("{error}"),
+                // What it was is said where the client is told.
+                (_, Err(reason)) => log::debug!("given up {reason}"),
+                (Ok(Reply::Object(_)), Ok(_)) => {}
+            }
+            let Ok(wait) = wait else { return outcome };
             // What it holds of the failed try must not be held meanwhile.
             drop(outcome);
             self.relay.counters.s3_retries.add(1);
-            sleep(wait).await;
+            // In a box: rare, and its state would be part of every request's.
+            Box::pin(sleep(wait)).await;
         }
     }
 
@@ -268,6 +287,18 @@ impl Target {
             }
             _ => false,
         }
+    }
+}
+
+/// How long to wait at least before a request is sent again that had this outcome; `None` if that
+/// would not help.
+fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
+    match outcome {
+        Ok(Reply::Refused(error)) if error.is_transient() => {
+            Some(Duration::from_secs(error.retry_after.unwrap_or(0)))
+        }
+        Err(error) if error.is_transient() => Some(Duration::ZERO),
+        _ => None,
     }
 }
 

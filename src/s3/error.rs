@@ -23,6 +23,8 @@ pub struct ServiceError {
     pub region: Option<String>,
     /// S3's clock, in seconds since 1970.
     pub date: Option<u64>,
+    /// How long S3 wants no further request, in seconds: `Retry-After`.
+    pub retry_after: Option<u64>,
 }
 
 /// Whose fault an error is, and so what the client is told.
@@ -74,6 +76,7 @@ impl ServiceError {
             },
             region: Some(text("Region")).filter(|region| !region.is_empty()),
             date: None,
+            retry_after: None,
         }
     }
 
@@ -102,6 +105,7 @@ impl ServiceError {
             | "Throttling"
             | "RequestLimitExceeded"
             | "TooManyRequests" => Kind::SlowDown,
+            "RequestTimeout" => Kind::TimedOut,
             "PreconditionFailed" => Kind::PreconditionFailed,
             // S3 has no code of its own for it, only these words: "The object was stored using a
             // form of Server Side Encryption. …", "The encryption parameters are not applicable …".
@@ -127,8 +131,13 @@ impl ServiceError {
     }
 
     /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
+    /// A status that nobody knows is what the first of its class is (RFC 9110 §15).
     pub fn is_transient(&self) -> bool {
-        matches!(self.status, 429 | 500 | 502 | 503 | 504)
+        match self.kind() {
+            Kind::SlowDown | Kind::TimedOut => true,
+            // It never will be.
+            _ => self.status >= 500 && self.code != "NotImplemented",
+        }
     }
 
     fn kind_of_status(&self) -> Kind {
@@ -159,6 +168,9 @@ impl fmt::Display for ServiceError {
         }
         if !self.request_id.is_empty() {
             write!(f, " (request id {})", self.request_id)?;
+        }
+        if let Some(seconds) = self.retry_after {
+            write!(f, "; it wants no request for the next {seconds} s (Retry-After)")?;
         }
         Ok(())
     }
@@ -265,6 +277,25 @@ mod tests {
             assert_eq!(kind(message), Kind::CustomerKey, "{message}");
         }
         assert_eq!(kind("Missing required header for this request"), Kind::Other);
+    }
+
+    #[test]
+    fn failures_of_s3_may_pass_and_refusals_do_not() {
+        let is_transient = |status: u16, code: &str| {
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            let with_code = ServiceError::parse(status, body.as_bytes(), None).is_transient();
+            let bare = ServiceError::parse(status, b"", None).is_transient();
+            (with_code, bare)
+        };
+        for status in (500..600).chain([408, 429]) {
+            assert_eq!(is_transient(status, "InternalError"), (true, true), "{status}");
+        }
+        for status in (300..500).filter(|status| ![408, 429].contains(status)) {
+            assert_eq!(is_transient(status, "SomethingNew"), (false, false), "{status}");
+            assert_eq!(is_transient(status, "SlowDown"), (true, false), "{status}");
+            assert_eq!(is_transient(status, "RequestTimeout"), (true, false), "{status}");
+        }
+        assert_eq!(is_transient(501, "NotImplemented"), (false, true));
     }
 
     #[test]

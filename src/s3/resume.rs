@@ -14,14 +14,17 @@ use crate::http1::conditional::{Preconditions, entity_tag};
 use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::response::Field;
-use crate::limits;
 use crate::relay::End;
 use crate::s3::answer::{Answer, Sent};
-use crate::s3::client::{BucketId, Client, Reply};
+use crate::s3::client::{BucketId, Client, ClientError, Reply};
 use crate::s3::object::content_range;
 use crate::s3::request::ObjectRequest;
-use crate::s3::retry::Tries;
+use crate::s3::retry::{Budget, Tries};
 use crate::sys::stream::Stream;
+use crate::upstream::pool::PoolError;
+
+/// Pause before a body that goes on asks again for a place in a queue that was full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a client is to be sent.
 pub struct Delivery<'a> {
@@ -52,7 +55,7 @@ impl Client {
         client: &mut Stream,
     ) -> Sent {
         let (mut head, mut rest) = (delivery.head, delivery.extent);
-        let (mut bytes, mut tries) = (0, None);
+        let (mut bytes, mut tries) = (0, Tries::default());
         loop {
             let length = rest.map_or(0, Extent::length);
             let sent = answer.send_to(client, head, length, delivery.client_stall).await;
@@ -60,43 +63,50 @@ impl Client {
             let (End::SourceFailed(error), Some(broken)) = (&sent.end, rest.as_mut()) else {
                 return Sent { bytes, ..sent };
             };
+            log::debug!("S3 broke off the body of {:?}: {error}", delivery.request.key);
+            let delivered = if sent.bytes > 0 { length - sent.remaining } else { 0 };
             if sent.bytes > 0 {
                 head = &[];
-                let delivered = length - sent.remaining;
                 broken.first += delivered;
-                if delivered >= limits::RESUME_PROGRESS_BYTES {
-                    tries = None;
-                }
             }
-            log::debug!("S3 broke off the body of {:?}: {error}", delivery.request.key);
-            let tries = tries.get_or_insert_with(|| Tries::new(Instant::now()));
+            // A body that gets on may be broken off often; one that does not is an outage.
+            let budget = if delivered > 0 { None } else { Some(&self.budget) };
+            if delivered > 0 {
+                tries.succeed(&self.budget);
+            }
             // In a box: rare, and its state would be part of every request's.
-            match Box::pin(self.resume(delivery, *broken, tries)).await {
+            match Box::pin(self.resume(delivery, *broken, &mut tries, budget)).await {
                 Some(next) => answer = next,
                 None => return Sent { bytes, ..sent },
             }
         }
     }
 
-    /// Asks for the rest of a body.
+    /// Asks for the rest of a body that S3 broke off, a moment later. `budget` pays for that.
     async fn resume(
         &self,
         delivery: &Delivery<'_>,
         rest: Extent,
         tries: &mut Tries,
+        budget: Option<&Budget>,
     ) -> Option<Answer> {
         // A weak tag never matches, and without one the object may have changed unnoticed.
         let etag = delivery.etag.filter(|etag| etag.starts_with(b"\""))?;
-        let chance = fastrand::f64();
-        sleep(tries.next(&self.retries, &self.budget, Instant::now(), chance)?).await;
+        let (key, at_least) = (delivery.request.key, Duration::ZERO);
+        match tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64()) {
+            Ok(wait) => sleep(wait).await,
+            Err(reason) => {
+                log::warn!("the body of {key:?} is given up {reason}");
+                return None;
+            }
+        }
         let Extent { first, last } = rest;
-        let key = delivery.request.key;
         let request = ObjectRequest {
             range: Some(ByteRange::Closed { first, last }),
             conditions: Preconditions { if_match: Some(etag), ..Default::default() },
             ..delivery.request
         };
-        match self.send(delivery.bucket, &request).await {
+        match self.send_in_turn(tries, delivery, &request).await {
             Ok(Reply::Object(answer)) if goes_on(&answer, etag, rest, delivery.size) => {
                 self.relay.counters.s3_resumes.add(1);
                 log::info!("S3 broke off the body of {key:?}: it goes on at byte {first}");
@@ -114,6 +124,25 @@ impl Client {
             Err(error) => log::warn!("the body of {key:?} cannot go on: {error}"),
         }
         None
+    }
+
+    /// Sends a request for the rest of a body. The client cannot be told any more that all
+    /// connections to S3 are busy, so one is waited for as long as the client waits.
+    async fn send_in_turn(
+        &self,
+        tries: &mut Tries,
+        delivery: &Delivery<'_>,
+        request: &ObjectRequest<'_>,
+    ) -> Result<Reply, ClientError> {
+        let deadline = Instant::now() + delivery.client_stall;
+        loop {
+            match self.send_within(tries, delivery.bucket, request).await {
+                Err(ClientError::Pool(PoolError::Exhausted(_))) if Instant::now() < deadline => {
+                    sleep(FULL_QUEUE_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }
 

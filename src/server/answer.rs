@@ -59,13 +59,16 @@ pub enum Failure {
     /// S3 is slow to answer.
     TimedOut,
     /// S3 asks for fewer requests.
-    SlowDown,
+    SlowDown {
+        /// Seconds after which the client may try again.
+        retry_after: u64,
+    },
     /// All upstream connections of the core are busy.
     Overloaded,
 }
 
-/// Seconds after which a client may try again, on 503.
-const RETRY_AFTER: &str = "Retry-After: 1\r\n";
+/// Seconds after which a client may try again, on 503, where S3 names no other time.
+const RETRY_AFTER: u64 = 1;
 
 impl Failure {
     /// The status code.
@@ -91,7 +94,7 @@ impl Failure {
             | Failure::Unreachable
             | Failure::BadAnswer => 502,
             Failure::TimedOut => 504,
-            Failure::SlowDown | Failure::Overloaded => 503,
+            Failure::SlowDown { .. } | Failure::Overloaded => 503,
         }
     }
 
@@ -127,7 +130,7 @@ impl Failure {
             Failure::Unreachable => "S3 cannot be reached",
             Failure::BadAnswer => "S3 gave an answer that makes no sense or failed",
             Failure::TimedOut => "S3 did not answer in time",
-            Failure::SlowDown => "S3 asks for fewer requests: try again",
+            Failure::SlowDown { .. } => "S3 asks for fewer requests: try again",
             Failure::Overloaded => "this proxy is busy: try again",
         })
     }
@@ -136,7 +139,14 @@ impl Failure {
     pub fn write_fields(self, out: &mut Vec<u8>) {
         match self.status() {
             405 => out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n"),
-            503 => out.extend_from_slice(RETRY_AFTER.as_bytes()),
+            503 => {
+                let seconds = match self {
+                    Failure::SlowDown { retry_after } => retry_after,
+                    _ => RETRY_AFTER,
+                };
+                // Writing to memory does not fail.
+                let _ = write!(out, "Retry-After: {seconds}\r\n");
+            }
             _ => {}
         }
         if let Failure::RangeNotSatisfiable { size } = self {
@@ -156,7 +166,7 @@ impl Failure {
             Kind::Clock => Failure::Clock,
             Kind::WrongEndpoint => Failure::WrongEndpoint,
             Kind::CustomerKey => Failure::CustomerKey,
-            Kind::SlowDown => Failure::SlowDown,
+            Kind::SlowDown => Failure::SlowDown { retry_after: RETRY_AFTER },
             Kind::TimedOut => Failure::TimedOut,
             Kind::PreconditionFailed => Failure::PreconditionFailed,
             Kind::Other => Failure::BadAnswer,
@@ -212,7 +222,7 @@ mod tests {
             Failure::PreconditionFailed,
             Failure::RangeNotSatisfiable { size: 0 },
             Failure::BadAnswer,
-            Failure::SlowDown,
+            Failure::SlowDown { retry_after: 1 },
             Failure::TimedOut,
         ] {
             assert!(!reason(failure.status()).is_empty(), "{failure:?}");

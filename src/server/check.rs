@@ -37,11 +37,15 @@ impl fmt::Display for Finding {
 /// A key that no bucket should have; that it is missing is the best answer.
 const PROBE_KEY: &str = "s3proxy-check-of-a-key-that-need-not-exist";
 
+/// Retries of each question: somebody waits, and wants to know what does not work.
+const RETRIES: u32 = 2;
+
 /// Checks every mount.
 ///
 /// # Errors
 /// Where not even an event loop can be had.
-pub fn run(config: Config) -> io::Result<Vec<Finding>> {
+pub fn run(mut config: Config) -> io::Result<Vec<Finding>> {
+    config.retries.retries = config.retries.retries.min(RETRIES);
     let shared = share(config).map_err(io::Error::other)?;
     let mut event_loop = driver::build(shared.config.driver)?;
     let findings = event_loop.runtime.block_on(async {

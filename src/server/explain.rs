@@ -51,6 +51,9 @@ pub fn explain(
     let failure = match Failure::from_kind(error.kind()) {
         _ if is_about_the_key(object.key(), error) => Failure::InvalidKey,
         Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
+        Some(Failure::SlowDown { retry_after }) => {
+            Failure::SlowDown { retry_after: error.retry_after.unwrap_or(retry_after) }
+        }
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,

@@ -1,17 +1,26 @@
 //! What clients notice of an S3 that fails: nothing, as long as that is possible.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::eventually;
-use crate::support::object::synthetic_bytes;
+use crate::support::gate::Gate;
+use crate::support::genomics::write_bam;
+use crate::support::memory_store::TestS3;
+use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Proxy};
 use crate::support::raw_http::{Client, get, get_range, head, request, request_head};
 use crate::support::scripted_upstream::{Peer, ScriptedUpstream, error_xml, ok, s3_error};
+use crate::support::tools::run;
 
 both_drivers!(
-    an_answer_of_500_502_503_or_504_is_asked_for_again,
+    an_answer_of_429_or_any_5xx_is_asked_for_again,
+    six_failures_in_a_row_are_not_noticed,
+    an_s3_that_refuses_connections_for_two_seconds_is_not_noticed,
+    a_retry_after_of_s3_is_kept,
+    a_retry_after_that_is_too_long_is_told_at_once,
+    a_fifth_of_failures_at_random_is_not_noticed,
     a_refusal_is_never_asked_for_again,
     a_connection_that_dies_before_its_answer_is_replaced,
     an_upstream_that_says_nothing_is_asked_again_elsewhere,
@@ -25,6 +34,8 @@ both_drivers!(
     a_body_without_a_strong_tag_is_cut_short,
     a_tag_without_quotation_marks_is_as_good_as_one_with_them,
     a_body_that_never_gets_on_is_cut_short,
+    a_body_that_gets_on_is_limited_by_no_count_and_no_budget,
+    heads_without_bodies_are_not_multiplied_by_retries,
     an_upstream_that_falls_silent_is_replaced,
     a_client_that_pauses_gets_its_bytes_even_when_s3_gave_up_waiting,
     a_wrong_clock_is_learned_from_s3,
@@ -58,26 +69,142 @@ fn whole() -> Vec<u8> {
     synthetic_bytes(0, SIZE as usize)
 }
 
-fn an_answer_of_500_502_503_or_504_is_asked_for_again(driver: Driver) {
-    for status in [
-        "500 Internal Server Error",
-        "502 Bad Gateway",
-        "503 Slow Down",
-        "503 Service Unavailable",
-        "504 Gateway Timeout",
+fn an_answer_of_429_or_any_5xx_is_asked_for_again(driver: Driver) {
+    for (status, code) in [
+        ("429 Too Many Requests", "TooManyRequests"),
+        ("500 Internal Server Error", "InternalError"),
+        ("502 Bad Gateway", ""),
+        ("503 Slow Down", "SlowDown"),
+        ("503 Service Unavailable", "ServiceUnavailable"),
+        ("504 Gateway Timeout", ""),
+        ("507 Insufficient Storage", ""),
+        ("520 Unknown", ""),
+        ("599 Whatever", "Whatever"),
+        ("400 Bad Request", "RequestTimeout"),
     ] {
-        let answer = s3_error(status, "SlowDown");
+        let answer = s3_error(status, code);
         let upstream = failing(2, move |peer| peer.send(&answer));
         let proxy = over(driver, &upstream).start();
         get(&proxy, TARGET).assert(200, whole());
         assert_eq!(upstream.connections(), 3, "{status}");
     }
     // HEAD too, whose errors have no body.
-    let upstream = failing(2, |peer| {
-        peer.send("HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    });
+    for status in ["429 Too Many Requests", "503 Slow Down", "520 Unknown"] {
+        let upstream = failing(2, move |peer| {
+            peer.send(format!(
+                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            ));
+        });
+        let proxy = over(driver, &upstream).start();
+        assert_eq!(head(&proxy, TARGET).content_length(), SIZE);
+    }
+    // One that lasts is a failure of S3.
+    let upstream = ScriptedUpstream::always(s3_error("520 Unknown", ""));
+    let proxy = over(driver, &upstream).set("retries", "2").start();
+    get(&proxy, TARGET).assert_error(502);
+    assert_eq!(upstream.heads().len(), 3);
+}
+
+fn six_failures_in_a_row_are_not_noticed(driver: Driver) {
+    let slow_down = s3_error("503 Slow Down", "SlowDown");
+    let upstream = failing(6, move |peer| peer.send(&slow_down));
+    let proxy = over(driver, &upstream).start();
+    get(&proxy, TARGET).assert(200, whole());
+    let upstream = failing(6, Peer::reset);
     let proxy = over(driver, &upstream).start();
     assert_eq!(head(&proxy, TARGET).content_length(), SIZE);
+}
+
+fn an_s3_that_refuses_connections_for_two_seconds_is_not_noticed(driver: Driver) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    write_bam(&directory.path().join("reads.bam"), 30_000).expect("a BAM");
+    let bam = std::fs::read(directory.path().join("reads.bam")).expect("a BAM");
+    let count = run(directory.path(), "samtools", &["view", "-c", "reads.bam"]);
+    let s3 = TestS3::with("reads.bam", Object::new(bam.clone()));
+    let mut gate = Gate::open(&s3.server.endpoint());
+    let proxy = Config::new(driver, &gate.endpoint()).set("metadata_ttl", "0s").start();
+    let url = proxy.url_of("/files/reads.bam");
+    // With connections of before, and without any.
+    get_range(&proxy, "/files/reads.bam", "bytes=0-9").assert(206, &bam[..10]);
+    for (program, arguments) in [
+        ("samtools", &["view", "-c"][..]),
+        ("curl", &["-sSf", "-o", "copy.bam"]),
+        ("curl", &["-sSfI"]),
+        ("curl", &["-sSf", "-r", "100-299", "-o", "part.bam"]),
+    ] {
+        let arguments = [arguments, &[&url]].concat();
+        gate.close();
+        let outage = Instant::now();
+        std::thread::scope(|scope| {
+            let printed = scope.spawn(|| run(directory.path(), program, &arguments));
+            std::thread::sleep(Duration::from_secs(2));
+            gate.reopen();
+            let printed = printed.join().expect("it succeeds");
+            assert!(program != "samtools" || printed == count, "{printed:?}");
+        });
+        assert!(outage.elapsed() >= Duration::from_secs(2));
+    }
+    let written = |name: &str| std::fs::read(directory.path().join(name)).expect("written");
+    assert!(written("copy.bam") == bam && written("part.bam") == bam[100..300]);
+}
+
+fn wait_for_s3(retry_after: impl Fn() -> String + Send + Sync + 'static) -> ScriptedUpstream {
+    failing(1, move |peer| {
+        let fields = format!("Retry-After: {}\r\nServer: ", retry_after());
+        peer.send(s3_error("503 Slow Down", "SlowDown").replace("Server: ", &fields));
+    })
+}
+
+fn a_retry_after_of_s3_is_kept(driver: Driver) {
+    let in_two_seconds = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
+    for upstream in [wait_for_s3(|| "1".to_owned()), wait_for_s3(in_two_seconds)] {
+        let proxy = over(driver, &upstream).start();
+        let asked = Instant::now();
+        get(&proxy, TARGET).assert(200, whole());
+        assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(upstream.connections(), 2);
+    }
+    // What makes no sense is passed over.
+    let upstream = wait_for_s3(|| "soon".to_owned());
+    get(&over(driver, &upstream).start(), TARGET).assert(200, whole());
+}
+
+fn a_retry_after_that_is_too_long_is_told_at_once(driver: Driver) {
+    for seconds in ["120", "18446744073709551615"] {
+        let upstream = wait_for_s3(|| seconds.to_owned());
+        let proxy = over(driver, &upstream).start();
+        let answer = get(&proxy, TARGET);
+        answer.assert_error(503);
+        assert_eq!(answer.field("retry-after"), Some(seconds));
+        assert_eq!(upstream.connections(), 1);
+        eventually("the log says so", || {
+            proxy.stderr().contains(&format!("no request for the next {seconds} s (Retry-After)"))
+        });
+        get(&proxy, TARGET).assert(200, whole());
+    }
+}
+
+fn a_fifth_of_failures_at_random_is_not_noticed(driver: Driver) {
+    let rng = Mutex::new(fastrand::Rng::with_seed(27));
+    let upstream = ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            match rng.lock().expect("no script panics").f64() < 0.2 {
+                true => peer.send(s3_error("503 Slow Down", "SlowDown")),
+                false => peer.send(ok("here it is")),
+            }
+        }
+    });
+    let proxy = Config::new(driver, &upstream.endpoint()).set("retry_budget", "20").start();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&proxy);
+                for _ in 0..100 {
+                    client.request("GET", TARGET, &[]).assert(200, "here it is");
+                }
+            });
+        }
+    });
 }
 
 fn a_refusal_is_never_asked_for_again(driver: Driver) {
@@ -299,6 +426,26 @@ fn a_body_that_never_gets_on_is_cut_short(driver: Driver) {
     assert_eq!(upstream.connections(), 3);
 }
 
+fn a_body_that_gets_on_is_limited_by_no_count_and_no_budget(driver: Driver) {
+    for splice in ["auto", "off"] {
+        let upstream = breaks_off_every(100_000);
+        let proxy = over(driver, &upstream).set("retries", "2").set("retry_budget", "0");
+        get(&proxy.set("splice", splice).start(), TARGET).assert(200, whole());
+        assert_eq!(upstream.connections(), 42);
+    }
+}
+
+fn heads_without_bodies_are_not_multiplied_by_retries(driver: Driver) {
+    let upstream = breaks_off_every(0);
+    let proxy = over(driver, &upstream).set("retry_budget", "5").set("retries", "3").start();
+    let clients = 20;
+    for number in 0..clients {
+        get(&proxy, &format!("/files/{number}")).assert_error(502);
+    }
+    let tries = upstream.connections();
+    assert!((clients..=clients + 5 + 2).contains(&tries), "{tries} requests for {clients}");
+}
+
 fn an_upstream_that_falls_silent_is_replaced(driver: Driver) {
     for splice in ["auto", "off"] {
         let upstream = ScriptedUpstream::start(|peer| {
@@ -360,6 +507,7 @@ fn a_wrong_clock_is_learned_from_s3(driver: Driver) {
     get(&proxy, TARGET).assert(200, "right on time");
     get(&proxy, TARGET).assert(200, "right on time");
     assert_eq!(upstream.heads().len(), 3, "learned once, used from then on");
+    eventually("the log says so", || proxy.stderr().contains("set the clock (NTP)"));
     let told = proxy.stderr().matches("set the clock (NTP)").count();
     assert_eq!(told, 1, "{}", proxy.stderr());
 }
@@ -382,6 +530,7 @@ fn assert_finds_the_region(driver: Driver, upstream: &ScriptedUpstream) {
         get(&proxy, TARGET).assert(200, "here it is");
     }
     assert_eq!(upstream.heads().len(), 4, "learned once, used from then on");
+    eventually("the log says so", || proxy.stderr().contains("is in region eu-central-1"));
     let log = proxy.stderr();
     assert_eq!(log.matches("is in region eu-central-1").count(), 1, "{log}");
     assert!(log.contains("write 'region: eu-central-1'"), "{log}");

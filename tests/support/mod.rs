@@ -5,6 +5,7 @@ pub(crate) mod asked;
 pub(crate) mod certificates;
 pub(crate) mod credential_services;
 pub(crate) mod fault_relay;
+pub(crate) mod gate;
 pub(crate) mod genomics;
 pub(crate) mod memory_store;
 pub(crate) mod name_server;
