@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::config::file::Setting;
-use crate::config::problem::{Fault, Place, Problem, Spot, key_name, nearest};
+use crate::config::problem::{Fault, Place, Problem, Spot, nearest};
 use crate::config::schema::{self, Shape};
 use crate::config::yaml::{Node, Value};
+
+/// Longest name of an unknown variable that is repeated, in bytes.
+const NAME_BYTES: usize = 64;
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -61,7 +64,8 @@ fn report_unknown(environment: &Environment, problems: &mut Vec<Problem>) {
             None => "config.example.yaml lists all keys".to_owned(),
         };
         let fault = Fault::new("sets nothing that is known", remedy);
-        problems.push(Spot::new(Place::Environment, key_name(name)).problem(fault));
+        let shown = if name.len() <= NAME_BYTES { name } else { "S3PROXY_…" };
+        problems.push(Spot::new(Place::Environment, shown).problem(fault));
     }
 }
 

@@ -6,9 +6,10 @@ use crate::config::bucket;
 use crate::config::credentials::{AwsKeys, Given, Identity};
 use crate::config::customer_key::{self, KeyFile};
 use crate::config::file::{Setting, fields};
+use crate::config::files::Files;
 use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
-use crate::config::reader::{ReadFile, Reader, no_value};
+use crate::config::reader::{Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
 use crate::config::sources::Sources;
 use crate::config::values;
@@ -210,13 +211,13 @@ struct TopLevel {
     requester_pays: bool,
     allow_version_id: bool,
     customer_key: Option<Arc<CustomerKey>>,
-    read_file: ReadFile,
+    files: Files,
 }
 
 impl TopLevel {
     fn read(reader: &mut Reader, keys: &mut AwsKeys) -> TopLevel {
         let endpoint = endpoint(reader);
-        let read_file = reader.read_file;
+        let files = reader.files;
         let key_file = customer_key::file(reader);
         let region = reader.value("region", bucket::region);
         TopLevel {
@@ -227,8 +228,8 @@ impl TopLevel {
             region,
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
-            customer_key: key_file.and_then(|file| file.read(read_file, &mut reader.problems)),
-            read_file,
+            customer_key: key_file.and_then(|file| file.read(files, &mut reader.problems)),
+            files,
         }
     }
 
@@ -238,7 +239,7 @@ impl TopLevel {
         let endpoint = self.endpoint(mount.endpoint);
         let credentials = self.sources.of(mount.identity);
         let customer_key = match mount.key_file {
-            Some(file) => file.read(self.read_file, problems),
+            Some(file) => file.read(self.files, problems),
             None => self.customer_key.clone(),
         };
         let (mut endpoint, credentials) = (endpoint?, credentials?);
