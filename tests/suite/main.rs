@@ -34,6 +34,7 @@ macro_rules! both_drivers {
 }
 
 mod aborts;
+mod check;
 mod clients;
 mod conditionals;
 mod cors;
