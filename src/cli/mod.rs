@@ -17,6 +17,7 @@ use crate::sys::process;
 /// The whole program.
 pub fn main() -> ExitCode {
     let flags = Flags::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    process::unset_empty_variables(|name| name.starts_with("AWS_"));
     let environment = config::process_environment();
     let code = match config::load(flags.config.as_deref(), &environment, &flags.overrides()) {
         Ok(config) => match flags.check {

@@ -23,6 +23,7 @@ mod listen;
 mod login;
 mod mounts;
 mod problem;
+mod profiles;
 mod reader;
 mod resolve;
 mod rules;
@@ -45,6 +46,7 @@ pub use self::problem::{Place, Problem, Problems};
 
 use self::files::{Files, read_bounded};
 use self::problem::{Fault, Spot};
+use self::profiles::Profiles;
 use self::reader::Reader;
 use crate::s3::retry;
 use crate::sys::driver;
@@ -111,12 +113,14 @@ pub fn load(
         let spot = Spot::new(Place::File { name: shown.clone(), line }, "");
         Problems::new(vec![spot.problem(Fault::new(what, remedy))])
     };
+    let surroundings =
+        Surroundings { files: files::OF_THIS_MACHINE, profiles: Profiles::load(environment) };
     let bytes = match read_bounded(name, FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let bucket = environment.get("S3PROXY_BUCKET_NAME").map(|name| name.trim());
             if path.is_none() && bucket.is_some_and(|name| !name.is_empty()) {
-                return resolve_with(None, environment, flags, files::OF_THIS_MACHINE);
+                return resolve_with(None, environment, flags, &surroundings);
             }
             let remedy = "write one or name it with -c FILE; see config.example.yaml";
             return Err(file_problem(None, "there is no such file", remedy));
@@ -130,7 +134,7 @@ pub fn load(
     match std::str::from_utf8(&bytes) {
         Ok(text) => {
             let file = Some(File { name: &shown, text });
-            resolve_with(file, environment, flags, files::OF_THIS_MACHINE)
+            resolve_with(file, environment, flags, &surroundings)
         }
         Err(error) => {
             let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
@@ -149,14 +153,22 @@ pub fn resolve(
     environment: &Environment,
     flags: &Overrides,
 ) -> Result<Config, Problems> {
-    resolve_with(file, environment, flags, files::NONE)
+    let surroundings = Surroundings { files: files::NONE, profiles: Ok(Profiles::default()) };
+    resolve_with(file, environment, flags, &surroundings)
+}
+
+/// What a configuration may refer to besides its own text.
+struct Surroundings {
+    files: Files,
+    /// Those of AWS's tools, or what is wrong with them.
+    profiles: Result<Profiles, String>,
 }
 
 fn resolve_with(
     file: Option<File<'_>>,
     environment: &Environment,
     flags: &Overrides,
-    files: Files,
+    surroundings: &Surroundings,
 ) -> Result<Config, Problems> {
     let mut problems = Vec::new();
     // In rising order of precedence.
@@ -166,8 +178,14 @@ fn resolve_with(
     settings.extend(flags::read(flags));
 
     let mut reader = Reader::new(settings);
-    reader.files = files;
-    let config = resolve::resolve(&mut reader, &home(file));
+    reader.files = surroundings.files;
+    let none = Profiles::default();
+    let profiles = surroundings.profiles.as_ref().unwrap_or_else(|what| {
+        let remedy = "mend the file, or name another in AWS_CONFIG_FILE";
+        reader.report(&Spot::new(Place::Environment, ""), Fault::new(what.as_str(), remedy));
+        &none
+    });
+    let config = resolve::resolve(&mut reader, profiles, &home(file));
     if unreadable {
         // What was not read cannot be said to be missing.
         reader.problems.retain(|problem| problem.place != home(file));

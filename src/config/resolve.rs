@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use crate::cache::metadata;
 use crate::config::clients::Clients;
 use crate::config::problem::{Fault, Place, quoted};
+use crate::config::profiles::Profiles;
 use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, rules, web};
@@ -18,12 +19,12 @@ use crate::transport::trust;
 use crate::{relay, upstream};
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
-pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
+pub(super) fn resolve(reader: &mut Reader, profiles: &Profiles, home: &Place) -> Config {
     Config {
         listen: listen(reader),
         workers: reader.value_or("workers", values::workers, None),
         driver: reader.value_or("driver", values::driver, driver::Choice::Auto),
-        mounts: mounts::read(reader, home),
+        mounts: mounts::read(reader, profiles, home),
         rewrite_rules: rules::read(reader),
         cors: web::cors(reader),
         clients: clients(reader),

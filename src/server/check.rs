@@ -12,6 +12,7 @@ use crate::http1::range::ByteRange;
 use crate::http1::target::Target;
 use crate::mount::Mount;
 use crate::s3::client::{BucketId, ClientError, Reply};
+use crate::s3::endpoint::Endpoint;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
@@ -21,6 +22,7 @@ use crate::server::handler::locate_in;
 use crate::server::running::share;
 use crate::server::worker::sweep;
 use crate::sys::driver;
+use crate::upstream::Origin;
 
 /// What was found out about one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,16 +145,60 @@ async fn check(core: Rc<Core>, id: BucketId, named: Option<ObjectName>) -> Findi
         None => "anonymous".to_owned(),
     };
     let subject = format!(
-        "{} → bucket {} at {origin}, {credentials}{}",
+        "{} → bucket {} at {origin}{}, {credentials}{}",
         mount.path,
         mount.bucket.name,
+        mount.bucket.base_path,
         particulars(mount)
     );
+    let (verdict, words) = match doubled_bucket(mount) {
+        Some(remedy) => (Verdict::Fails, format!("{remedy} ({words})")),
+        None => (verdict, words),
+    };
     let words = match mount.bucket.exposes_customer_key() {
         true => format!("{words}; but the encryption key travels unencrypted, use HTTPS"),
         false => words,
     };
     Finding { subject, verdict, words }
+}
+
+/// What to write where the endpoint names the bucket already, so that it is named twice in each
+/// request. S3 then looks for `bucket/key` in the bucket, and says 404 as if all were well.
+fn doubled_bucket(mount: &Mount) -> Option<String> {
+    let Endpoint::At(origin) = &mount.bucket.endpoint else { return None };
+    let (name, base_path) = (&mount.bucket.name, &mount.bucket.base_path);
+    let in_host = origin.host.strip_prefix(&name.to_ascii_lowercase());
+    let in_host = in_host.and_then(|rest| rest.strip_prefix('.')).filter(|rest| is_of_s3(rest));
+    let (part, host, path) = match (in_host, base_path.rsplit_once('/')) {
+        (Some(host), _) => ("host", host, base_path.as_str()),
+        (None, Some((path, last))) if last == name => ("path", origin.host.as_str(), path),
+        _ => return None,
+    };
+    let server = Origin { host: host.to_owned(), ..(**origin).clone() };
+    Some(format!(
+        "the endpoint's {part} names the bucket already, which the requests do too: write \
+         'endpoint: {server}{path}'"
+    ))
+}
+
+/// Whether what follows a bucket's name in a host's name is a server of S3. A server may be called
+/// as a bucket by chance, but not below one of these.
+fn is_of_s3(host: &str) -> bool {
+    const DOMAINS: [&str; 9] = [
+        ".amazonaws.com",
+        ".amazonaws.com.cn",
+        ".amazonaws.eu",
+        ".digitaloceanspaces.com",
+        ".r2.cloudflarestorage.com",
+        ".backblazeb2.com",
+        ".wasabisys.com",
+        ".aliyuncs.com",
+        ".linodeobjects.com",
+    ];
+    host.starts_with("s3.")
+        || host.starts_with("s3-")
+        || host == "storage.googleapis.com"
+        || DOMAINS.iter().any(|domain| host.ends_with(domain))
 }
 
 /// Asks for one byte of the object that is named, or of one that need not exist.
@@ -243,6 +289,8 @@ fn judge(error: &ServiceError, named: Option<&ObjectName>, path: &str) -> (Verdi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::bucket::Bucket;
+    use crate::s3::endpoint::Addressing;
 
     fn judged(status: u16, code: &str, named: Option<&str>) -> (Verdict, String) {
         let body = format!("<Error><Code>{code}</Code></Error>");
@@ -252,6 +300,37 @@ mod tests {
             object
         });
         judge(&ServiceError::parse(status, body.as_bytes(), None), object.as_ref(), "/files/")
+    }
+
+    #[test]
+    fn a_bucket_that_is_named_twice_is_noticed() {
+        let remedy = |host: &str, base_path: &str| {
+            let origin = Origin { tls: true, host: host.to_owned(), port: 443 };
+            let (endpoint, name) = (Endpoint::At(Arc::new(origin)), "my-lab".to_owned());
+            let mut bucket = Bucket::new(name, "us-east-1", endpoint, Addressing::Auto, None);
+            bucket.base_path = base_path.to_owned();
+            let (path, prefix) = ("/files/".to_owned(), String::new());
+            doubled_bucket(&Mount { path, prefix, bucket, allow_version_id: false })
+        };
+        for (host, path, right) in [
+            ("my-lab.s3.amazonaws.com", "", "'endpoint: https://s3.amazonaws.com'"),
+            ("my-lab.s3-eu-west-1.amazonaws.com", "", "https://s3-eu-west-1.amazonaws.com"),
+            ("my-lab.s3.example.org", "/a", "'endpoint: https://s3.example.org/a'"),
+            ("my-lab.fra1.digitaloceanspaces.com", "", "https://fra1.digitaloceanspaces.com"),
+            ("minio", "/my-lab", "'endpoint: https://minio'"),
+            ("minio", "/a/my-lab", "'endpoint: https://minio/a'"),
+        ] {
+            assert!(remedy(host, path).unwrap().contains(right), "{host}{path}");
+        }
+        for (host, path) in [
+            ("s3.amazonaws.com", ""),
+            ("my-lab.example.org", ""),
+            ("my-lab2.s3.amazonaws.com", ""),
+            ("minio", "/my-lab/s3"),
+            ("x.supabase.co", "/storage/v1/s3"),
+        ] {
+            assert_eq!(remedy(host, path), None, "{host}{path}");
+        }
     }
 
     #[test]

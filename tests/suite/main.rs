@@ -41,6 +41,7 @@ mod cors;
 mod credentials;
 mod demo;
 mod encryption;
+mod endpoints;
 mod faults;
 mod fixtures;
 mod http;

@@ -31,7 +31,8 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 
 fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
     let file = Some(File { name: "config.yaml", text });
-    resolve_with(file, &environment(variables), flags, FILES)
+    let surroundings = Surroundings { files: FILES, profiles: Ok(Profiles::default()) };
+    resolve_with(file, &environment(variables), flags, &surroundings)
         .map_err(|problems| problems.to_string())
 }
 
@@ -172,7 +173,7 @@ fn the_long_form_of_the_example_parses_too() {
 #[test]
 fn every_key_of_the_schema_is_read_and_no_other() {
     let mut reader = Reader::new(Vec::new());
-    resolve::resolve(&mut reader, &Place::Nowhere);
+    resolve::resolve(&mut reader, &Profiles::default(), &Place::Nowhere);
     assert_eq!(reader.asked, schema::names().collect::<BTreeSet<_>>());
 }
 
@@ -180,7 +181,7 @@ fn every_key_of_the_schema_is_read_and_no_other() {
 fn all_mistakes_are_reported_at_once_in_reading_order() {
     let text = "bucket_name: lab\n\
                 workers: many\n\
-                endpoint: http://minio:9000/lab\n\
+                endpoint: http://minio:9000/?lab\n\
                 credentials: anonymous\n\
                 metadata_ttl: 300\n\
                 listen: [5000, '127.0.0.1:1']\n\
@@ -191,7 +192,7 @@ fn all_mistakes_are_reported_at_once_in_reading_order() {
     let said = with(text, &variables, &flags).unwrap_err();
     let expected = "\
 config.yaml:2: workers: 'many' is not a number; write 'auto' or a number from 1 to 1024
-config.yaml:3: endpoint: 'http://minio:9000/lab' is more than a host and a port; write 'http://minio:9000'
+config.yaml:3: endpoint: contains a query; write a host and a port, and the path where the server is not at its root
 config.yaml:5: metadata_ttl: 300 has no unit; write '300s' for seconds
 config.yaml:6: listen: '5000' has no address; write '127.0.0.1:5000' for this machine only, '0.0.0.0:5000' for all networks
 config.yaml:7: metadata_tll: unknown key; did you mean 'metadata_ttl'?
