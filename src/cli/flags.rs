@@ -79,8 +79,11 @@ pub struct Flags {
     pub debug: bool,
 
     /// Check the configuration and the way to each bucket, say what works, and exit
-    #[arg(long, global = true)]
-    pub check: bool,
+    ///
+    /// With an object, that one is read: a path or URL as a client asks for it
+    /// (/files/runs/a.bam), s3://BUCKET/KEY, or with one mount just the key.
+    #[arg(long, global = true, value_name = "OBJECT", num_args = 0..=1)]
+    pub check: Option<Option<String>>,
 }
 
 /// What to do; serving is the only thing so far, and the default.
@@ -99,7 +102,12 @@ impl Flags {
     where
         A: Into<std::ffi::OsString> + Clone,
     {
-        Flags::try_parse_from(args)
+        let mut flags = Flags::try_parse_from(args)?;
+        // In `s3proxy --check serve` the word is the command.
+        if flags.command.is_none() && matches!(&flags.check, Some(Some(word)) if word == "serve") {
+            flags.check = Some(None);
+        }
+        Ok(flags)
     }
 
     /// The flags that set keys of the configuration.
@@ -139,8 +147,12 @@ mod tests {
     fn serve_is_optional_and_flags_may_stand_on_either_side_of_it() {
         for line in ["s3proxy -c x.yaml --check", "s3proxy serve -c x.yaml --check"] {
             assert_eq!(flags(line).config, Some(PathBuf::from("x.yaml")));
-            assert!(flags(line).check);
+            assert_eq!(flags(line).check, Some(None));
         }
+        assert_eq!(flags("s3proxy --check serve").check, Some(None));
+        assert_eq!(flags("s3proxy --check -c x.yaml").check, Some(None));
+        assert_eq!(flags("s3proxy serve --check a.bam").check, Some(Some("a.bam".to_owned())));
+        assert_eq!(flags("s3proxy").check, None);
         assert_eq!(flags("s3proxy --config x.yaml serve").config, Some(PathBuf::from("x.yaml")));
         assert_eq!(flags("s3proxy").overrides(), config::Overrides::default());
     }

@@ -17,10 +17,13 @@ use crate::sys::process;
 /// The whole program.
 pub fn main() -> ExitCode {
     let flags = Flags::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    process::unset_empty_variables(|name| name.starts_with("AWS_"));
     let environment = config::process_environment();
     let code = match config::load(flags.config.as_deref(), &environment, &flags.overrides()) {
-        Ok(config) if flags.check => run_check(config),
-        Ok(config) => serve(config),
+        Ok(config) => match flags.check {
+            Some(object) => run_check(config, object.as_deref()),
+            None => serve(config),
+        },
         Err(problems) => {
             // Each on a line of its own that starts with where it is, as compilers do.
             let _ = writeln!(io::stderr(), "{problems}");
@@ -78,14 +81,14 @@ fn announce(running: &Running) {
 }
 
 /// `--check`: says in words what works and what does not.
-fn run_check(config: Config) -> u8 {
+fn run_check(config: Config, object: Option<&str>) -> u8 {
     let mut out = io::stdout().lock();
-    match check::run(config) {
+    match check::run(config, object) {
         Ok(findings) => {
             for finding in &findings {
                 say(&mut out, &finding.to_string());
             }
-            if findings.iter().all(|finding| finding.works) { EXIT_OK } else { EXIT_FAILED }
+            if findings.iter().all(|finding| finding.works()) { EXIT_OK } else { EXIT_FAILED }
         }
         Err(error) => {
             complain(&error);

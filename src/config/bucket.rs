@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::problem::{Fault, quoted};
+use crate::http1::target::percent_decode;
 use crate::limits;
+use crate::s3::endpoint::{is_aws_region, is_region};
+use crate::s3::sigv4::write_encoded_path;
 use crate::upstream::Origin;
 
 /// A bucket, or what stands for one.
@@ -14,6 +17,16 @@ pub(super) struct Name {
     /// The region that the ARN of an access point names.
     pub(super) access_point_in: Option<String>,
 }
+
+/// Endings that AWS keeps for what is asked in other ways (Amazon S3 User Guide, "General purpose
+/// bucket naming rules").
+const RESERVED: [(&str, &str); 5] = [
+    ("--x-s3", "is a directory bucket (S3 Express One Zone), which needs sessions of its own"),
+    ("--xa-s3", "is an access point of a directory bucket, which needs sessions of its own"),
+    ("--ol-s3", "is an Object Lambda access point, which signs differently"),
+    ("--table-s3", "is a table bucket, which has no objects to be read"),
+    (".mrap", "is a multi-region access point, which signs differently"),
+];
 
 /// A bucket's name, or the ARN of an access point. AWS allows less in names (3 to 63 characters,
 /// no capitals), other stores allow this.
@@ -43,6 +56,10 @@ pub(super) fn name(text: &str) -> Result<Name, Fault> {
         let remedy = "write 3 to 255 letters, digits, dots, hyphens or underscores";
         return Err(Fault::new(format!("{} is not a bucket's name", quoted(text)), remedy));
     }
+    let lower = text.to_ascii_lowercase();
+    if let Some((_, why)) = RESERVED.iter().find(|(ending, _)| lower.ends_with(ending)) {
+        return Err(Fault::new(format!("{} {why}", quoted(text)), "name a general purpose bucket"));
+    }
     Ok(Name { name: text.to_owned(), access_point_in: None })
 }
 
@@ -70,7 +87,7 @@ fn access_point(arn: &str) -> Result<Name, Fault> {
     match name {
         Some(name) if label(name) && label(account) => Ok(Name {
             name: format!("{name}-{account}"),
-            access_point_in: Some(region(in_region)?),
+            access_point_in: Some(aws_region(in_region)?),
         }),
         _ => Err(refused("is not the ARN of an access point")),
     }
@@ -94,16 +111,37 @@ pub(super) fn prefix(text: &str) -> Result<String, Fault> {
 
 /// The region that goes into signatures; stores other than AWS have names of their own.
 pub(super) fn region(text: &str) -> Result<String, Fault> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
+    if !is_region(text) {
         let what = format!("{} is not a region", quoted(text));
-        return Err(Fault::new(what, "write it as in 'us-east-1': small letters, digits, hyphens"));
+        return Err(Fault::new(what, "write it as in 'us-east-1', without spaces, '/' and ','"));
     }
     Ok(text.to_owned())
 }
 
-/// The server at `http://host[:port]` or `https://host[:port]`.
-pub(super) fn endpoint(text: &str) -> Result<Origin, Fault> {
+/// The region as a part of the names of AWS's servers.
+pub(super) fn aws_region(text: &str) -> Result<String, Fault> {
+    if !is_aws_region(text) {
+        let what = format!("{} is not a region of AWS", quoted(text));
+        let remedy = "write it as in 'us-east-1': small letters, digits, hyphens; or name the \
+                      server that has this region in 'endpoint'";
+        return Err(Fault::new(what, remedy));
+    }
+    Ok(text.to_owned())
+}
+
+/// A server that was named by its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    pub(super) origin: Origin,
+    /// Encoded, without a slash at its end; empty for most.
+    pub(super) path: String,
+}
+
+/// Longest path of an endpoint, in bytes.
+const PATH_BYTES: usize = 512;
+
+/// The server at `http://host[:port][/path]` or `https://host[:port][/path]`.
+pub(super) fn endpoint(text: &str) -> Result<Server, Fault> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     // Before anything is quoted: what stands before the @ may be a password.
     if rest.contains('@') {
@@ -115,17 +153,40 @@ pub(super) fn endpoint(text: &str) -> Result<Origin, Fault> {
         let what = format!("{} is not an http:// or https:// URL", quoted(text));
         return Err(Fault::new(what, "write it as https://host or http://host:9000"));
     }
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if let Some(end) = authority.find(['/', '?', '#']) {
-        let what = format!("{} is more than a host and a port", quoted(text));
-        let bare = format!("{}://{}", scheme.to_ascii_lowercase(), &authority[..end]);
-        let remedy = format!("write {}", quoted(&bare));
-        return Err(Fault::new(what, remedy));
+    // Not quoted: what is asked for may hold a signature.
+    if let Some(mark) = rest.find(['?', '#']) {
+        let name = if rest[mark..].starts_with('?') { "a query" } else { "a fragment" };
+        let remedy = "write a host and a port, and the path where the server is not at its root";
+        return Err(Fault::new(format!("contains {name}"), remedy));
     }
-    host_and_port(authority, tls).ok_or_else(|| {
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let origin = host_and_port(authority, tls).ok_or_else(|| {
         let what = format!("{} has no valid host and port", quoted(text));
         Fault::new(what, "write it as https://host or http://host:9000")
-    })
+    })?;
+    let path = base_path(path).ok_or_else(|| {
+        let what = format!("{} has a path that S3 cannot be at", quoted(text));
+        Fault::new(what, "write a plain path such as https://host/storage/v1/s3")
+    })?;
+    Ok(Server { origin, path })
+}
+
+/// The path of an endpoint, decoded and encoded as the paths of requests are, so that what is sent
+/// is what is signed. No parts that are empty or that a server on the way could resolve.
+fn base_path(path: &str) -> Option<String> {
+    let mut encoded = Vec::new();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    for part in path.split('/').skip(1) {
+        let mut decoded = String::new();
+        percent_decode(part, PATH_BYTES, &mut decoded).ok()?;
+        let is_odd = |c: char| c == '/' || c.is_control();
+        if matches!(decoded.as_str(), "" | "." | "..") || decoded.chars().any(is_odd) {
+            return None;
+        }
+        encoded.push(b'/');
+        write_encoded_path(decoded.as_bytes(), &mut encoded);
+    }
+    String::from_utf8(encoded).ok().filter(|path| path.len() <= PATH_BYTES)
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port` (RFC 3986 §3.2.2).
@@ -230,9 +291,16 @@ mod tests {
     #[test]
     fn regions_of_other_stores_pass() {
         for good in ["us-east-1", "garage", "default"] {
-            assert_eq!(region(good).unwrap(), good);
+            assert_eq!(
+                (region(good).unwrap(), aws_region(good).unwrap()),
+                (good.into(), good.into())
+            );
         }
-        for bad in ["", "US", "us east", "us/east"] {
+        for other in ["RegionOne", "GRA", "eu_1.x"] {
+            assert_eq!(region(other).unwrap(), other);
+            assert!(say(aws_region(other)).contains("is not a region of AWS"), "{other}");
+        }
+        for bad in ["", "us east", "us/east", "us,east", "rø", "a\n", &"x".repeat(65)] {
             assert!(say(region(bad)).contains("is not a region"), "{bad}");
         }
     }
@@ -250,8 +318,49 @@ mod tests {
             ("HTTPS://[::1]:9000/", true, "::1", 9000),
         ] {
             let origin = Origin { tls, host: host.to_owned(), port };
-            assert_eq!(endpoint(text).unwrap(), origin, "{text}");
+            assert_eq!(endpoint(text).unwrap(), Server { origin, path: String::new() }, "{text}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_may_have_a_path() {
+        for (text, path) in [
+            ("https://x.supabase.co/storage/v1/s3", "/storage/v1/s3"),
+            ("https://x.supabase.co/storage/v1/s3/", "/storage/v1/s3"),
+            ("http://minio:9000/lab", "/lab"),
+            ("http://[::1]:9000/a%20b/%7Ec/\u{e9}+", "/a%20b/~c/%C3%A9%2B"),
+        ] {
+            assert_eq!(endpoint(text).unwrap().path, path, "{text}");
+        }
+        for text in [
+            "http://m//",
+            "http://m/a//b",
+            "http://m/a/../b",
+            "http://m/./a",
+            "http://m/a%2Fb",
+            "http://m/%2e%2e/a",
+            "http://m/a%",
+            "http://m/%zz",
+            "http://m/a%00",
+            "http://m/a%0Ab",
+            "http://m/%ff",
+            &format!("http://m/{}", "x".repeat(513)),
+        ] {
+            assert!(say(endpoint(text)).contains("a path that S3 cannot be at"), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_aws_keeps_for_other_kinds_of_buckets_are_refused_with_a_reason() {
+        for (text, part) in [
+            ("lab--use1-az4--x-s3", "S3 Express One Zone"),
+            ("lab--use1-az4--xa-s3", "an access point of a directory bucket"),
+            ("lab--OL-s3", "Object Lambda"),
+            ("x1.mrap", "multi-region"),
+        ] {
+            assert!(say(name(text)).contains(part), "{text}");
+        }
+        assert!(name("lab-x-s3").is_ok() && name("a-s3alias").is_ok());
     }
 
     #[test]
@@ -259,10 +368,9 @@ mod tests {
         for (text, part) in [
             ("minio:9000", "is not an http:// or https:// URL"),
             ("ftp://minio", "is not an http:// or https:// URL"),
-            ("http://minio:9000/bucket", "write 'http://minio:9000'"),
-            ("http://minio?x", "write 'http://minio'"),
-            ("HTTPS://minio/lab", "write 'https://minio'"),
-            ("http://minio//", "more than a host"),
+            ("http://minio?x", "contains a query"),
+            ("http://minio/a?x", "contains a query"),
+            ("http://minio/#x", "contains a fragment"),
             ("http://", "no valid host"),
             ("http://:9000", "no valid host"),
             ("http://minio:", "no valid host"),
@@ -277,7 +385,10 @@ mod tests {
             let said = say(endpoint(text));
             assert!(said.contains(part), "{text}: {said}");
         }
-        assert!(!say(endpoint("http://user:hush@minio")).contains("hush"));
+        for text in ["http://user:hush@minio", "http://m/?X-Amz-Signature=hush", "http://u:hu/sh@m"]
+        {
+            assert!(!say(endpoint(text)).contains("hu"), "{text}");
+        }
     }
 
     #[test]

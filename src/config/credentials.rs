@@ -76,18 +76,23 @@ pub(super) fn top_level(reader: &mut Reader, keys: &mut AwsKeys) -> Given<Identi
     }
     let yields = match &given {
         Given::Unset | Given::Wrong => true,
-        Given::Is(Identity::Login(login)) => matches!(login, Login::Keys(_) | Login::Chain),
+        Given::Is(Identity::Login(login)) => login.keys().is_some() || *login == Login::Chain,
         Given::Is(Identity::Anonymous | Identity::Role(_)) => false,
     };
     if !yields {
         return given;
     }
-    let keys = match keys.of_environment(&mut reader.problems) {
-        Given::Unset => key_set(&mut keys.file, AWS_KEYS, &mut reader.problems),
-        keys => keys,
+    let login = match keys.of_environment(&mut reader.problems) {
+        Given::Unset => match key_set(&mut keys.file, AWS_KEYS, &mut reader.problems) {
+            Given::Is(keys) => Given::Is(Login::Keys(keys)),
+            Given::Wrong => Given::Wrong,
+            Given::Unset => Given::Unset,
+        },
+        Given::Is(keys) => Given::Is(Login::EnvironmentKeys(keys)),
+        Given::Wrong => Given::Wrong,
     };
-    match (keys, given) {
-        (Given::Is(keys), _) => Given::Is(Identity::Login(Login::Keys(keys))),
+    match (login, given) {
+        (Given::Is(login), _) => Given::Is(Identity::Login(login)),
         (Given::Wrong, _) => Given::Wrong,
         // As AWS's tools do where nothing is said.
         (Given::Unset, Given::Unset) => Given::Is(Identity::Login(Login::Chain)),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::config::files::Files;
 use crate::config::problem::{Fault, Problem, Spot};
-use crate::config::reader::{ReadFile, Reader};
+use crate::config::reader::Reader;
 use crate::config::values;
 use crate::s3::customer_key::{CustomerKey, KEY_BYTES};
 
 /// Largest key file that is read, in bytes: a key in base64 takes 44.
-pub(super) const FILE_BYTES: usize = 1024;
+const FILE_BYTES: usize = 1024;
 
 const KEY: &str = "sse_customer_key_file";
 
@@ -34,10 +35,10 @@ impl KeyFile {
     /// The key in it. `None` if it is none, which has been reported then.
     pub(super) fn read(
         &self,
-        read_file: ReadFile,
+        files: Files,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<CustomerKey>> {
-        let read = read_file(&self.path).map_err(|error| {
+        let read = (files.read)(&self.path, FILE_BYTES).map_err(|error| {
             let remedy = "name a file that this program may read";
             Fault::new(format!("the file cannot be read: {error}"), remedy)
         });

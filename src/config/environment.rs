@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::config::file::Setting;
-use crate::config::problem::{Fault, Place, Problem, Spot, key_name, nearest};
+use crate::config::problem::{Fault, Place, Problem, Spot, nearest};
 use crate::config::schema::{self, Shape};
 use crate::config::yaml::{Node, Value};
+
+/// Longest name of an unknown variable that is repeated, in bytes.
+const NAME_BYTES: usize = 64;
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -20,9 +23,13 @@ pub fn of_process() -> Environment {
 /// The settings that `environment` holds. An empty variable counts as unset.
 pub(super) fn read(environment: &Environment, problems: &mut Vec<Problem>) -> Vec<Setting> {
     report_unknown(environment, problems);
+    let ignore_endpoints = ignores_configured_endpoints(environment);
     let mut settings = Vec::new();
     for key in schema::KEYS {
         let set = key.variables.iter().find_map(|&variable| {
+            if ignore_endpoints && variable.starts_with("AWS_ENDPOINT_URL") {
+                return None;
+            }
             let value = environment.get(variable)?.trim();
             (!value.is_empty()).then_some((variable, value))
         });
@@ -32,6 +39,12 @@ pub(super) fn read(environment: &Environment, problems: &mut Vec<Problem>) -> Ve
         }
     }
     settings
+}
+
+/// Whether the endpoints that are configured for AWS's tools are not to count.
+pub(super) fn ignores_configured_endpoints(environment: &Environment) -> bool {
+    let value = environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+    value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
 fn value(text: &str, shape: Shape) -> Node {
@@ -61,7 +74,8 @@ fn report_unknown(environment: &Environment, problems: &mut Vec<Problem>) {
             None => "config.example.yaml lists all keys".to_owned(),
         };
         let fault = Fault::new("sets nothing that is known", remedy);
-        problems.push(Spot::new(Place::Environment, key_name(name)).problem(fault));
+        let shown = if name.len() <= NAME_BYTES { name } else { "S3PROXY_…" };
+        problems.push(Spot::new(Place::Environment, shown).problem(fault));
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn address(text: &str) -> Result<ListenAddress, Fault> {
 }
 
 fn unix(path: &str) -> Result<ListenAddress, Fault> {
-    if !path.starts_with('/') || path.contains('\0') {
+    if !path.starts_with('/') || path.chars().any(char::is_control) {
         let what = format!("{} is not an absolute path", quoted(path));
         return Err(Fault::new(what, "write it as 'unix:/run/s3proxy.sock'"));
     }

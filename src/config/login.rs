@@ -31,12 +31,12 @@ pub(super) fn identity(
             "container" => return Given::Is(Identity::Login(Login::Container)),
             "instance" => return Given::Is(Identity::Login(Login::Instance)),
             "auto" => match keys.of_environment(problems) {
-                Given::Is(keys) => return Given::Is(Identity::Login(Login::Keys(keys))),
+                Given::Is(keys) => return Given::Is(Identity::Login(Login::EnvironmentKeys(keys))),
                 Given::Unset => return Given::Is(Identity::Login(Login::Chain)),
                 Given::Wrong => return Given::Wrong,
             },
             "environment" => match keys.of_environment(problems) {
-                Given::Is(keys) => return Given::Is(Identity::Login(Login::Keys(keys))),
+                Given::Is(keys) => return Given::Is(Identity::Login(Login::EnvironmentKeys(keys))),
                 Given::Unset => Fault::new(
                     "the environment holds no keys",
                     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY there",

@@ -7,8 +7,8 @@
 //!
 //! [`resolve`] is pure: file text and environment come in as arguments. What is known here only
 //! as text is never looked up: no name is resolved and no bucket is asked, which is what
-//! `--check` is for. The one exception are files with keys, which [`load`] reads and [`resolve`]
-//! does not.
+//! `--check` is for. The one exception are files that settings name, which [`load`] looks at and
+//! [`resolve`] does not.
 
 mod bucket;
 mod clients;
@@ -16,12 +16,14 @@ mod credentials;
 mod customer_key;
 mod environment;
 mod file;
+mod files;
 mod flags;
 mod keys;
 mod listen;
 mod login;
 mod mounts;
 mod problem;
+mod profiles;
 mod reader;
 mod resolve;
 mod rules;
@@ -33,7 +35,7 @@ mod values;
 mod web;
 mod yaml;
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub use self::clients::Clients;
@@ -42,8 +44,10 @@ pub use self::file::File;
 pub use self::flags::Overrides;
 pub use self::problem::{Place, Problem, Problems};
 
+use self::files::{Files, read_bounded};
 use self::problem::{Fault, Spot};
-use self::reader::{ReadFile, Reader};
+use self::profiles::Profiles;
+use self::reader::Reader;
 use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
@@ -109,12 +113,14 @@ pub fn load(
         let spot = Spot::new(Place::File { name: shown.clone(), line }, "");
         Problems::new(vec![spot.problem(Fault::new(what, remedy))])
     };
+    let surroundings =
+        Surroundings { files: files::OF_THIS_MACHINE, profiles: Profiles::load(environment) };
     let bytes = match read_bounded(name, FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let bucket = environment.get("S3PROXY_BUCKET_NAME").map(|name| name.trim());
             if path.is_none() && bucket.is_some_and(|name| !name.is_empty()) {
-                return resolve_with(None, environment, flags, read_key_file);
+                return resolve_with(None, environment, flags, &surroundings);
             }
             let remedy = "write one or name it with -c FILE; see config.example.yaml";
             return Err(file_problem(None, "there is no such file", remedy));
@@ -128,24 +134,13 @@ pub fn load(
     match std::str::from_utf8(&bytes) {
         Ok(text) => {
             let file = Some(File { name: &shown, text });
-            resolve_with(file, environment, flags, read_key_file)
+            resolve_with(file, environment, flags, &surroundings)
         }
         Err(error) => {
             let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
             Err(file_problem(Some(line), "is not UTF-8 text", "save the file as UTF-8"))
         }
     }
-}
-
-/// Reads up to one byte more than a file may have.
-fn read_bounded(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn read_key_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    read_bounded(path, customer_key::FILE_BYTES)
 }
 
 /// The configuration that `file`, `environment` and `flags` give together. Other files are not
@@ -158,14 +153,22 @@ pub fn resolve(
     environment: &Environment,
     flags: &Overrides,
 ) -> Result<Config, Problems> {
-    resolve_with(file, environment, flags, reader::no_files)
+    let surroundings = Surroundings { files: files::NONE, profiles: Ok(Profiles::default()) };
+    resolve_with(file, environment, flags, &surroundings)
+}
+
+/// What a configuration may refer to besides its own text.
+struct Surroundings {
+    files: Files,
+    /// Those of AWS's tools, or what is wrong with them.
+    profiles: Result<Profiles, String>,
 }
 
 fn resolve_with(
     file: Option<File<'_>>,
     environment: &Environment,
     flags: &Overrides,
-    read_file: ReadFile,
+    surroundings: &Surroundings,
 ) -> Result<Config, Problems> {
     let mut problems = Vec::new();
     // In rising order of precedence.
@@ -175,8 +178,14 @@ fn resolve_with(
     settings.extend(flags::read(flags));
 
     let mut reader = Reader::new(settings);
-    reader.read_file = read_file;
-    let config = resolve::resolve(&mut reader, &home(file));
+    reader.files = surroundings.files;
+    let none = Profiles::default();
+    let profiles = surroundings.profiles.as_ref().unwrap_or_else(|what| {
+        let remedy = "mend the file, or name another in AWS_CONFIG_FILE";
+        reader.report(&Spot::new(Place::Environment, ""), Fault::new(what.as_str(), remedy));
+        &none
+    });
+    let config = resolve::resolve(&mut reader, profiles, &home(file));
     if unreadable {
         // What was not read cannot be said to be missing.
         reader.problems.retain(|problem| problem.place != home(file));

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::config::bucket;
+use crate::config::bucket::{self, Server};
 use crate::config::credentials::{AwsKeys, Given, Identity};
 use crate::config::customer_key::{self, KeyFile};
 use crate::config::file::{Setting, fields};
+use crate::config::files::Files;
 use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
-use crate::config::reader::{ReadFile, Reader, no_value};
+use crate::config::profiles::{self, Profiles};
+use crate::config::reader::{Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
 use crate::config::sources::Sources;
 use crate::config::values;
@@ -16,8 +18,7 @@ use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
 use crate::s3::customer_key::CustomerKey;
-use crate::s3::endpoint::{Addressing, Aws, Endpoint};
-use crate::upstream::Origin;
+use crate::s3::endpoint::{Addressing, Aws, Endpoint, is_aws_region};
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
@@ -34,8 +35,8 @@ struct Written {
     path: String,
     bucket: bucket::Name,
     prefix: String,
-    region: Option<String>,
-    endpoint: Given<Origin>,
+    region: Option<Region>,
+    endpoint: Given<Server>,
     addressing: Option<Addressing>,
     identity: Given<Identity>,
     requester_pays: Option<bool>,
@@ -43,14 +44,22 @@ struct Written {
     key_file: Option<KeyFile>,
 }
 
+/// A region, and where it was named, since what it may look like depends on the endpoint.
+#[derive(Clone)]
+struct Region {
+    spot: Spot,
+    name: String,
+}
+
 /// All mounts, those with the longest path first, so that the first match is the best one.
 /// `home` is where something that is missing would have to be written.
-pub(super) fn read(reader: &mut Reader, home: &Place) -> Vec<Mount> {
+pub(super) fn read(reader: &mut Reader, profiles: &Profiles, home: &Place) -> Vec<Mount> {
     let mut keys = AwsKeys::take(reader);
     let mut mounts = written(reader, home, &mut keys);
     mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
     let mut top = TopLevel::read(reader, &mut keys);
-    mounts.into_iter().filter_map(|mount| top.complete(mount, &mut reader.problems)).collect()
+    let problems = &mut reader.problems;
+    mounts.into_iter().filter_map(|mount| top.complete(mount, profiles, problems)).collect()
 }
 
 fn written(reader: &mut Reader, home: &Place, keys: &mut AwsKeys) -> Vec<Written> {
@@ -128,7 +137,7 @@ fn mount(
     }
     let bucket = reader.value("bucket", bucket::name);
     let prefix = reader.value("prefix", bucket::prefix).unwrap_or_default();
-    let region = reader.value("region", bucket::region);
+    let region = region(&mut reader);
     let endpoint = endpoint(&mut reader);
     let addressing = reader.value("addressing", values::addressing);
     let identity = match reader.take("credentials").pop() {
@@ -176,7 +185,13 @@ fn path(text: &str) -> Result<String, Fault> {
     Ok(whole)
 }
 
-fn endpoint(reader: &mut Reader) -> Given<Origin> {
+fn region(reader: &mut Reader) -> Option<Region> {
+    let spot = reader.spot("region");
+    let name = reader.value("region", bucket::region)?;
+    Some(Region { spot: spot?, name })
+}
+
+fn endpoint(reader: &mut Reader) -> Given<Server> {
     match (reader.spot("endpoint"), reader.value("endpoint", bucket::endpoint)) {
         (None, _) => Given::Unset,
         (Some(_), None) => Given::Wrong,
@@ -202,46 +217,55 @@ fn aws(reader: &mut Reader, is_aws: bool) -> Aws {
 /// What mounts inherit.
 struct TopLevel {
     /// `None` where nothing names one.
-    region: Option<String>,
-    endpoint: Given<Origin>,
+    region: Option<Region>,
+    endpoint: Given<Server>,
     aws: Aws,
     addressing: Addressing,
     sources: Sources,
     requester_pays: bool,
     allow_version_id: bool,
     customer_key: Option<Arc<CustomerKey>>,
-    read_file: ReadFile,
+    files: Files,
 }
 
 impl TopLevel {
     fn read(reader: &mut Reader, keys: &mut AwsKeys) -> TopLevel {
         let endpoint = endpoint(reader);
-        let read_file = reader.read_file;
+        let files = reader.files;
         let key_file = customer_key::file(reader);
-        let region = reader.value("region", bucket::region);
+        let region = region(reader);
+        // Elsewhere a region has a name that AWS's STS does not know.
+        let sts_region = region.as_ref().map(|region| region.name.as_str());
+        let sts_region = sts_region.filter(|name| is_aws_region(name));
         TopLevel {
             aws: aws(reader, matches!(endpoint, Given::Unset)),
             endpoint,
             addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
-            sources: Sources::read(reader, keys, region.as_deref()),
+            sources: Sources::read(reader, keys, sts_region),
             region,
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
-            customer_key: key_file.and_then(|file| file.read(read_file, &mut reader.problems)),
-            read_file,
+            customer_key: key_file.and_then(|file| file.read(files, &mut reader.problems)),
+            files,
         }
     }
 
     /// Fills the gaps of a mount.
-    fn complete(&mut self, mount: Written, problems: &mut Vec<Problem>) -> Option<Mount> {
-        let Written { spot, path, bucket, prefix, .. } = mount;
-        let endpoint = self.endpoint(mount.endpoint);
+    fn complete(
+        &mut self,
+        mount: Written,
+        profiles: &Profiles,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Mount> {
+        let place = profiles.place(self.sources.profile_of(&mount.identity));
+        let server = self.server(mount.endpoint, &place, problems);
         let credentials = self.sources.of(mount.identity);
         let customer_key = match mount.key_file {
-            Some(file) => file.read(self.read_file, problems),
+            Some(file) => file.read(self.files, problems),
             None => self.customer_key.clone(),
         };
-        let (mut endpoint, credentials) = (endpoint?, credentials?);
+        let (server, credentials) = (server?, credentials?);
+        let Written { spot, path, prefix, .. } = mount;
         let requester_pays = mount.requester_pays.unwrap_or(self.requester_pays);
         if requester_pays && credentials.is_none() {
             problems.push(spot.problem(Fault::new(
@@ -250,37 +274,99 @@ impl TopLevel {
             )));
         }
         let addressing = mount.addressing.unwrap_or(self.addressing);
-        let region = mount.region.or_else(|| self.region.clone());
-        let mut region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
-        if let Some(its_region) = bucket.access_point_in {
-            let Endpoint::Aws(aws) = &mut endpoint else {
-                let what = "names an access point, which only AWS has";
-                problems
-                    .push(spot.problem(Fault::new(what, "remove 'endpoint', or name a bucket")));
-                return None;
-            };
-            aws.access_point = true;
-            region = its_region;
-        }
+        let (endpoint, base_path) = match server {
+            Some(Server { origin, path }) => (Endpoint::At(Arc::new(origin)), path),
+            None => (Endpoint::Aws(self.aws), String::new()),
+        };
         if let (Endpoint::At(origin), Addressing::Virtual) = (&endpoint, addressing)
             && let Err(fault) = bucket::allows_virtual(origin)
         {
             problems.push(spot.problem(fault));
             return None;
         }
-        let mut bucket = Bucket::new(bucket.name, &region, endpoint, addressing, credentials);
+        let region = mount.region.or_else(|| self.region.clone());
+        let (endpoint, region) = match mount.bucket.access_point_in {
+            Some(region) => (access_point(endpoint, &spot, problems)?, region),
+            None => {
+                let region = named_region(region, place, &endpoint, problems)?;
+                (endpoint, region)
+            }
+        };
+        let mut bucket = Bucket::new(mount.bucket.name, &region, endpoint, addressing, credentials);
+        bucket.base_path = base_path;
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key;
         let allow_version_id = mount.allow_version_id.unwrap_or(self.allow_version_id);
         Some(Mount { path, prefix, bucket, allow_version_id })
     }
 
-    fn endpoint(&self, own: Given<Origin>) -> Option<Endpoint> {
-        match (own, &self.endpoint) {
-            (Given::Is(origin), _) => Some(Endpoint::At(Arc::new(origin))),
-            (Given::Unset, Given::Is(origin)) => Some(Endpoint::At(Arc::new(origin.clone()))),
-            (Given::Unset, Given::Unset) => Some(Endpoint::Aws(self.aws)),
-            (Given::Wrong, _) | (Given::Unset, Given::Wrong) => None,
+    /// The server that is named for a mount: outside `None` where something is wrong, inside where
+    /// it is AWS.
+    fn server(
+        &self,
+        own: Given<Server>,
+        place: &profiles::Place,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Option<Server>> {
+        match (own, &self.endpoint, &place.endpoint_url) {
+            (Given::Is(server), _, _) => Some(Some(server)),
+            (Given::Unset, Given::Is(server), _) => Some(Some(server.clone())),
+            (Given::Unset, Given::Unset, None) => Some(None),
+            (Given::Unset, Given::Unset, Some(url)) => {
+                of_profile("endpoint_url", bucket::endpoint(url), place, problems).map(Some)
+            }
+            (Given::Wrong, _, _) | (Given::Unset, Given::Wrong, _) => None,
+        }
+    }
+}
+
+/// The region of a mount: that of the configuration, of the profile, or AWS's first one.
+fn named_region(
+    written: Option<Region>,
+    place: profiles::Place,
+    endpoint: &Endpoint,
+    problems: &mut Vec<Problem>,
+) -> Option<String> {
+    let check = match endpoint {
+        Endpoint::Aws(_) => bucket::aws_region,
+        Endpoint::At(_) => bucket::region,
+    };
+    match (written, &place.region) {
+        (Some(Region { spot, name }), _) => {
+            check(&name).map_err(|fault| report_once(spot.problem(fault), problems)).ok()
+        }
+        (None, Some(name)) => of_profile("region", check(name), &place, problems),
+        (None, None) => Some(DEFAULT_REGION.to_owned()),
+    }
+}
+
+/// What a profile says, or its mistake.
+fn of_profile<T>(
+    key: &str,
+    read: Result<T, Fault>,
+    place: &profiles::Place,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
+    let spot = || Spot::new(Place::Environment, format!("profile {}: {key}", place.profile));
+    read.map_err(|fault| report_once(spot().problem(fault), problems)).ok()
+}
+
+/// Reports what several mounts have in common.
+fn report_once(problem: Problem, problems: &mut Vec<Problem>) {
+    if !problems.contains(&problem) {
+        problems.push(problem);
+    }
+}
+
+/// The servers for access points.
+fn access_point(endpoint: Endpoint, spot: &Spot, problems: &mut Vec<Problem>) -> Option<Endpoint> {
+    match endpoint {
+        Endpoint::Aws(aws) => Some(Endpoint::Aws(Aws { access_point: true, ..aws })),
+        Endpoint::At(_) => {
+            let what = "names an access point, which only AWS has";
+            let remedy = "remove 'endpoint', or name a bucket";
+            problems.push(spot.problem(Fault::new(what, remedy)));
+            None
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::config::schema;
+
 /// Which of its sources a piece of configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -95,14 +97,14 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::File { name, line: Some(line) } => write!(f, "{name}:{line}: ")?,
-            Place::File { name, line: None } => write!(f, "{name}: ")?,
+            Place::File { name, line: Some(line) } => write!(f, "{}:{line}: ", one_line(name))?,
+            Place::File { name, line: None } => write!(f, "{}: ", one_line(name))?,
             Place::Environment => f.write_str("environment: ")?,
             Place::Nowhere => f.write_str("configuration: ")?,
             Place::Flag => {}
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", one_line(&self.key))?;
         }
         f.write_str(&self.what)?;
         if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
@@ -133,16 +135,23 @@ impl Problems {
     }
 }
 
+/// Most mistakes that are printed; a file of another program has one on every line.
+const PRINTED: usize = 20;
+
 /// One line per mistake, without a line feed at the end.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.0.iter().take(PRINTED).enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             write!(f, "{problem}")?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(PRINTED) {
+            0 => Ok(()),
+            1 => f.write_str("\nand 1 more mistake"),
+            more => write!(f, "\nand {more} more mistakes"),
+        }
     }
 }
 
@@ -151,11 +160,13 @@ impl std::error::Error for Problems {}
 /// Longest piece of a user's text that is repeated to him, in characters.
 const QUOTED_CHARS: usize = 80;
 
-/// Control characters made visible: a line of output must not be broken or coloured by a value.
+/// Control characters, and those that have no shape or turn the direction of a line, made visible:
+/// a line of output must not be broken, coloured or reordered by a value.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_debug()) } else { line.push(c) }
+        let is_plain = matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+        if is_plain { line.push(c) } else { line.extend(c.escape_debug()) }
     }
     line
 }
@@ -170,11 +181,21 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
-/// A key that nobody knows, as far as it may be shown. Where a file is malformed a secret can end
-/// up in the place of a key; AWS's secrets have 40 characters, every key of ours has fewer.
+/// From this length on an unknown key is taken for a secret: those of MinIO have 16 characters and
+/// more, those of AWS 40.
+const SECRET_BYTES: usize = 16;
+
+/// A key as far as it may be shown. Where a file is malformed a secret can end up in the place of a
+/// key; keys that are known, and paths of mounts, are none.
 pub(super) fn key_name(key: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    if key.len() < 40 && !key.is_empty() && key.chars().all(plain) { key } else { "(a key)" }
+    let is_short = key.len() < SECRET_BYTES || (is_mount_path(key) && key.len() < 40);
+    let is_shown = schema::is_known(key) || (is_short && key.chars().all(plain));
+    if is_shown && !key.is_empty() { key } else { "(a key)" }
+}
+
+fn is_mount_path(key: &str) -> bool {
+    key.starts_with('/') && key.ends_with('/')
 }
 
 /// The known name that `typed` was probably meant to be.
@@ -218,8 +239,33 @@ mod tests {
     #[test]
     fn a_key_that_may_be_a_secret_is_not_repeated() {
         assert_eq!(key_name("metadata_tll"), "metadata_tll");
-        assert_eq!(key_name(&"x".repeat(40)), "(a key)");
+        assert_eq!(key_name("upstream_max_idle_connections"), "upstream_max_idle_connections");
+        assert_eq!(key_name("/partner-institute/"), "/partner-institute/");
+        assert_eq!(key_name(&"x".repeat(15)), "x".repeat(15));
+        for secret in [&"x".repeat(16), &"x".repeat(40), &format!("/{}/", "x".repeat(38))] {
+            assert_eq!(key_name(secret), "(a key)");
+        }
         assert_eq!(key_name("AWS_SECRET_ACCESS_KEY=hush"), "(a key)");
+    }
+
+    #[test]
+    fn a_file_name_is_kept_on_one_line() {
+        let name = "a\nb\u{1b}[31m\u{202e}'c\\".to_owned();
+        let problem =
+            Spot::new(Place::File { name, line: Some(1) }, "").problem(Fault::new("x", ""));
+        assert_eq!(problem.to_string(), r"a\nb\u{1b}[31m\u{202e}'c\:1: x");
+    }
+
+    #[test]
+    fn twenty_mistakes_are_printed_and_the_others_counted() {
+        let printed = |count: usize| {
+            let problem = Spot::new(Place::Flag, "x").problem(Fault::new("is bad", ""));
+            Problems::new(vec![problem; count]).to_string()
+        };
+        assert_eq!(printed(20).lines().count(), 20);
+        assert!(printed(21).ends_with("\nx: is bad\nand 1 more mistake"));
+        assert!(printed(1000).ends_with("\nand 980 more mistakes"));
+        assert_eq!(printed(1000).lines().count(), 21);
     }
 
     #[test]

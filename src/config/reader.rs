@@ -3,25 +3,20 @@
 //! A key may be set by several sources. All of them are read, so that a mistake is reported even
 //! where another source overrides it; the last one counts.
 
-use std::io::{self, ErrorKind};
-use std::path::Path;
-
 use crate::config::file::Setting;
+use crate::config::files::{self, Files};
 use crate::config::problem::{Fault, Problem, Spot};
 use crate::config::yaml::{Node, Value};
 
 /// What reads one value: the text as typed.
 pub(super) type Parse<T> = fn(&str) -> Result<T, Fault>;
 
-/// What reads a file that a setting names.
-pub(super) type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
-
 /// Settings in rising order of precedence, and the mistakes found so far.
 pub(super) struct Reader {
     settings: Vec<Setting>,
     pub(super) problems: Vec<Problem>,
-    /// How files are read that settings name.
-    pub(super) read_file: ReadFile,
+    /// How files are looked at that settings name.
+    pub(super) files: Files,
     /// Keys that were asked for, to be compared with the schema.
     #[cfg(test)]
     pub(super) asked: std::collections::BTreeSet<&'static str>,
@@ -32,7 +27,7 @@ impl Reader {
         Reader {
             settings,
             problems: Vec::new(),
-            read_file: no_files,
+            files: files::NONE,
             #[cfg(test)]
             asked: std::collections::BTreeSet::new(),
         }
@@ -98,11 +93,6 @@ fn one<T>(node: &Node, parse: Parse<T>) -> Result<T, Fault> {
         Value::List(_) => Err(Fault::new("is a list", "write one value")),
         Value::Map(_) => Err(Fault::new("is a map", "write one value")),
     }
-}
-
-/// Reads nothing, which keeps a configuration that is only text away from the disk.
-pub(super) fn no_files(_: &Path) -> io::Result<Vec<u8>> {
-    Err(ErrorKind::Unsupported.into())
 }
 
 /// `key:` with nothing behind it.

@@ -1,9 +1,14 @@
 //! From what was written to what is used: one line per key, with what it must look like and its
 //! default. The defaults of connections and of the metadata map belong to those who use them.
 
+use std::path::PathBuf;
+
+use rustls::pki_types::CertificateDer;
+
 use crate::cache::metadata;
 use crate::config::clients::Clients;
-use crate::config::problem::{Fault, Place};
+use crate::config::problem::{Fault, Place, quoted};
+use crate::config::profiles::Profiles;
 use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, rules, web};
@@ -14,23 +19,23 @@ use crate::transport::trust;
 use crate::{relay, upstream};
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
-pub(super) fn resolve(reader: &mut Reader, home: &Place) -> Config {
+pub(super) fn resolve(reader: &mut Reader, profiles: &Profiles, home: &Place) -> Config {
     Config {
         listen: listen(reader),
         workers: reader.value_or("workers", values::workers, None),
         driver: reader.value_or("driver", values::driver, driver::Choice::Auto),
-        mounts: mounts::read(reader, home),
+        mounts: mounts::read(reader, profiles, home),
         rewrite_rules: rules::read(reader),
         cors: web::cors(reader),
         clients: clients(reader),
         upstream: upstream(reader),
         retries: retries(reader),
-        trust: trust::Settings { ca_file: reader.value("ca_file", values::path) },
+        trust: trust::Settings { certificates: certificates(reader) },
         relay: relay(reader),
         metadata: metadata(reader),
         genomic_suffixes: web::genomic_suffixes(reader),
         log_level: reader.value_or("log_level", values::log_level, log::LevelFilter::Info),
-        log_file: reader.value("log_file", values::path),
+        log_file: log_file(reader),
         access_log: reader.value_or("access_log", values::boolean, true),
     }
 }
@@ -55,6 +60,38 @@ fn listen(reader: &mut Reader) -> Vec<ListenAddress> {
         reader.report(&spot, Fault::new("is empty", "name an address, such as 127.0.0.1:5000"));
     }
     addresses
+}
+
+/// Largest `ca_file`, in bytes. The authorities of the whole web take a quarter of a MiB.
+const CA_FILE_BYTES: usize = 16 << 20;
+
+/// The certificates in `ca_file`.
+fn certificates(reader: &mut Reader) -> Vec<CertificateDer<'static>> {
+    const REMEDY: &str = "name a PEM file with the certificates of your authority";
+    let (spot, path) = (reader.spot("ca_file"), reader.value("ca_file", values::path));
+    let (Some(spot), Some(path)) = (spot, path) else { return Vec::new() };
+    let shown = quoted(&path.to_string_lossy());
+    let read = match (reader.files.read)(&path, CA_FILE_BYTES) {
+        Ok(bytes) if bytes.len() > CA_FILE_BYTES => {
+            Err(format!("{shown} has more than {} MiB", CA_FILE_BYTES >> 20))
+        }
+        Ok(bytes) => trust::certificates(&bytes).map_err(|what| format!("{shown} {what}")),
+        Err(error) => Err(format!("{shown} cannot be read: {error}")),
+    };
+    read.unwrap_or_else(|what| {
+        reader.report(&spot, Fault::new(what, REMEDY));
+        Vec::new()
+    })
+}
+
+fn log_file(reader: &mut Reader) -> Option<PathBuf> {
+    let (spot, path) = (reader.spot("log_file"), reader.value("log_file", values::path));
+    let (spot, path) = (spot?, path?);
+    if let Err(error) = (reader.files.try_append)(&path) {
+        let what = format!("{} cannot be written to: {error}", quoted(&path.to_string_lossy()));
+        reader.report(&spot, Fault::new(what, "name a file in a directory that exists"));
+    }
+    Some(path)
 }
 
 fn clients(reader: &mut Reader) -> Clients {

@@ -123,6 +123,16 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }
 
+/// Whether a key of this name exists at any level.
+pub(super) fn is_known(key: &str) -> bool {
+    names().chain(nested_names()).any(|name| name == key)
+}
+
+/// The names of the keys inside maps.
+fn nested_names() -> impl Iterator<Item = &'static str> {
+    MOUNT_KEYS.iter().chain(CREDENTIALS_KEYS).chain(RULE_KEYS).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,8 +151,7 @@ mod tests {
     #[test]
     fn the_example_documents_every_key() {
         let example = include_str!("../../config.example.yaml");
-        let nested = MOUNT_KEYS.iter().chain(CREDENTIALS_KEYS).chain(RULE_KEYS).copied();
-        for name in names().chain(nested) {
+        for name in names().chain(nested_names()) {
             let documented = example.lines().any(|line| {
                 let line = line.trim_start_matches(['#', ' ', '-', '{']);
                 line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))

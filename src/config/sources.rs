@@ -24,6 +24,24 @@ impl Sources {
         }
     }
 
+    /// The profile that a mount with this identity of its own asks with, if one is named.
+    pub(super) fn profile_of<'a>(&'a self, own: &'a Given<Identity>) -> Option<&'a str> {
+        let login = match (own, &self.inherited) {
+            (Given::Unset, Given::Is(Identity::Login(login)))
+            | (Given::Is(Identity::Login(login)), _) => login,
+            (Given::Is(Identity::Role(_)), Given::Is(Identity::Login(login))) => login,
+            _ => return None,
+        };
+        match login {
+            Login::Profile(name) => Some(name),
+            Login::Role(role) => match &*role.source {
+                Login::Profile(name) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The credentials of a mount with this identity of its own: outside `None` where something
     /// is wrong, inside where requests go unsigned.
     pub(super) fn of(&mut self, own: Given<Identity>) -> Option<Option<Arc<Source>>> {

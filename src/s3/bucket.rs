@@ -24,6 +24,9 @@ pub struct Bucket {
     /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
     /// User Guide, "Using Requester Pays buckets").
     pub requester_pays: bool,
+    /// The path that the endpoint's URL ends with, encoded and without a slash at its end: in front
+    /// of all that is asked for, and empty for most.
+    pub base_path: String,
     /// The key that the objects are encrypted with, where S3 does not keep it itself.
     pub customer_key: Option<Arc<CustomerKey>>,
     /// Shared by all cores.
@@ -55,6 +58,7 @@ impl Bucket {
             addressing,
             credentials,
             requester_pays: false,
+            base_path: String::new(),
             customer_key: None,
             learned,
         }
@@ -67,9 +71,7 @@ impl Bucket {
 
     /// Learns that the bucket is in another region than was thought, unless that makes no sense.
     pub fn learn_region(&self, region: &str) {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let sane = (1..=64).contains(&region.len()) && region.bytes().all(allowed);
-        if !sane || self.location().region == region {
+        if !self.endpoint.takes_region(region) || self.location().region == region {
             return;
         }
         let location = self.endpoint.locate(&self.name, region, self.addressing);
@@ -143,6 +145,21 @@ mod tests {
         shared.learn_region("eu-west-1");
         assert!(Arc::ptr_eq(&known, &bucket.location()));
         assert_eq!(other.location().region, "us-east-1");
+    }
+
+    #[test]
+    fn at_an_endpoint_of_ones_own_regions_have_other_names() {
+        let origin = Origin { tls: false, host: "minio".to_owned(), port: 9000 };
+        let endpoint = Endpoint::At(Arc::new(origin));
+        let bucket = Bucket::new("lab".to_owned(), "a", endpoint, Addressing::Auto, None);
+        for region in ["RegionOne", "GRA", "eu_1.x", "\"#{}~"] {
+            bucket.learn_region(region);
+            assert_eq!(bucket.location().region, region);
+        }
+        for nonsense in ["", "a/b", "a,b", "a b", "a\r\nx", "\u{e9}", &"x".repeat(65)] {
+            bucket.learn_region(nonsense);
+            assert_eq!(bucket.location().region, "\"#{}~", "{nonsense:?}");
+        }
     }
 
     #[test]

@@ -69,7 +69,31 @@ impl Aws {
     }
 }
 
+/// Longest name of a region, in bytes.
+const REGION_BYTES: usize = 64;
+
+/// Whether a text may be the name of a region of AWS, where it becomes part of a host's name.
+pub fn is_aws_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// Whether a text may be the name of a region anywhere. It goes into signatures only, whose parts
+/// slashes and commas divide.
+pub fn is_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b',';
+    (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 impl Endpoint {
+    /// Whether the region of this name can be asked here.
+    pub fn takes_region(&self, region: &str) -> bool {
+        match self {
+            Endpoint::Aws(_) => is_aws_region(region),
+            Endpoint::At(_) => is_region(region),
+        }
+    }
+
     /// Where the bucket of this name is, if it is in this region.
     pub fn locate(&self, bucket: &str, region: &str, addressing: Addressing) -> Location {
         let server = match self {

@@ -7,8 +7,10 @@ use crate::s3::credentials::Credentials;
 /// A way to credentials. Two that are equal give the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// They were written down and never change.
+    /// They were written down in the configuration and never change.
     Keys(Credentials),
+    /// The same in the environment.
+    EnvironmentKeys(Credentials),
     /// The order in which AWS's own tools look: environment, profile files, web identity,
     /// container, instance (AWS SDKs and Tools Reference Guide, "Standardized credential
     /// providers").
@@ -48,10 +50,21 @@ pub struct Role {
 }
 
 impl Login {
+    /// The keys, where they were written down.
+    pub fn keys(&self) -> Option<&Credentials> {
+        match self {
+            Login::Keys(keys) | Login::EnvironmentKeys(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
     /// What an operator should look at where it fails.
     pub fn advice(&self) -> &'static str {
         match self {
-            Login::Keys(_) => "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry",
+            Login::Keys(_) => "check the access key id, the secret access key and their expiry",
+            Login::EnvironmentKeys(_) => {
+                "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their expiry in the environment"
+            }
             Login::Chain => {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give a profile or a role to \
                  this machine; 'credentials: anonymous' reads public buckets"
@@ -88,6 +101,7 @@ impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Login::Keys(_) => f.write_str("the configuration"),
+            Login::EnvironmentKeys(_) => f.write_str("the environment"),
             Login::Chain => f.write_str("the AWS credential chain"),
             Login::Profile(name) => write!(f, "the profile {name:?}"),
             Login::WebIdentity => f.write_str("the web identity of the environment"),

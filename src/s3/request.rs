@@ -109,6 +109,7 @@ impl RequestWriter {
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
         let path_start = out.len();
+        out.extend_from_slice(self.bucket.base_path.as_bytes());
         out.push(b'/');
         if self.location.name_in_path {
             write_encoded_path(self.bucket.name.as_bytes(), out);
@@ -298,6 +299,22 @@ mod tests {
             "GET /lab/a%20b//c%3Facl HTTP/1.1\r\nHost: s3.example:9000\r\nRange: bytes=5-\r\n\
              If-Match: \"e\"\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn the_path_of_the_endpoint_comes_first_and_is_signed() {
+        let signature = |text: &str| text.split("Signature=").nth(1).map(str::to_owned);
+        for (addressing, path) in [
+            (Addressing::Path, "/storage/v1/s3/lab/a%20b//c%3Facl"),
+            (Addressing::Virtual, "/storage/v1/s3/a%20b//c%3Facl"),
+        ] {
+            let mut below = bucket(addressing, 80, true);
+            below.base_path = "/storage/v1/s3".to_owned();
+            let text = write(below, None);
+            assert!(text.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{text}");
+            let plain = write(bucket(addressing, 80, true), None);
+            assert_ne!(signature(&text), signature(&plain));
+        }
     }
 
     #[test]

@@ -56,10 +56,7 @@ pub struct Source {
 impl Source {
     /// A source that has what is written down, and otherwise nothing yet.
     pub fn new(login: Login, sts_region: Option<String>) -> Source {
-        let written = match &login {
-            Login::Keys(keys) => Some(Arc::new(Current::new(keys.clone(), None))),
-            _ => None,
-        };
+        let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone(), None)));
         Source {
             login,
             sts_region,
@@ -82,7 +79,7 @@ impl Source {
 
     /// Whether somebody must load and renew them.
     pub fn needs_refreshing(&self) -> bool {
-        !matches!(self.login, Login::Keys(_))
+        self.login.keys().is_none()
     }
 
     /// The set of the moment. It may have expired: see [`Current::is_valid_at`].

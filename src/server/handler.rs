@@ -20,6 +20,7 @@
 
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::http1::conditional::IfRange;
 use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
@@ -68,7 +69,16 @@ fn locate(
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
     let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
-    let config = core.config();
+    locate_in(core.config(), path, query, object)
+}
+
+/// The object that a path and a query name.
+pub fn locate_in(
+    config: &Config,
+    path: &str,
+    query: &str,
+    object: &mut ObjectName,
+) -> Result<BucketId, Failure> {
     let (bucket, mount, rest) = mount::route(&config.mounts, path).ok_or(Failure::NotMounted)?;
     if rest.is_empty() {
         return Err(Failure::NotMounted);

@@ -122,7 +122,8 @@ async fn wait_for_end(mut socket: Stream) {
     let _ = socket.receive(Vec::with_capacity(1), 1, FOR_EVER).await;
 }
 
-async fn sweep(core: Rc<Core>) {
+/// Has the deadlines of the worker's sockets kept, for as long as it runs.
+pub async fn sweep(core: Rc<Core>) {
     loop {
         let idle = core.connections.get() == 0 && core.pool.open_connections() == 0;
         let period = if idle { IDLE_SWEEP_PERIOD } else { SWEEP_PERIOD };

@@ -10,6 +10,22 @@ pub fn raise_open_files_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Removes those of the `chosen` environment variables that are empty. To a user they are unset, to
+/// AWS's libraries `AWS_PROFILE=` is a profile without a name.
+///
+/// To be called before there is a second thread.
+pub fn unset_empty_variables(chosen: impl Fn(&str) -> bool) {
+    let is_empty = |value: &std::ffi::OsString| value.to_string_lossy().trim().is_empty();
+    let empty: Vec<_> = std::env::vars_os().filter(|(_, value)| is_empty(value)).collect();
+    for (name, _) in empty {
+        if name.to_str().is_some_and(&chosen) {
+            // SAFETY: the caller promises that no other thread exists which could read the
+            // environment at this moment.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,5 @@
 //! Whose certificates are believed.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{ClientConfig, Resumption};
@@ -15,21 +14,13 @@ const SESSIONS: usize = 64;
 /// What an operator may set about TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// A PEM file with certificates of authorities that are believed besides the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates of authorities that are believed besides the system's.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Why there is nobody to believe.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file cannot be read or holds no certificate.
-    #[error("ca_file {path}: {reason}; name a PEM file with the certificates of your authority")]
-    File {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// The system has no certificates and no file was named.
     #[error(
         "HTTPS needs the certificates of the authorities to be believed, and this system has none: \
@@ -52,7 +43,7 @@ const VERSIONS: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 
 impl Trust {
     /// Reads the system's certificates (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name) and
-    /// those of `ca_file`.
+    /// those of the configuration.
     ///
     /// # Errors
     /// See [`TrustError`].
@@ -64,8 +55,8 @@ impl Trust {
         }
         // What is no authority's certificate is left out, as every TLS library does.
         roots.add_parsable_certificates(system.certs);
-        if let Some(path) = &settings.ca_file {
-            add_file(&mut roots, path)?;
+        for certificate in &settings.certificates {
+            roots.add(certificate.clone())?;
         }
         if roots.is_empty() {
             return Err(TrustError::NoRoots);
@@ -87,27 +78,22 @@ impl Trust {
     }
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
-    let problem = |reason: String| TrustError::File { path: path.display().to_string(), reason };
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| problem(words(error)))?;
-    let mut found = 0;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| problem(words(error)))?;
-        roots.add(certificate).map_err(|error| problem(error.to_string()))?;
-        found += 1;
+/// The certificates of a PEM file's text.
+///
+/// # Errors
+/// What is wrong with the file, as the rest of a sentence that begins with its name.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let number = found.len() + 1;
+        let broken = || format!("is damaged: certificate {number} in it cannot be read");
+        let certificate = certificate.map_err(|_| broken())?;
+        RootCertStore::empty().add(certificate.clone()).map_err(|_| broken())?;
+        found.push(certificate);
     }
-    if found == 0 {
-        return Err(problem("holds no certificate".to_owned()));
-    }
-    Ok(())
-}
-
-/// The system's own words for what it could not do.
-fn words(error: rustls::pki_types::pem::Error) -> String {
-    match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        error => format!("is not PEM: {error:?}"),
+    match found.is_empty() {
+        true => Err("holds no certificate".to_owned()),
+        false => Ok(found),
     }
 }
 
@@ -116,18 +102,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_missing_or_holds_no_certificate_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.pem");
-        let said = || {
-            let settings = Settings { ca_file: Some(path.clone()) };
-            Trust::load(&settings).unwrap_err().to_string()
-        };
-        assert!(said().contains("ca.pem: No such file"), "{}", said());
-        std::fs::write(&path, "no certificate\n").unwrap();
-        assert!(said().contains("holds no certificate; name a PEM file"), "{}", said());
-        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n")
-            .unwrap();
-        assert!(said().contains("is not PEM"), "{}", said());
+    fn a_file_without_certificates_or_with_a_broken_one_is_described() {
+        for (pem, what) in [
+            ("", "holds no certificate"),
+            ("no certificate\n", "holds no certificate"),
+            ("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n", "is damaged: certif"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "is damaged"),
+        ] {
+            let said = certificates(pem.as_bytes()).unwrap_err();
+            assert!(said.contains(what), "{pem:?}: {said}");
+        }
     }
 }

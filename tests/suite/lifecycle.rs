@@ -28,6 +28,7 @@ both_drivers!(
     the_environment_overrides_the_file_and_flags_override_both,
     check_says_what_works,
     the_log_goes_where_the_configuration_says,
+    the_example_with_a_bucket_filled_in_serves_every_key_as_it_is,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -207,6 +208,76 @@ fn the_log_goes_where_the_configuration_says(driver: Driver) {
     get(&silent, TARGET).assert(200, "ACGT");
     get(&silent, TARGET).assert(200, "ACGT");
     assert!(!silent.stderr().contains("GET /files"), "{}", silent.stderr());
+}
+
+/// `config.example.yaml` copied as its head says.
+fn copied_example(driver: Driver, s3: &TestS3) -> Process {
+    let bucket = crate::support::memory_store::BUCKET;
+    let example = include_str!("../../config.example.yaml");
+    let yaml = example.replace("bucket_name: my-bucket", &format!("bucket_name: {bucket}"));
+    Process::with_config(&yaml)
+        .environment("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .environment("AWS_ENDPOINT_URL", &s3.server.endpoint())
+        .environment("S3PROXY_LISTEN", "127.0.0.1:0")
+        .environment("S3PROXY_DRIVER", driver.name())
+}
+
+fn the_example_with_a_bucket_filled_in_serves_every_key_as_it_is(driver: Driver) {
+    let s3 = TestS3::with("a.bam", "reads");
+    s3.put("a.bam.bai", "index");
+    let proxy = Proxy::start(copied_example(driver, &s3));
+    get(&proxy, "/files/a.bam").assert(200, "reads");
+    get(&proxy, "/files/a.bam.bai").assert(200, "index");
+    get(&proxy, "/files/a.bai").assert_error(404);
+    assert_eq!(head(&proxy, "/files/a.bam.bai").content_length(), 5);
+    let checked = copied_example(driver, &s3).argument("--check").run();
+    assert_eq!(checked.code, 0, "{checked:?}");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_mistakes_of_the_configuration() {
+    let yaml = Config::new(Driver::Epoll, "http://127.0.0.1:1").yaml();
+    let lines = yaml.lines().count();
+    for (setting, words) in [
+        ("log_file: /no/such/directory/x.log", "cannot be written to: No such file or directory"),
+        ("log_file: .", "cannot be written to: Is a directory"),
+        ("log_file: 'a/\u{1b}[31m.log'", r"'a/\u{1b}[31m.log' cannot be written to"),
+        ("ca_file: /no/such.pem", "cannot be read: No such file or directory"),
+        ("ca_file: test.yaml", "'test.yaml' holds no certificate"),
+        ("sse_customer_key_file: /no/such.key", "the file cannot be read"),
+    ] {
+        let setting = setting.replace("\u{1b}", "\\e").replace('\'', "\"");
+        for check in [false, true] {
+            let mut process = Process::with_config(&format!("{yaml}{setting}\n"));
+            process = if check { process.argument("--check") } else { process };
+            let finished = process.run();
+            assert_eq!(finished.code, 78, "{setting}: {finished:?}");
+            let place = format!("test.yaml:{}: ", lines + 1);
+            assert!(finished.stderr.starts_with(&place), "{setting}: {finished:?}");
+            assert!(finished.stderr.contains(words), "{setting}: {finished:?}");
+            assert_eq!(finished.stderr.lines().count(), 1, "{setting}: {finished:?}");
+        }
+    }
+    let finished = Process::new(&["--log-file", "/no/such/x.log"])
+        .environment("S3PROXY_BUCKET_NAME", "lab")
+        .run();
+    assert_eq!(finished.code, 78, "{finished:?}");
+    assert!(finished.stderr.starts_with("--log-file: "), "{finished:?}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_not_told_line_by_line_and_its_secrets_not_at_all() {
+    let secrets: Vec<String> = (0..1000).map(|n| format!("s3cr3ts3cr3t{n:04}")).collect();
+    let yaml: String = secrets.iter().map(|secret| format!("{secret}: x\n")).collect();
+    let mut process = Process::new(&["-c", "a\n\u{1b}[31mb.yaml"]);
+    process.write("a\n\u{1b}[31mb.yaml", yaml);
+    let finished = process.run();
+    assert_eq!(finished.code, 78, "{finished:?}");
+    assert_eq!(finished.stderr.lines().count(), 21, "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("\nand 980 more mistakes\n"), "{}", finished.stderr);
+    assert!(finished.stderr.starts_with(r"a\n\u{1b}[31mb.yaml:1: "), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("s3cr3t") && !finished.stderr.contains('\u{1b}'));
 }
 
 #[test]

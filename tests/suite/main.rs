@@ -35,12 +35,14 @@ macro_rules! both_drivers {
 
 mod aborts;
 mod changes;
+mod check;
 mod clients;
 mod conditionals;
 mod cors;
 mod credentials;
 mod demo;
 mod encryption;
+mod endpoints;
 mod faults;
 mod fixtures;
 mod http;

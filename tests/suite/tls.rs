@@ -225,8 +225,9 @@ fn a_record_whose_end_comes_late_is_not_waited_for_in_vain(driver: Driver) {
 fn a_file_of_authorities_that_cannot_be_read_is_named() {
     let config = Config::new(Driver::Epoll, "https://localhost:1").set("ca_file", "no-such.pem");
     let finished = Process::with_config(&config.yaml()).run();
-    assert_eq!(finished.code, 1);
-    let said = "s3proxy: ca_file no-such.pem: No such file or directory";
-    assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
+    assert_eq!(finished.code, 78);
+    let said = "ca_file: 'no-such.pem' cannot be read: No such file or directory";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    assert!(finished.stderr.starts_with("test.yaml:"), "{}", finished.stderr);
     assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
 }

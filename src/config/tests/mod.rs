@@ -31,18 +31,33 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 
 fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
     let file = Some(File { name: "config.yaml", text });
-    resolve_with(file, &environment(variables), flags, key_file)
+    let surroundings = Surroundings { files: FILES, profiles: Ok(Profiles::default()) };
+    resolve_with(file, &environment(variables), flags, &surroundings)
         .map_err(|problems| problems.to_string())
 }
 
-/// The key files that the tests name.
-fn key_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    match path.to_str() {
+/// The files that the tests name.
+const FILES: Files = Files {
+    read: |path, _| match path.to_str() {
         Some("lab.key") => Ok(vec![1; 32]),
         Some("/etc/s3proxy/partner.key") => Ok(vec![2; 32]),
         Some("short.key") => Ok(b"hush".to_vec()),
         _ => Err(ErrorKind::NotFound.into()),
-    }
+    },
+    try_append: |path| match path.to_str() {
+        Some("/var/log/s3proxy.log") => Ok(()),
+        _ => Err(ErrorKind::PermissionDenied.into()),
+    },
+};
+
+const EXAMPLE: &str = include_str!("../../../config.example.yaml");
+
+/// The example with its defaults, which stand directly behind a `#`, in force.
+fn example_with_defaults() -> String {
+    let goes_on = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(".csi");
+    let is_default = |line: &&str| !line.starts_with("# ") || goes_on(line);
+    let lines = EXAMPLE.lines().filter(is_default);
+    lines.map(|line| format!("{}\n", line.trim_start_matches('#'))).collect()
 }
 
 fn config(text: &str) -> Config {
@@ -85,7 +100,15 @@ fn the_file_of_2014_works_unchanged() {
 
 #[test]
 fn the_example_parses_and_shows_the_defaults() {
-    let example = config(include_str!("../../../config.example.yaml"));
+    let text = example_with_defaults();
+    for key in schema::KEYS {
+        let is_given = |line: &str| line.strip_prefix(key.name).is_some_and(|l| l.starts_with(':'));
+        let is_given = text.lines().any(is_given);
+        // Those that have no default are examples.
+        let has_default = !EXAMPLE.contains(&format!("\n# {}:", key.name));
+        assert_eq!(is_given, has_default, "{}", key.name);
+    }
+    let example = config(&text);
     let defaults = config(SHORT);
     assert_eq!(example.listen, defaults.listen);
     assert_eq!(example.workers, defaults.workers);
@@ -108,9 +131,30 @@ fn the_example_parses_and_shows_the_defaults() {
 }
 
 #[test]
+fn nothing_in_the_example_is_active_but_the_bucket() {
+    let active = EXAMPLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    assert_eq!(active.collect::<Vec<_>>(), ["bucket_name: my-bucket"]);
+    assert!(config(EXAMPLE).rewrite_rules.0.is_empty());
+}
+
+#[test]
+fn files_that_cannot_be_used_are_mistakes_with_their_line() {
+    let said = says(&short_and("ca_file: no.pem\nlog_file: /root/x.log"));
+    let expected = "\
+config.yaml:4: ca_file: 'no.pem' cannot be read: entity not found; name a PEM file with the certificates of your authority
+config.yaml:5: log_file: '/root/x.log' cannot be written to: permission denied; name a file in a directory that exists";
+    assert_eq!(said, expected);
+    let said = with(SHORT, &[("AWS_CA_BUNDLE", "lab.key")], &Overrides::default()).unwrap_err();
+    assert!(said.starts_with("environment: AWS_CA_BUNDLE: 'lab.key' holds no certificate;"));
+    let flags = Overrides { log_file: Some("a\nb".to_owned()), ..Overrides::default() };
+    let said = with(SHORT, &[], &flags).unwrap_err();
+    assert!(said.starts_with(r"--log-file: 'a\nb' cannot be written to"), "{said}");
+    assert!(config(&short_and("log_file: /var/log/s3proxy.log")).log_file.is_some());
+}
+
+#[test]
 fn the_long_form_of_the_example_parses_too() {
-    let example = include_str!("../../../config.example.yaml");
-    let commented = example.lines().skip_while(|line| *line != "# mounts:");
+    let commented = EXAMPLE.lines().skip_while(|line| *line != "# mounts:");
     let mounts: String = commented
         .map_while(|line| line.strip_prefix("# "))
         .map(|line| format!("{line}\n"))
@@ -129,7 +173,7 @@ fn the_long_form_of_the_example_parses_too() {
 #[test]
 fn every_key_of_the_schema_is_read_and_no_other() {
     let mut reader = Reader::new(Vec::new());
-    resolve::resolve(&mut reader, &Place::Nowhere);
+    resolve::resolve(&mut reader, &Profiles::default(), &Place::Nowhere);
     assert_eq!(reader.asked, schema::names().collect::<BTreeSet<_>>());
 }
 
@@ -137,7 +181,7 @@ fn every_key_of_the_schema_is_read_and_no_other() {
 fn all_mistakes_are_reported_at_once_in_reading_order() {
     let text = "bucket_name: lab\n\
                 workers: many\n\
-                endpoint: http://minio:9000/lab\n\
+                endpoint: http://minio:9000/?lab\n\
                 credentials: anonymous\n\
                 metadata_ttl: 300\n\
                 listen: [5000, '127.0.0.1:1']\n\
@@ -148,7 +192,7 @@ fn all_mistakes_are_reported_at_once_in_reading_order() {
     let said = with(text, &variables, &flags).unwrap_err();
     let expected = "\
 config.yaml:2: workers: 'many' is not a number; write 'auto' or a number from 1 to 1024
-config.yaml:3: endpoint: 'http://minio:9000/lab' is more than a host and a port; write 'http://minio:9000'
+config.yaml:3: endpoint: contains a query; write a host and a port, and the path where the server is not at its root
 config.yaml:5: metadata_ttl: 300 has no unit; write '300s' for seconds
 config.yaml:6: listen: '5000' has no address; write '127.0.0.1:5000' for this machine only, '0.0.0.0:5000' for all networks
 config.yaml:7: metadata_tll: unknown key; did you mean 'metadata_ttl'?

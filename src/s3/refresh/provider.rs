@@ -89,7 +89,7 @@ fn describe(login: &Login, error: &CredentialsError) -> String {
 
 async fn provide(login: &Login, region: Option<&str>) -> Provided {
     match login {
-        Login::Keys(keys) => Ok(AwsCredentials::new(
+        Login::Keys(keys) | Login::EnvironmentKeys(keys) => Ok(AwsCredentials::new(
             &keys.access_key_id,
             &keys.secret_access_key,
             keys.session_token.clone(),
