@@ -13,6 +13,7 @@ use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::source::Source;
 use crate::server::core::Core;
+use crate::server::explain::clock_words;
 use crate::server::running::share;
 use crate::sys::driver;
 
@@ -133,7 +134,7 @@ fn judge(error: &ServiceError) -> (bool, String) {
         Kind::Credentials => {
             failed("the credentials are refused: check the access key, the secret and their expiry")
         }
-        Kind::Clock => failed("this machine's clock is wrong: set it (NTP)"),
+        Kind::Clock => failed(&clock_words(error)),
         Kind::WrongEndpoint => failed("check 'region' and 'endpoint'"),
         Kind::CustomerKey => failed("check 'sse_customer_key_file'"),
         Kind::SlowDown | Kind::TimedOut => failed("S3 is overloaded or slow: try again"),

@@ -182,6 +182,12 @@ impl Peer {
         if !self.next_request() {
             return false;
         }
+        self.answer_last_with_part(size, most);
+        true
+    }
+
+    /// The same for the request that came last; how many bytes of the body were asked for.
+    pub(crate) fn answer_last_with_part(&mut self, size: u64, most: usize) -> u64 {
         let head = self.last_head();
         let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
         let length = last - first + 1;
@@ -192,9 +198,9 @@ impl Peer {
              Accept-Ranges: bytes\r\nContent-Length: {length}\r\n\
              Content-Range: bytes {first}-{last}/{size}\r\n\r\n"
         ));
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(most);
-        self.send(synthetic_bytes(first, length));
-        true
+        let sent = usize::try_from(length).unwrap_or(usize::MAX).min(most);
+        self.send(synthetic_bytes(first, sent));
+        length
     }
 
     /// The request head that came last on any connection.
