@@ -9,6 +9,7 @@ use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::mount::Mount;
 use crate::s3::client::{BucketId, ClientError, Reply};
+use crate::s3::clock::Skew;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::source::Source;
@@ -91,6 +92,12 @@ async fn check(core: &Core, id: BucketId, mount: &Mount) -> Finding {
     );
     let words = match mount.bucket.exposes_customer_key() {
         true => format!("{words}; but the encryption key travels unencrypted, use HTTPS"),
+        false => words,
+    };
+    // S3 has told its time, and requests are signed with that.
+    let skew = Skew::to(mount.bucket.clock().seconds());
+    let words = match works && !skew.is_small() {
+        true => format!("{words}; but this machine's clock is {skew}: set it (NTP)"),
         false => words,
     };
     Finding { subject, works, words }

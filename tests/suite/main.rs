@@ -36,6 +36,7 @@ macro_rules! both_drivers {
 mod aborts;
 mod changes;
 mod clients;
+mod clock;
 mod conditionals;
 mod cors;
 mod credentials;
