@@ -7,6 +7,7 @@ use crate::s3::client::{ClientError, Reply, Target};
 use crate::s3::clock::CLOCK_NEWS_S;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::Signed;
+use crate::s3::source::Need;
 
 /// Times that one request may be signed again with another time: S3 may tell two, and there is
 /// this machine's own.
@@ -55,7 +56,7 @@ impl Corrections {
                 _ => {
                     self.credentials = true;
                     target.learn_end(error);
-                    target.has_newer_credentials(signed).await
+                    target.has_newer_credentials(error, signed).await
                 }
             },
             _ => {
@@ -97,16 +98,18 @@ impl Target {
         }
     }
 
-    async fn has_newer_credentials(&self, signed: Signed) -> bool {
+    async fn has_newer_credentials(&self, error: &ServiceError, signed: Signed) -> bool {
         let Some(source) = &self.bucket.credentials else { return false };
-        source.newer_than(signed.generation).await
+        let need = if error.is_about_credentials() { Need::Certain } else { Need::Doubtful };
+        source.newer_than(signed.generation, need).await
     }
 
     async fn has_valid_credentials(&self) -> bool {
         let Some(source) = &self.bucket.credentials else { return false };
         let generation = source.generation();
         // Others may have come in the meantime.
-        self.is_signable() || source.newer_than(generation).await && self.is_signable()
+        self.is_signable()
+            || source.newer_than(generation, Need::Certain).await && self.is_signable()
     }
 
     fn is_signable(&self) -> bool {

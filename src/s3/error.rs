@@ -139,6 +139,15 @@ impl ServiceError {
             || self.message.starts_with("Forbidden: No such key: ")
     }
 
+    /// Whether S3 does not accept these credentials for any request. A wrong signature may be about
+    /// one key that S3 canonicalises in another way.
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAccessKeyId"
+        ) || self.message.starts_with("Forbidden: No such key: ")
+    }
+
     /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
     /// A status that nobody knows is what the first of its class is (RFC 9110 §15).
     pub fn is_transient(&self) -> bool {

@@ -33,6 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time until a load may begin that is still worth waiting for.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Least time from a load to one whose need is doubtful. Objects that S3 never serves must not hold
+/// up the renewal of what has ended.
+const DOUBTFUL_PAUSE: Duration = Duration::from_secs(10);
+
 /// Time between two looks for a newer set. Workers are not woken by other threads.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
@@ -85,6 +89,15 @@ pub struct Source {
     waiting: AtomicUsize,
 }
 
+/// Why a newer set is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// There is none, or S3 does not accept the one there is.
+    Certain,
+    /// S3 refused a request for a reason that may be the request's own.
+    Doubtful,
+}
+
 /// The loads of a source, counted from 1.
 #[derive(Debug)]
 struct Loads {
@@ -92,21 +105,34 @@ struct Loads {
     ended: u64,
     /// Somebody wants another load than those that have begun.
     is_wanted: bool,
+    /// And somebody is certain to need it.
+    is_needed: bool,
+    ended_at: Option<Instant>,
     /// When the load under way began or, between two, when one that is wanted may begin.
     at: Instant,
 }
 
 impl Loads {
+    fn new(now: Instant) -> Loads {
+        let (begun, ended, is_wanted, is_needed) = (0, 0, false, false);
+        Loads { begun, ended, is_wanted, is_needed, ended_at: None, at: now }
+    }
+
     fn is_under_way(&self) -> bool {
         self.begun > self.ended
     }
 
     /// The load that decides for whoever asks now, and whether that is worth waiting for.
-    fn ask(&mut self, now: Instant) -> (u64, bool) {
+    fn ask(&mut self, need: Need, now: Instant) -> (u64, bool) {
         if self.is_under_way() {
             return (self.begun, now < self.at + PATIENCE);
         }
+        let is_needed = need == Need::Certain;
+        if !is_needed && self.ended_at.is_some_and(|at| now < at + DOUBTFUL_PAUSE) {
+            return (self.begun + 1, false);
+        }
         self.is_wanted = true;
+        self.is_needed |= is_needed;
         (self.begun + 1, now + PAUSE_PATIENCE >= self.at)
     }
 }
@@ -124,7 +150,7 @@ impl Source {
             current: ArcSwapOption::new(written),
             failure: ArcSwapOption::empty(),
             clock: S3Clock::default(),
-            loads: Mutex::new(Loads { begun: 0, ended: 0, is_wanted: false, at: Instant::now() }),
+            loads: Mutex::new(Loads::new(Instant::now())),
             wanted: Notify::new(),
             waiting: AtomicUsize::new(0),
         }
@@ -168,11 +194,11 @@ impl Source {
     /// Asks for a set after `generation`, which is refused or has ended, and waits a moment for it;
     /// `false` if there is none. How often a set is really loaded is the refresher's decision: a
     /// load that is not to begin soon is not waited for. To be called on a worker.
-    pub async fn newer_than(&self, generation: u64) -> bool {
+    pub async fn newer_than(&self, generation: u64, need: Need) -> bool {
         if !self.needs_refreshing() || self.generation() > generation {
             return self.generation() > generation;
         }
-        let (load, is_worth_waiting) = self.loads().ask(Instant::now());
+        let (load, is_worth_waiting) = self.loads().ask(need, Instant::now());
         self.wanted.notify_one();
         let place = Waiting::new(&self.waiting);
         if !is_worth_waiting || place.is_none() {
@@ -204,12 +230,15 @@ impl Source {
         loads.is_wanted.then_some(loads.at)
     }
 
-    /// A load begins: it is what everybody wants who has asked so far.
-    pub(super) fn begin_load(&self) {
+    /// A load begins: it is what everybody wants who has asked so far. Whether anybody is certain
+    /// to need it.
+    pub(super) fn begin_load(&self) -> bool {
         let mut loads = self.loads();
         loads.begun += 1;
         loads.is_wanted = false;
+        let is_needed = std::mem::take(&mut loads.is_needed);
         loads.at = Instant::now();
+        is_needed
     }
 
     /// A load has ended, and what it brought is published. The next one that is asked for begins
@@ -217,6 +246,7 @@ impl Source {
     pub(super) fn end_load(&self, pause: Duration) {
         let mut loads = self.loads();
         loads.ended = loads.begun;
+        loads.ended_at = Some(Instant::now());
         loads.at = Instant::now() + pause;
     }
 
@@ -279,7 +309,7 @@ mod tests {
         assert!(current.as_ref().is_some_and(|current| current.is_valid_at(u64::MAX)));
         assert!(!source.needs_refreshing());
         // It never waits, so polled once it is ready.
-        let mut newer = std::pin::pin!(source.newer_than(source.generation()));
+        let mut newer = std::pin::pin!(source.newer_than(source.generation(), Need::Certain));
         let polled = newer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Ready(false));
         assert!(source.wanted_at().is_none(), "nobody listens");
@@ -289,7 +319,7 @@ mod tests {
     fn all_who_ask_share_a_load_and_only_one_that_is_near_is_waited_for() {
         let source = Source::new(Login::Instance, None);
         let now = Instant::now();
-        let ask = |now| source.loads().ask(now);
+        let ask = |now| source.loads().ask(Need::Certain, now);
         assert_eq!((ask(now), ask(now)), ((1, true), (1, true)));
         source.begin_load();
         assert!(source.wanted_at().is_none());
@@ -301,6 +331,21 @@ mod tests {
         assert_eq!(ask(Instant::now()), (2, false));
         assert!(source.wanted_at().is_some(), "it comes nevertheless");
         assert_eq!(ask(Instant::now() + Duration::from_secs(59)), (2, true));
+    }
+
+    #[test]
+    fn a_doubtful_need_is_not_asked_for_soon_after_a_load_and_never_counts_as_certain() {
+        let source = Source::new(Login::Instance, None);
+        assert!(!source.begin_load());
+        source.end_load(Duration::ZERO);
+        let doubt = |now| source.loads().ask(Need::Doubtful, now);
+        assert_eq!(doubt(Instant::now()), (2, false));
+        assert!(source.wanted_at().is_none());
+        assert_eq!(doubt(Instant::now() + DOUBTFUL_PAUSE), (2, true));
+        assert!(source.wanted_at().is_some() && !source.begin_load());
+        source.end_load(Duration::ZERO);
+        source.loads().ask(Need::Certain, Instant::now());
+        assert!(source.begin_load());
     }
 
     #[test]

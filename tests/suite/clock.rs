@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use s3proxy::clock::{CivilTime, unix_seconds};
 
 use crate::support::credential_services::{CONTAINER_TOKEN, CredentialServices};
+use crate::support::eventually;
 use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, head};
 use crate::support::s3_server::Keyring;
@@ -140,6 +141,8 @@ fn a_wrong_clock_is_learned_from_whatever_s3_tells(driver: Driver) {
             get(&proxy, TARGET).assert(200, "ACGT");
             get(&proxy, TARGET).assert(200, "ACGT");
             assert_eq!(world.upstream.heads().len(), 3, "learned once: {tells:?}");
+            // The log is collected by another thread.
+            eventually("it is said", || proxy.stderr().contains("this machine's clock is "));
             let log = proxy.stderr();
             assert_eq!(log.matches("this machine's clock is ").count(), 1, "{log}");
             assert!(log.contains(words) && log.contains("(NTP)"), "{tells:?}: {log}");
@@ -205,8 +208,8 @@ fn a_skew_that_s3_does_not_explain_is_502_with_words(driver: Driver) {
     assert_eq!(head(&proxy, TARGET).status, 502);
     // A HEAD's refusal has no reason; a GET asks for it.
     assert_eq!(world.upstream.heads().len(), 3);
-    let log = proxy.stderr();
-    assert!(log.contains("this machine's clock and that of S3 differ"), "{log}");
+    let words = "this machine's clock and that of S3 differ";
+    eventually(words, || proxy.stderr().matches(words).count() == 2);
 }
 
 fn check_says_which_clock_is_off_and_which_way(driver: Driver) {

@@ -52,10 +52,9 @@ pub fn start(side: &Side, sources: &[Arc<Source>], patience: Duration) {
 async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
     let mut refresher = Refresher::new(source);
     let mut attempted = Some(attempted);
-    let mut was_asked = false;
     loop {
         let source = Arc::clone(&refresher.source);
-        source.begin_load();
+        let was_asked = source.begin_load();
         let loaded = load(&source).await;
         let due = refresher.take(loaded, was_asked);
         source.end_load(schedule::until_asked(refresher.failures > 0, refresher.in_vain));
@@ -63,7 +62,7 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
             // It fails where start-up has stopped waiting.
             let _ = attempted.send(());
         }
-        was_asked = wait(&source, due).await;
+        wait(&source, due).await;
     }
 }
 
@@ -97,14 +96,13 @@ impl Due {
     }
 }
 
-/// Waits until a load is due, or until one is asked for and may begin; `true` where it was asked
-/// for.
-async fn wait(source: &Source, due: Due) -> bool {
+/// Waits until a load is due, or until one is asked for and may begin.
+async fn wait(source: &Source, due: Due) {
     loop {
         let wanted = source.wanted_at().map(|at| at.saturating_duration_since(Instant::now()));
         let left = due.left(source).into_iter().chain(wanted).min();
         if left == Some(Duration::ZERO) {
-            return wanted.is_some();
+            return;
         }
         let slice = left.map_or(SLEEP, |left| left.min(SLEEP));
         match wanted {
@@ -183,12 +181,12 @@ impl Refresher {
 
     fn succeed(&mut self, current: Current, was_asked: bool) -> Due {
         self.count_in_vain(&current, was_asked);
-        self.failures = 0;
-        let login = self.source.login();
-        let end = End(current.expires);
         if current.is_doubtful {
             return self.doubt(current);
         }
+        self.failures = 0;
+        let login = self.source.login();
+        let end = End(current.expires);
         match self.health {
             Health::New | Health::Gone => {
                 let id = &current.credentials.access_key_id;
