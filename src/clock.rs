@@ -12,6 +12,13 @@ pub fn unix_seconds() -> u64 {
     unix_time().as_secs()
 }
 
+/// Time since the machine was started, suspended or not. Nobody sets this clock.
+pub fn time_since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// The last second that a date with four digits of year can name.
 pub const END_OF_9999: u64 = 253_402_300_799;
 

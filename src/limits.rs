@@ -28,6 +28,10 @@ pub const VERSION_ID_BYTES: usize = 1024;
 /// 400 to 1,500, and S3 accepts request heads of 8 KiB.
 pub const CREDENTIALS_BYTES: usize = 8 * 1024;
 
+/// Requests that may wait for credentials of one source at once. Others are answered 502 at once:
+/// each holds a client's connection, which mounts with other credentials may need.
+pub const WAITING_FOR_CREDENTIALS: usize = 512;
+
 /// Largest response head accepted from S3, in bytes. User metadata alone may take 2 KiB
 /// (Amazon S3 User Guide, "Working with object metadata"), real heads measure 400 to 900 bytes.
 pub const RESPONSE_HEAD_BYTES: usize = 16 * 1024;

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::s3::clock::{CLOCK_NEWS_S, S3Clock, Skew};
 use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 use crate::s3::source::Source;
@@ -37,8 +37,7 @@ pub struct Bucket {
 #[derive(Debug)]
 struct Learned {
     location: ArcSwap<Location>,
-    /// Seconds that S3's clock is ahead of ours.
-    clock_offset: AtomicI64,
+    clock: S3Clock,
 }
 
 impl Bucket {
@@ -51,7 +50,7 @@ impl Bucket {
         credentials: Option<Arc<Source>>,
     ) -> Bucket {
         let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
-        let learned = Arc::new(Learned { location, clock_offset: AtomicI64::new(0) });
+        let learned = Arc::new(Learned { location, clock: S3Clock::default() });
         Bucket {
             name,
             endpoint,
@@ -84,23 +83,36 @@ impl Bucket {
         self.learned.location.store(Arc::new(location));
     }
 
-    /// Seconds to add to this machine's clock for that of S3.
-    pub fn clock_offset(&self) -> i64 {
-        self.learned.clock_offset.load(Ordering::Relaxed)
+    /// S3's time.
+    pub fn clock(&self) -> &S3Clock {
+        &self.learned.clock
     }
 
-    /// Learns how far S3's clock is ahead, in seconds; says so where that is news.
-    pub fn learn_clock_offset(&self, offset: i64) {
-        let old = self.learned.clock_offset.swap(offset, Ordering::Relaxed);
-        if old.abs_diff(offset) < CLOCK_NEWS_S {
-            return;
+    /// Learns S3's time, in seconds since 1970; says so if it is news.
+    pub fn learn_time(&self, seconds: u64) {
+        let is_news = self.clock().seconds().abs_diff(seconds) >= CLOCK_NEWS_S;
+        self.clock().learn(seconds);
+        if let Some(source) = &self.credentials {
+            source.clock().learn(seconds);
         }
-        let direction = if offset > 0 { "behind" } else { "ahead of" };
-        log::warn!(
-            "this machine's clock is {} s {direction} that of S3, which refuses more than 900 s: \
-             signing with S3's time from now on; set the clock (NTP)",
-            offset.unsigned_abs()
-        );
+        let skew = Skew::to(seconds);
+        if is_news && !skew.is_small() {
+            log::warn!(
+                "this machine's clock is {skew} at {}, which refuses more than 900 s: signing with \
+                 S3's time from now on; set the clock (NTP)",
+                self.location().origin
+            );
+        } else if is_news {
+            log::info!("this machine's clock agrees with that of S3 again");
+        }
+    }
+
+    /// Goes by this machine's clock again, since what S3 has told of its own does not fit.
+    pub fn forget_time(&self) {
+        self.clock().forget();
+        if let Some(source) = &self.credentials {
+            source.clock().forget();
+        }
     }
 
     /// Whether a customer key travels over a network where others can read it. AWS refuses such
@@ -117,12 +129,10 @@ impl Bucket {
     }
 }
 
-/// A difference between two clocks that is worth a new try, in seconds: S3 refuses 15 minutes.
-pub(super) const CLOCK_NEWS_S: u64 = 60;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix_seconds;
     use crate::s3::endpoint::Aws;
     use crate::upstream::Origin;
 
@@ -163,15 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_offset_is_learned_for_all_copies() {
-        let (bucket, shared) = {
-            let b = bucket();
-            (b.clone(), b)
-        };
-        bucket.learn_clock_offset(-1000);
-        assert_eq!(shared.clock_offset(), -1000);
-        shared.learn_clock_offset(3);
-        assert_eq!(bucket.clock_offset(), 3);
+    fn s3s_time_is_learned_for_all_copies() {
+        let bucket = bucket();
+        let shared = bucket.clone();
+        bucket.learn_time(1_000_000_000);
+        assert!(shared.clock().seconds().abs_diff(1_000_000_000) <= 1);
+        shared.forget_time();
+        assert!(bucket.clock().seconds().abs_diff(unix_seconds()) <= 1);
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 
-use crate::clock;
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
 use crate::relay::Relay;
 use crate::s3::answer::Answer;
-use crate::s3::bucket::{Bucket, CLOCK_NEWS_S};
-use crate::s3::error::{Kind, ServiceError};
-use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter};
+use crate::s3::bucket::Bucket;
+use crate::s3::correct::Corrections;
+use crate::s3::error::ServiceError;
+use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
 use crate::s3::retry::{self, Budget, Tries};
 use crate::sys::stream::Ahead;
 use crate::upstream::conn::{HeadError, is_ours};
@@ -38,9 +38,9 @@ pub struct Client {
 }
 
 /// A bucket, and how one core asks for its objects.
-struct Target {
-    bucket: Bucket,
-    writer: RefCell<RequestWriter>,
+pub(super) struct Target {
+    pub(super) bucket: Bucket,
+    pub(super) writer: RefCell<RequestWriter>,
     origin: Cell<OriginId>,
 }
 
@@ -140,15 +140,15 @@ impl Client {
         request: &ObjectRequest<'_>,
     ) -> Result<Reply, ClientError> {
         let target = &self.buckets[bucket.0];
-        let mut corrected = false;
+        let (mut corrections, mut signed) = (Corrections::default(), Signed::default());
         loop {
-            let outcome = self.try_once(target, request).await;
-            if let Ok(Reply::Refused(error)) = &outcome
-                && !corrected
-                && target.learn_from(error)
-            {
-                corrected = true;
-                continue;
+            let outcome = self.try_once(target, request, &mut signed).await;
+            if corrections.may_help(&outcome) {
+                // In a box: rare, and its state would be part of every request's.
+                let corrected = Box::pin(corrections.make(target, &outcome, signed)).await;
+                if corrected {
+                    continue;
+                }
             }
             let Some(at_least) = wait_after(&outcome) else { return outcome };
             let (budget, now) = (Some(&self.budget), Instant::now());
@@ -174,13 +174,14 @@ impl Client {
         &self,
         target: &Target,
         request: &ObjectRequest<'_>,
+        signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
         target.follow_location(&self.pool);
         target.writer.borrow().check_credentials()?;
         let (origin, ahead) = (target.origin.get(), ahead(request));
         let mut permit = self.pool.permit().await?;
         match self.pool.reuse(permit, origin, ahead) {
-            Ok(lease) => match self.send_over(lease, target, request).await {
+            Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
                     log::debug!("an idle connection had been closed by S3: trying a new one");
                     permit = self.pool.permit().await?;
@@ -190,7 +191,7 @@ impl Client {
             Err(unused) => permit = unused,
         }
         let lease = self.pool.connect(permit, origin, ahead).await?;
-        self.send_over(lease, target, request).await
+        self.send_over(lease, target, request, signed).await
     }
 
     async fn send_over(
@@ -198,16 +199,20 @@ impl Client {
         mut lease: Lease,
         target: &Target,
         request: &ObjectRequest<'_>,
+        signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
         self.relay.counters.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
         let buffers = &self.relay.buffers;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
-        if let Err(error) = written {
-            buffers.put_back(buf);
-            lease.put_back();
-            return Err(error.into());
+        match written {
+            Ok(with) => *signed = with,
+            Err(error) => {
+                buffers.put_back(buf);
+                lease.put_back();
+                return Err(error.into());
+            }
         }
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
         let timeout = self.upstream.first_byte_timeout;
@@ -266,27 +271,9 @@ impl Target {
         }
     }
 
-    fn is_astray(&self) -> bool {
+    /// Whether the bucket is elsewhere than the next request would be sent.
+    pub(super) fn is_astray(&self) -> bool {
         !Arc::ptr_eq(&self.bucket.location(), self.writer.borrow().location())
-    }
-
-    /// Learns what S3 says about the bucket's region or the time. `true` where a request that
-    /// heeds it may succeed.
-    fn learn_from(&self, error: &ServiceError) -> bool {
-        match (error.kind(), &error.region, error.date) {
-            (Kind::WrongEndpoint, Some(region), _) => {
-                self.bucket.learn_region(region);
-                // Another core may have been faster.
-                self.is_astray()
-            }
-            (Kind::Clock, _, Some(date)) => {
-                let now = clock::unix_seconds();
-                self.bucket.learn_clock_offset(date.cast_signed() - now.cast_signed());
-                let signed_at = self.writer.borrow().signed_at();
-                date.abs_diff(signed_at) >= CLOCK_NEWS_S
-            }
-            _ => false,
-        }
     }
 }
 

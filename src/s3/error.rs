@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
 
 /// The parts of an error answer that are acted upon. Empty where the answer has no such part; a
@@ -21,10 +25,12 @@ pub struct ServiceError {
     /// The region that the bucket is in, where the request was signed for another:
     /// `x-amz-bucket-region` or `<Region>`.
     pub region: Option<String>,
-    /// S3's clock, in seconds since 1970.
+    /// S3's time by the `Date` field, in seconds since 1970.
     pub date: Option<u64>,
     /// How long S3 wants no further request, in seconds: `Retry-After`.
     pub retry_after: Option<u64>,
+    /// S3's time by the `<ServerTime>` of a `RequestTimeTooSkewed`, in seconds since 1970.
+    pub server_time: Option<u64>,
 }
 
 /// Whose fault an error is, and so what the client is told.
@@ -77,6 +83,7 @@ impl ServiceError {
             region: Some(text("Region")).filter(|region| !region.is_empty()),
             date: None,
             retry_after: None,
+            server_time: element(body, "ServerTime").and_then(timestamp),
         }
     }
 
@@ -95,7 +102,9 @@ impl ServiceError {
             | "NotSignedUp"
             | "AccountProblem"
             | "MissingSecurityHeader" => Kind::Credentials,
-            "RequestTimeTooSkewed" => Kind::Clock,
+            "RequestTimeTooSkewed" | "RequestExpired" => Kind::Clock,
+            // Garage has no code of its own for it.
+            "InvalidRequest" if self.message.contains("Date is too old") => Kind::Clock,
             "PermanentRedirect"
             | "TemporaryRedirect"
             | "AuthorizationHeaderMalformed"
@@ -128,6 +137,15 @@ impl ServiceError {
     fn is_refusal_by_garage(&self) -> bool {
         self.message.starts_with("Forbidden: Invalid signature")
             || self.message.starts_with("Forbidden: No such key: ")
+    }
+
+    /// Whether S3 does not accept these credentials for any request. A wrong signature may be about
+    /// one key that S3 canonicalises in another way.
+    pub fn is_about_credentials(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAccessKeyId"
+        ) || self.message.starts_with("Forbidden: No such key: ")
     }
 
     /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
@@ -188,6 +206,17 @@ fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(&body[start..start + length])
 }
 
+/// A moment in seconds since 1970, as ISO 8601 or as in a `Date` field.
+fn timestamp(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii();
+    let iso = || {
+        let text = std::str::from_utf8(text).ok()?;
+        let time = DateTime::from_str(text, Format::DateTimeWithOffset).ok()?;
+        u64::try_from(time.secs()).ok()
+    };
+    iso().or_else(|| http_date(text))
+}
+
 /// The five entities of XML, then [`printable`].
 fn unescape(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text)
@@ -245,6 +274,28 @@ mod tests {
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
         assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
+    }
+
+    #[test]
+    fn s3s_time_is_read_from_the_error() {
+        let time = |text: &str| {
+            let body = format!(
+                "<Error><Code>RequestTimeTooSkewed</Code><RequestTime>x</RequestTime>\
+                 <ServerTime>{text}</ServerTime></Error>"
+            );
+            ServiceError::parse(403, body.as_bytes(), None).server_time
+        };
+        for same in [
+            "2031-01-01T00:00:00Z",
+            " 2031-01-01T00:00:00.250Z\n",
+            "2031-01-01T01:00:00+01:00",
+            "Wed, 01 Jan 2031 00:00:00 GMT",
+        ] {
+            assert_eq!(time(same), Some(1_924_992_000), "{same}");
+        }
+        for nonsense in ["", "soon", "20310101", "1900-01-01T00:00:00Z", "2031-13-01T00:00:00Z"] {
+            assert_eq!(time(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub mod answer;
 pub mod bucket;
 pub mod client;
+pub mod clock;
+mod correct;
 pub mod credentials;
 pub mod customer_key;
 pub mod endpoint;

@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::clock;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::s3::bucket::Bucket;
@@ -52,6 +51,15 @@ pub struct ObjectRequest<'a> {
 #[error("there are no valid credentials at the moment")]
 pub struct NoCredentials;
 
+/// What a request was signed with; zero for one that was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signed {
+    /// The time of the signature, in seconds since 1970.
+    pub at: u64,
+    /// The generation of the credentials.
+    pub generation: u64,
+}
+
 /// Writes requests for one bucket, with the day's signing key kept.
 pub struct RequestWriter {
     bucket: Bucket,
@@ -59,7 +67,6 @@ pub struct RequestWriter {
     /// The value of `Host`.
     host: String,
     signer: Signer,
-    signed_at: u64,
 }
 
 impl RequestWriter {
@@ -69,7 +76,6 @@ impl RequestWriter {
         RequestWriter {
             host: location.origin.authority(),
             signer: Signer::new(&location.region, "s3"),
-            signed_at: 0,
             location,
             bucket,
         }
@@ -80,20 +86,15 @@ impl RequestWriter {
         &self.location
     }
 
-    /// The time of the last signature, in seconds since 1970.
-    pub fn signed_at(&self) -> u64 {
-        self.signed_at
-    }
-
     /// Whether a request could be signed now, to be asked before a connection is taken for it.
     ///
     /// # Errors
     /// Where it could not.
     pub fn check_credentials(&self) -> Result<(), NoCredentials> {
         let Some(source) = &self.bucket.credentials else { return Ok(()) };
-        let now = clock::unix_seconds();
-        let is_valid = source.load().as_ref().is_some_and(|current| current.is_valid_at(now));
-        if is_valid { Ok(()) } else { Err(NoCredentials) }
+        let current = source.load();
+        let is_usable = current.as_ref().is_some_and(|set| set.is_usable(self.bucket.clock()));
+        if is_usable { Ok(()) } else { Err(NoCredentials) }
     }
 
     /// Appends the request's head to `out`, signed for this moment.
@@ -104,7 +105,7 @@ impl RequestWriter {
         &mut self,
         request: &ObjectRequest<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<(), NoCredentials> {
+    ) -> Result<Signed, NoCredentials> {
         let method = request.operation.method();
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
@@ -144,9 +145,9 @@ impl RequestWriter {
                 write_field(out, name, value);
             }
         }
-        self.write_authentication(method, path, query, out)?;
+        let signed = self.write_authentication(method, path, query, out)?;
         out.extend_from_slice(b"\r\n");
-        Ok(())
+        Ok(signed)
     }
 
     /// The `x-amz-…` and `Authorization` fields; for anonymous requests only a customer key.
@@ -157,20 +158,20 @@ impl RequestWriter {
         path: Range<usize>,
         query: Range<usize>,
         out: &mut Vec<u8>,
-    ) -> Result<(), NoCredentials> {
+    ) -> Result<Signed, NoCredentials> {
         let customer_key = self.bucket.customer_key.as_ref().map(|key| key.fields());
         let customer_key = customer_key.iter().flatten();
         let Some(source) = &self.bucket.credentials else {
             customer_key.for_each(|(name, value)| write_field(out, name, value.as_bytes()));
-            return Ok(());
+            return Ok(Signed::default());
         };
-        let now = clock::unix_seconds();
+        let clock = self.bucket.clock();
         let loaded = source.load();
-        let current = loaded.as_deref().filter(|current| current.is_valid_at(now));
+        let current = loaded.as_deref().filter(|current| current.is_usable(clock));
         let current = current.ok_or(NoCredentials)?;
         let credentials = &current.credentials;
-        self.signed_at = now.saturating_add_signed(self.bucket.clock_offset());
-        let time = Timestamp::new(self.signed_at);
+        let signed = Signed { at: clock.seconds(), generation: current.generation };
+        let time = Timestamp::new(signed.at);
         let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
         // In ascending order of their names, as they are signed.
         let mut headers = HeaderList::default();
@@ -197,7 +198,7 @@ impl RequestWriter {
         };
         self.signer.write_authorization(credentials, time, headers, &signature, out);
         out.extend_from_slice(b"\r\n");
-        Ok(())
+        Ok(signed)
     }
 }
 
@@ -231,6 +232,7 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::s3::credentials::Credentials;
     use crate::s3::customer_key::CustomerKey;
     use crate::s3::endpoint::{Addressing, Endpoint};
@@ -283,7 +285,7 @@ mod tests {
             range: None,
             conditions,
         };
-        let mut write = || writer.write(&request, &mut Vec::new());
+        let mut write = || writer.write(&request, &mut Vec::new()).map(|_| ());
         assert_eq!(write(), Err(NoCredentials));
         source.publish(Current::new(keys.clone(), Some(clock::unix_seconds() + 60)));
         assert_eq!(write(), Ok(()));

@@ -12,12 +12,14 @@ use crate::http1::range::ByteRange;
 use crate::http1::target::Target;
 use crate::mount::Mount;
 use crate::s3::client::{BucketId, ClientError, Reply};
+use crate::s3::clock::Skew;
 use crate::s3::endpoint::Endpoint;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::source::Source;
 use crate::server::core::Core;
+use crate::server::explain::clock_words;
 use crate::server::handler::locate_in;
 use crate::server::running::share;
 use crate::server::worker::sweep;
@@ -159,6 +161,12 @@ async fn check(core: Rc<Core>, id: BucketId, named: Option<ObjectName>) -> Findi
         true => format!("{words}; but the encryption key travels unencrypted, use HTTPS"),
         false => words,
     };
+    // S3 has told its time, and requests are signed with that.
+    let skew = Skew::to(mount.bucket.clock().seconds());
+    let words = match verdict == Verdict::Works && !skew.is_small() {
+        true => format!("{words}; but this machine's clock is {skew}: set it (NTP)"),
+        false => words,
+    };
     Finding { subject, verdict, words }
 }
 
@@ -276,7 +284,7 @@ fn judge(error: &ServiceError, named: Option<&ObjectName>, path: &str) -> (Verdi
         (Kind::Credentials, _) => {
             failed("the credentials are refused: check the access key, the secret and their expiry")
         }
-        (Kind::Clock, _) => failed("this machine's clock is wrong: set it (NTP)"),
+        (Kind::Clock, _) => failed(&clock_words(error)),
         (Kind::WrongEndpoint, _) => failed("check 'region' and 'endpoint'"),
         (Kind::CustomerKey, _) => failed("check 'sse_customer_key_file'"),
         (Kind::SlowDown | Kind::TimedOut, _) => failed("S3 is overloaded or slow: try again"),

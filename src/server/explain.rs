@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::cache::metadata::Miss;
 use crate::s3::client::{BucketId, ClientError};
+use crate::s3::clock::Skew;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::name::ObjectName;
 use crate::s3::source::Source;
@@ -63,16 +64,13 @@ pub fn explain(
         Failure::AccessDenied => Miss::AccessDenied,
         Failure::PreconditionFailed | Failure::VersionRefused => return failure,
         _ => {
-            if let (Failure::Credentials, Some(source)) = (failure, source) {
-                source.ask_for_refresh();
-            }
-            log::warn!("{object:?}: {error}{}", remedy(error.kind(), source));
+            log::warn!("{object:?}: {error}{}", remedy(error, error.kind(), source));
             return failure;
         }
     };
     // S3 does not tell a wrong customer key from a missing permission.
     if miss == Miss::AccessDenied && mount.bucket.customer_key.is_some() {
-        log::warn!("{object:?}: {error}{}", remedy(Kind::CustomerKey, source));
+        log::warn!("{object:?}: {error}{}", remedy(error, Kind::CustomerKey, source));
     } else {
         log::debug!("{object:?}: {error}");
     }
@@ -111,16 +109,24 @@ fn of_version(error: &ServiceError) -> Failure {
 }
 
 /// What an operator can do about it.
-fn remedy(kind: Kind, source: Option<&Source>) -> String {
+fn remedy(error: &ServiceError, kind: Kind, source: Option<&Source>) -> String {
     let remedy = match (kind, source) {
         (Kind::Credentials, Some(source)) => {
             let login = source.login();
             return format!("; its credentials are those of {login}: {}", login.advice());
         }
-        (Kind::Clock, _) => "; set this machine's clock (NTP)",
+        (Kind::Clock, _) => return format!("; {}", clock_words(error)),
         (Kind::WrongEndpoint, _) => "; check 'region' and 'endpoint' of this mount",
         (Kind::CustomerKey, _) => "; check 'sse_customer_key_file' of this mount",
         _ => "",
     };
     remedy.to_owned()
+}
+
+/// Which clock is wrong and which way, as far as S3 tells.
+pub fn clock_words(error: &ServiceError) -> String {
+    match error.server_time.or(error.date).map(Skew::to).filter(|skew| !skew.is_small()) {
+        Some(skew) => format!("this machine's clock is {skew}: set it (NTP)"),
+        None => "this machine's clock and that of S3 differ: set whichever is wrong (NTP)".into(),
+    }
 }

@@ -1,6 +1,7 @@
 //! One connection to S3: how it is opened and how a response head is read from it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,11 @@ pub struct Connection {
     pub stream: Transport,
     /// An earlier request was answered on it, so S3 may be closing it at this moment.
     pub reused: bool,
+    /// The address that it was opened to.
+    pub address: SocketAddr,
+    /// The origin's [`changes`](ResolvedOrigin::changes) when the address was last one of those
+    /// that connections are kept to.
+    pub(super) named_at: u64,
 }
 
 /// Opens the connections of one core.
@@ -74,6 +80,8 @@ impl Connector {
     /// the server cannot prove itself.
     pub async fn connect(&self, origin: &ResolvedOrigin, ahead: Ahead) -> io::Result<Connection> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
+        // Before the addresses are read, which may change at once.
+        let named_at = origin.changes();
         let addresses = self.addresses_of(origin).await;
         for address in self.addresses.order(&addresses, Instant::now()) {
             let connecting = Stream::connect(address, &self.deadlines);
@@ -86,7 +94,7 @@ impl Connector {
             match connected {
                 Ok(stream) => {
                     self.addresses.note_success(address);
-                    return Ok(Connection { stream, reused: false });
+                    return Ok(Connection { stream, reused: false, address, named_at });
                 }
                 // Who cannot prove itself is not asked at its other addresses, and neither is
                 // anybody by a process that has no descriptor left.
@@ -107,7 +115,7 @@ impl Connector {
     }
 
     /// Waits for the addresses of a name that was never looked up before.
-    async fn addresses_of(&self, origin: &ResolvedOrigin) -> Arc<Vec<std::net::SocketAddr>> {
+    async fn addresses_of(&self, origin: &ResolvedOrigin) -> Arc<Vec<SocketAddr>> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         loop {
             let addresses = origin.addresses();
@@ -147,6 +155,16 @@ pub fn is_ours(error: &io::Error) -> bool {
 }
 
 impl Connection {
+    /// Whether it may be kept for the next request: its address has not been taken from the
+    /// origin's name.
+    pub(super) fn is_current(&mut self, origin: &ResolvedOrigin) -> bool {
+        let changes = origin.changes();
+        if self.named_at != changes && origin.may_keep(self.address) {
+            self.named_at = changes;
+        }
+        self.named_at == changes
+    }
+
     /// Receives a whole response head into `buf`, behind what it holds already, and whatever
     /// came with it. Answers with the head's length in bytes.
     ///

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod conn;
+mod named;
 pub mod pool;
 pub mod queue;
 pub mod resolve;

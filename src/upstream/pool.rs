@@ -76,7 +76,7 @@ impl Pool {
         let known = origins.iter().position(|known| known.origin == *origin);
         OriginId(known.unwrap_or_else(|| {
             origins.push(self.resolver.origin(origin));
-            self.idle.borrow_mut().resize_with(2 * origins.len(), VecDeque::new);
+            self.idle.borrow_mut().resize_with(ORIGIN_SHELVES * origins.len(), VecDeque::new);
             origins.len() - 1
         }))
     }
@@ -106,9 +106,9 @@ impl Pool {
                 found = idle[shelf(origin, Ahead::Little)].pop_back();
             }
             drop(idle);
-            let Some(Idle { connection, .. }) = found else { return Err(permit) };
+            let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
             self.idle_count.update(|count| count - 1);
-            if connection.stream.is_quiet() {
+            if self.is_current(origin, &mut connection) && connection.stream.is_quiet() {
                 let (connection, pool) = (Some(connection), Rc::clone(self));
                 return Ok(Lease { connection, origin, pool, _permit: permit });
             }
@@ -135,10 +135,16 @@ impl Pool {
         Ok(Lease { connection: Some(connection), origin, pool: Rc::clone(self), _permit: permit })
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, and what leads to where an origin was before its
+    /// name moved.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
-        for idle in self.idle.borrow_mut().iter_mut() {
+        for (shelf, idle) in self.idle.borrow_mut().iter_mut().enumerate() {
+            let before = idle.len();
+            idle.retain_mut(|idle| {
+                self.is_current(OriginId(shelf / ORIGIN_SHELVES), &mut idle.connection)
+            });
+            self.idle_count.update(|count| count - (before - idle.len()));
             while idle.front().is_some_and(|idle| now.duration_since(idle.since) >= timeout) {
                 idle.pop_front();
                 self.idle_count.update(|count| count - 1);
@@ -156,6 +162,10 @@ impl Pool {
         self.queue.in_use()
     }
 
+    fn is_current(&self, origin: OriginId, connection: &mut Connection) -> bool {
+        connection.is_current(&self.origins.borrow()[origin.0])
+    }
+
     /// Makes room for another connection.
     fn close_one_idle(&self) {
         if self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some() {
@@ -164,9 +174,12 @@ impl Pool {
     }
 }
 
+/// Shelves of one origin, by how far S3 may send ahead on the connections.
+const ORIGIN_SHELVES: usize = 2;
+
 /// Where idle connections of an origin lie, by how far S3 may send ahead on them.
 fn shelf(origin: OriginId, ahead: Ahead) -> usize {
-    2 * origin.0 + usize::from(ahead == Ahead::Freely)
+    ORIGIN_SHELVES * origin.0 + usize::from(ahead == Ahead::Freely)
 }
 
 impl Lease {
@@ -175,7 +188,9 @@ impl Lease {
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         connection.reused = true;
-        if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections {
+        if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections
+            || !self.pool.is_current(self.origin, &mut connection)
+        {
             return;
         }
         let shelf = shelf(self.origin, connection.stream.socket().receives_ahead());

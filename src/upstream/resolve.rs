@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::sys::side::Side;
 use crate::upstream::Origin;
+use crate::upstream::named::Named;
 
 /// How long addresses are used that came without a time to live.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -35,6 +36,10 @@ pub struct ResolvedOrigin {
     /// The origin.
     pub origin: Arc<Origin>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Addresses that idle connections may be kept to; at least those above.
+    kept: ArcSwap<Vec<SocketAddr>>,
+    /// How often they have changed.
+    changes: AtomicU64,
     failing: AtomicBool,
     wanted: Notify,
 }
@@ -43,8 +48,11 @@ impl ResolvedOrigin {
     fn new(origin: Arc<Origin>) -> ResolvedOrigin {
         let literal = origin.host.parse::<IpAddr>().ok();
         let addresses = literal.map(|ip| SocketAddr::new(ip, origin.port));
+        let addresses = Arc::new(addresses.into_iter().collect::<Vec<_>>());
         ResolvedOrigin {
-            addresses: ArcSwap::from_pointee(addresses.into_iter().collect()),
+            kept: ArcSwap::new(Arc::clone(&addresses)),
+            addresses: ArcSwap::new(addresses),
+            changes: AtomicU64::new(0),
             origin,
             failing: AtomicBool::new(false),
             wanted: Notify::new(),
@@ -54,6 +62,17 @@ impl ResolvedOrigin {
     /// The addresses at the moment; empty while the name cannot be resolved.
     pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.load_full()
+    }
+
+    /// How often the addresses changed that idle connections may be kept to.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether an idle connection to an address may be kept: the name stands for it, or did so a
+    /// moment ago.
+    pub fn may_keep(&self, address: SocketAddr) -> bool {
+        self.kept.load().contains(&address)
     }
 
     /// Asks for the name to be looked up soon, since no address could be connected to.
@@ -68,7 +87,7 @@ impl ResolvedOrigin {
 
     /// Looks the name up and answers with how long that holds. Keeps the last good addresses
     /// when that fails; says so once per change.
-    async fn resolve(&self) -> Duration {
+    async fn resolve(&self, named: &mut Named) -> Duration {
         let Origin { host, port, .. } = &*self.origin;
         match look_up(host).await {
             Ok((ips, period)) => {
@@ -77,8 +96,13 @@ impl ResolvedOrigin {
                 }
                 let addresses: Vec<_> =
                     ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+                let kept = named.answer(&addresses, Instant::now());
                 if **self.addresses.load() != addresses {
                     self.addresses.store(Arc::new(addresses));
+                }
+                if **self.kept.load() != kept {
+                    self.kept.store(Arc::new(kept));
+                    self.changes.fetch_add(1, Ordering::Release);
                 }
                 period.clamp(PERIODS.0, PERIODS.1)
             }
@@ -93,8 +117,9 @@ impl ResolvedOrigin {
 
     /// Looks the name up, and again whenever that does not hold any more.
     async fn keep(self: Arc<Self>) {
+        let mut named = Named::default();
         loop {
-            let period = self.resolve().await;
+            let period = self.resolve(&mut named).await;
             let until = tokio::time::Instant::now() + period;
             // A burst of failed connections is one question.
             sleep(PERIODS.0).await;
@@ -176,7 +201,10 @@ mod tests {
     #[test]
     fn a_literal_address_is_known_without_looking_it_up() {
         let (resolver, origin) = resolver_of("::1");
-        assert_eq!(*resolver.origin(&origin).addresses(), ["[::1]:9000".parse().unwrap()]);
+        let resolved = resolver.origin(&origin);
+        let address = "[::1]:9000".parse().unwrap();
+        assert_eq!(*resolved.addresses(), [address]);
+        assert!(resolved.may_keep(address));
     }
 
     #[test]

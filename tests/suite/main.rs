@@ -37,6 +37,7 @@ mod aborts;
 mod changes;
 mod check;
 mod clients;
+mod clock;
 mod conditionals;
 mod cors;
 mod credentials;

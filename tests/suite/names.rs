@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use crate::support::eventually;
 use crate::support::name_server::{NAME, NameServer};
+use crate::support::object::synthetic_bytes;
 use crate::support::proxy::{Config, Driver, Process, Proxy};
-use crate::support::raw_http::get;
+use crate::support::raw_http::{Client, get, request_head};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok};
 
 both_drivers!(
     #[ignore = "needs root"]
     a_name_is_looked_up_again_when_its_record_expires_and_not_before,
     addresses_that_fail_are_passed_over_and_the_name_is_looked_up_again,
+    idle_connections_do_not_outlive_the_address_of_the_name,
+    a_body_under_way_goes_on_where_it_began_when_the_name_moves,
+    a_name_with_changing_parts_of_its_addresses_costs_no_connections,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -29,8 +33,15 @@ fn network(story: u8, driver: Driver) -> impl Fn(u8) -> Ipv4Addr {
 
 /// The proxy over [`NAME`], with a new connection for each request.
 fn proxy(driver: Driver, port: u16, name_server: &NameServer) -> Proxy {
-    let config = Config::new(driver, &format!("http://{NAME}:{port}"))
-        .set("upstream_max_idle_connections", "0");
+    let config = config(driver, port).set("upstream_max_idle_connections", "0");
+    start(&config, name_server)
+}
+
+fn config(driver: Driver, port: u16) -> Config {
+    Config::new(driver, &format!("http://{NAME}:{port}"))
+}
+
+fn start(config: &Config, name_server: &NameServer) -> Proxy {
     let mut process = Process::with_config(&config.yaml());
     process.write("resolv.conf", name_server.resolv_conf());
     Proxy::start(process.with_resolv_conf("resolv.conf"))
@@ -69,4 +80,75 @@ fn addresses_that_fail_are_passed_over_and_the_name_is_looked_up_again(driver: D
     eventually("the name is looked up before its hour is over", || {
         get(&proxy, TARGET).body == b"second"
     });
+}
+
+fn idle_connections_do_not_outlive_the_address_of_the_name(driver: Driver) {
+    let at = network(3, driver);
+    let old = ScriptedUpstream::always_at((at(1), 0), ok("old"));
+    let new = ScriptedUpstream::always_at((at(2), old.port()), ok("new"));
+    let name_server = NameServer::start(at(53), &[at(1)], 1);
+    let proxy = start(&config(driver, old.port()).set("metadata_ttl", "0s"), &name_server);
+    // Never idle for long, so that no timeout helps.
+    get(&proxy, TARGET).assert(200, "old");
+    name_server.set(&[at(2)], 1);
+    eventually("requests follow", || get(&proxy, TARGET).body == b"new");
+    eventually("nothing is kept to where it was", || old.open_connections() == 0);
+    name_server.set(&[at(1)], HOUR);
+    eventually("and back", || get(&proxy, TARGET).body == b"old");
+    assert_eq!((old.connections(), new.connections()), (2, 1));
+    eventually("nothing is kept to where it was", || new.open_connections() == 0);
+    assert_eq!(old.open_connections(), 1);
+}
+
+fn a_body_under_way_goes_on_where_it_began_when_the_name_moves(driver: Driver) {
+    const SIZE: u64 = 64 << 20;
+    let at = network(4, driver);
+    let old =
+        ScriptedUpstream::start_at(
+            (at(1), 0),
+            |peer| {
+                while peer.answer_with_part(SIZE, SIZE as usize) {}
+            },
+        );
+    let new = ScriptedUpstream::always_at((at(2), old.port()), ok("new"));
+    let name_server = NameServer::start(at(53), &[at(1)], 1);
+    let proxy = start(&config(driver, old.port()), &name_server);
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[]));
+    assert_eq!(client.head().content_length(), SIZE);
+    name_server.set(&[at(2)], HOUR);
+    eventually("requests follow", || get(&proxy, "/files/other").body == b"new");
+    assert!(client.exactly(SIZE as usize) == synthetic_bytes(0, SIZE as usize));
+    client.assert_open();
+    eventually("its connection is not kept", || old.open_connections() == 0);
+    assert_eq!(new.connections(), 1);
+}
+
+fn a_name_with_changing_parts_of_its_addresses_costs_no_connections(driver: Driver) {
+    let at = network(5, driver);
+    let first = ScriptedUpstream::always_at((at(1), 0), ok("here"));
+    let others: Vec<_> = (2..9)
+        .map(|host| ScriptedUpstream::always_at((at(host), first.port()), ok("here")))
+        .collect();
+    let connections =
+        || first.connections() + others.iter().map(ScriptedUpstream::connections).sum::<usize>();
+    let name_server = NameServer::start(at(53), &[at(1), at(2)], 1);
+    let proxy = start(&config(driver, first.port()), &name_server);
+    let answers = || name_server.questions();
+    let mut settled = 0;
+    for answer in 0..9 {
+        let asked = answers();
+        // Pairs of eight, none twice in a row.
+        let pair = 2 * (answer % 4) + 1;
+        name_server.set(&[at(pair), at(pair + 1)], 1);
+        eventually("the name is looked up", || {
+            get(&proxy, TARGET).assert(200, "here");
+            answers() > asked
+        });
+        if answer == 4 {
+            settled = connections();
+        }
+    }
+    assert!(settled <= 5, "{settled} connections");
+    assert_eq!(connections(), settled, "new connections for new answers");
 }

@@ -279,6 +279,18 @@ impl Keyring {
         self.rings().accepted.clear();
     }
 
+    /// From now on all keys known so far have expired, whatever was said of their end.
+    pub(crate) fn expire_all(&self) {
+        let now = Some(SystemTime::now());
+        self.rings().accepted.iter_mut().for_each(|keys| keys.ends = now);
+    }
+
+    /// From now on the tokens known so far are not accepted.
+    pub(crate) fn spoil_all_tokens(&self) {
+        let spoiled = || Some("another".to_owned());
+        self.rings().accepted.iter_mut().for_each(|keys| keys.token = spoiled());
+    }
+
     /// Whether this is an access key that is accepted now.
     pub(crate) fn accepts(&self, access_key: &str) -> bool {
         self.find(access_key).is_ok()

@@ -31,6 +31,7 @@ const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 struct Shared {
     heads: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -38,6 +39,14 @@ impl ScriptedUpstream {
     /// Runs `script` for every connection. When it returns, the connection is closed.
     pub(crate) fn start(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> ScriptedUpstream {
         ScriptedUpstream::serve(ANY_PORT, None, script)
+    }
+
+    /// The same, listening at this address.
+    pub(crate) fn start_at(
+        address: (Ipv4Addr, u16),
+        script: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> ScriptedUpstream {
+        ScriptedUpstream::serve(address, None, script)
     }
 
     /// The same with TLS. A connection is closed without `close_notify`, as when somebody cuts it.
@@ -122,6 +131,17 @@ impl ScriptedUpstream {
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
+
+    /// Connections whose script has not returned.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Drop for ScriptedUpstream {
@@ -147,6 +167,7 @@ pub(crate) struct Peer {
 impl Peer {
     fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) -> Peer {
         let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        shared.open.fetch_add(1, Ordering::SeqCst);
         // Threads of a finished test must not live on with it.
         stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
         stream.set_nodelay(true).expect("a connected socket");
@@ -182,6 +203,12 @@ impl Peer {
         if !self.next_request() {
             return false;
         }
+        self.answer_last_with_part(size, most);
+        true
+    }
+
+    /// The same for the request that came last; how many bytes of the body were asked for.
+    pub(crate) fn answer_last_with_part(&mut self, size: u64, most: usize) -> u64 {
         let head = self.last_head();
         let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
         let length = last - first + 1;
@@ -192,9 +219,9 @@ impl Peer {
              Accept-Ranges: bytes\r\nContent-Length: {length}\r\n\
              Content-Range: bytes {first}-{last}/{size}\r\n\r\n"
         ));
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(most);
-        self.send(synthetic_bytes(first, length));
-        true
+        let sent = usize::try_from(length).unwrap_or(usize::MAX).min(most);
+        self.send(synthetic_bytes(first, sent));
+        length
     }
 
     /// The request head that came last on any connection.

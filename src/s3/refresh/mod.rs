@@ -4,6 +4,9 @@
 //! long as it is valid, and attempts go on with growing pauses. An operator is told of changes
 //! only: when there is a first set, when a renewal fails, when the last set has ended, and when
 //! all is well again.
+//!
+//! Requests ask for a load when they find no valid set or S3 refuses the one there is: it then
+//! begins at once, unless others that were asked for just before did not help.
 
 mod failure;
 mod provider;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::clock::{self, CivilTime};
+use crate::clock::CivilTime;
 use crate::s3::refresh::provider::Loaded;
 use crate::s3::source::{Current, Source};
 use crate::sys::side::Side;
@@ -47,21 +50,19 @@ pub fn start(side: &Side, sources: &[Arc<Source>], patience: Duration) {
 }
 
 async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
-    let mut refresher = Refresher { source, health: Health::New, failures: 0, in_vain: 0 };
+    let mut refresher = Refresher::new(source);
     let mut attempted = Some(attempted);
-    let mut was_asked = false;
     loop {
-        let began = clock::unix_time();
         let source = Arc::clone(&refresher.source);
+        let was_asked = source.begin_load();
         let loaded = load(&source).await;
-        source.hear();
         let due = refresher.take(loaded, was_asked);
+        source.end_load(schedule::until_asked(refresher.failures > 0, refresher.in_vain));
         if let Some(attempted) = attempted.take() {
             // It fails where start-up has stopped waiting.
             let _ = attempted.send(());
         }
-        let earliest = began + schedule::until_asked(refresher.in_vain);
-        was_asked = wait(&source, due, earliest).await;
+        wait(&source, due).await;
     }
 }
 
@@ -73,25 +74,41 @@ async fn load(source: &Arc<Source>) -> Result<Loaded, String> {
     loaded.unwrap_or_else(|_| Err("loading them ended by a defect of s3proxy".to_owned()))
 }
 
-/// Waits for the time that a load is due, if it ever is, or until one is asked for, but not
-/// before `earliest`; `true` where it was asked for. All times are counted from 1970.
-async fn wait(source: &Source, due: Option<Duration>, earliest: Duration) -> bool {
-    let mut was_asked = false;
+/// When the next load is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// What there is does not end.
+    Never,
+    /// At this time of S3, since 1970.
+    AtS3Time(Duration),
+    /// After a failure.
+    At(Instant),
+}
+
+impl Due {
+    /// Time until then; `None` is never.
+    fn left(self, source: &Source) -> Option<Duration> {
+        match self {
+            Due::Never => None,
+            Due::AtS3Time(time) => Some(time.saturating_sub(source.clock().time())),
+            Due::At(time) => Some(time.saturating_duration_since(Instant::now())),
+        }
+    }
+}
+
+/// Waits until a load is due, or until one is asked for and may begin.
+async fn wait(source: &Source, due: Due) {
     loop {
-        let until = match (due, was_asked) {
-            (Some(due), true) => Some(due.min(earliest)),
-            (due, false) => due,
-            (None, true) => Some(earliest),
-        };
-        let left = until.map(|until| until.saturating_sub(clock::unix_time()));
+        let wanted = source.wanted_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let left = due.left(source).into_iter().chain(wanted).min();
         if left == Some(Duration::ZERO) {
-            return was_asked;
+            return;
         }
         let slice = left.map_or(SLEEP, |left| left.min(SLEEP));
-        if was_asked {
-            tokio::time::sleep(slice).await;
-        } else {
-            was_asked = tokio::time::timeout(slice, source.asked()).await.is_ok();
+        match wanted {
+            Some(_) => tokio::time::sleep(slice).await,
+            // Who asks has said so before; that it was asked is seen in the next round.
+            None => drop(tokio::time::timeout(slice, source.asked()).await),
         }
     }
 }
@@ -115,94 +132,148 @@ struct Refresher {
     health: Health,
     /// Attempts that failed since the last that did not.
     failures: u32,
-    /// Loads in a row that were asked for and brought nothing new.
+    /// Loads in a row that were asked for and did not help.
     in_vain: u32,
+    /// When the last set came that was asked for.
+    asked_set_at: Option<Instant>,
 }
 
 impl Refresher {
-    /// Publishes what was loaded, or keeps what there is; when the next load is due, counted from
-    /// 1970, if it ever is.
-    fn take(&mut self, loaded: Result<Loaded, String>, was_asked: bool) -> Option<Duration> {
-        let now = clock::unix_time();
-        match loaded.and_then(|loaded| still_valid(loaded, now)) {
-            Ok(loaded) => self.succeed(loaded, was_asked, now),
-            Err(reason) => Some(self.fail(reason, now)),
+    fn new(source: Arc<Source>) -> Refresher {
+        Refresher { source, health: Health::New, failures: 0, in_vain: 0, asked_set_at: None }
+    }
+
+    /// Publishes what was loaded, or keeps what there is.
+    fn take(&mut self, loaded: Result<Loaded, String>, was_asked: bool) -> Due {
+        match loaded.and_then(|loaded| self.current(loaded)) {
+            Ok(current) => self.succeed(current, was_asked),
+            Err(reason) => self.fail(reason),
         }
     }
 
-    fn succeed(&mut self, loaded: Loaded, was_asked: bool, now: Duration) -> Option<Duration> {
+    /// What was loaded as a set to use. One that has ended already is refused or, as long as S3 has
+    /// not told its time, doubtful: this machine's clock may be what is wrong.
+    fn current(&self, loaded: Loaded) -> Result<Current, String> {
         let Loaded { credentials, expires } = loaded;
-        let expires = expires.map(since_1970);
-        let is_known = {
-            let current = self.source.load();
-            current.as_ref().is_some_and(|current| current.credentials == credentials)
-        };
-        self.in_vain = if is_known && was_asked { self.in_vain.saturating_add(1) } else { 0 };
+        let expires = expires.map(|end| since_1970(end).as_secs());
+        let clock = self.source.clock();
+        let mut current = Current::new(credentials, expires);
+        if !current.is_valid_at(clock.seconds()) {
+            if clock.was_told_lately() || self.has_valid_set() {
+                return Err(format!("those given out were {}", End(expires)));
+            }
+            current.is_doubtful = true;
+        }
+        if let Some(known) = self.source.load().as_deref()
+            && known.credentials == current.credentials
+            && known.expires == current.expires
+        {
+            // Who waits for a newer set is not to take it for one.
+            current.generation = known.generation;
+        }
+        Ok(current)
+    }
+
+    fn has_valid_set(&self) -> bool {
+        let now = self.source.clock().seconds();
+        self.source.load().as_ref().is_some_and(|current| current.is_valid_at(now))
+    }
+
+    fn succeed(&mut self, current: Current, was_asked: bool) -> Due {
+        self.count_in_vain(&current, was_asked);
+        if current.is_doubtful {
+            return self.doubt(current);
+        }
         self.failures = 0;
         let login = self.source.login();
-        let end = End(expires.map(|end| end.as_secs()));
+        let end = End(current.expires);
         match self.health {
             Health::New | Health::Gone => {
-                let id = &credentials.access_key_id;
+                let id = &current.credentials.access_key_id;
                 log::info!("credentials of {login}: access key {id}, {end}");
             }
             Health::Failing => log::info!("credentials of {login}: renewed again, {end}"),
             Health::Good => log::debug!("credentials of {login}: renewed, {end}"),
         }
         self.health = Health::Good;
-        self.source.publish(Current::new(credentials, expires.map(|end| end.as_secs())));
-        let left = expires?.saturating_sub(now);
-        Some(now + schedule::until_refresh(left, fastrand::f64()))
+        let expires = current.expires.map(Duration::from_secs);
+        self.source.publish(current);
+        let Some(expires) = expires else { return Due::Never };
+        let now = self.source.clock().time();
+        let left = expires.saturating_sub(now);
+        Due::AtS3Time(now + schedule::until_refresh(left, fastrand::f64()))
     }
 
-    fn fail(&mut self, reason: String, now: Duration) -> Duration {
+    /// Counts a load that was asked for and brought what is refused already, or the next set in the
+    /// place of one that was asked for a moment ago.
+    fn count_in_vain(&mut self, current: &Current, was_asked: bool) {
+        if !was_asked {
+            self.in_vain = 0;
+            return;
+        }
+        let is_known = {
+            let known = self.source.load();
+            known.as_ref().is_some_and(|known| known.credentials == current.credentials)
+        };
+        let is_soon = self.asked_set_at.is_some_and(|at| at.elapsed() < schedule::REFUSED_SOON);
+        self.in_vain = if is_known || is_soon { self.in_vain.saturating_add(1) } else { 0 };
+        self.asked_set_at = Some(Instant::now());
+    }
+
+    /// Publishes a set that seems to have ended, and goes on as after a failure.
+    fn doubt(&mut self, current: Current) -> Due {
+        let reason = format!(
+            "those given out were {} by this machine's clock, which S3's may contradict",
+            End(current.expires)
+        );
+        self.source.publish(current);
+        self.fail(reason)
+    }
+
+    fn fail(&mut self, reason: String) -> Due {
         self.failures = self.failures.saturating_add(1);
+        let now = self.source.clock().time();
         let valid_until = {
             let current = self.source.load();
             let valid = current.as_ref().filter(|current| current.is_valid_at(now.as_secs()));
             valid.map(|current| current.expires)
         };
-        let login = self.source.login();
         let health = if valid_until.is_some() { Health::Failing } else { Health::Gone };
-        if health != self.health {
-            let advice = login.advice();
-            match (valid_until, self.health) {
-                (Some(expires), _) => log::warn!(
-                    "credentials of {login} cannot be renewed: {reason}; {advice}. Those in use \
-                     are {}",
-                    End(expires)
-                ),
-                (None, Health::New) => log::error!(
-                    "credentials of {login} cannot be had: {reason}; {advice}. Until there are \
-                     some, requests are answered 502"
-                ),
-                (None, _) => log::error!(
-                    "credentials of {login} have expired and cannot be renewed: {reason}; \
-                     {advice}. Until there are others, requests are answered 502"
-                ),
-            }
-            self.health = health;
-        } else {
+        if health == self.health {
+            let login = self.source.login();
             log::debug!("credentials of {login}: attempt {} failed: {reason}", self.failures);
+        } else {
+            self.tell_of_failure(&reason, valid_until);
+            self.health = health;
         }
         self.source.fail(reason);
-        let retry = now + schedule::until_retry(self.failures, fastrand::f64());
+        let pause = schedule::until_retry(self.failures, fastrand::f64());
         // The moment in which the last set ends is not slept through: it is to be told of.
-        match valid_until.flatten().map(Duration::from_secs) {
-            Some(end) => retry.min(end).max(now + schedule::LEAST_PAUSE),
-            None => retry,
-        }
+        let pause = match valid_until.flatten().map(Duration::from_secs) {
+            Some(end) => pause.min(end.saturating_sub(now)).max(schedule::LEAST_PAUSE),
+            None => pause,
+        };
+        Due::At(Instant::now() + pause)
     }
-}
 
-/// Refuses a set that has ended already.
-fn still_valid(loaded: Loaded, now: Duration) -> Result<Loaded, String> {
-    match loaded.expires.map(since_1970) {
-        // Whole seconds, as on the cores.
-        Some(end) if end.as_secs() <= now.as_secs() => {
-            Err(format!("those given out were {}", End(Some(end.as_secs()))))
+    /// Tells an operator that there is no set any more, or that the one there is will be the last.
+    fn tell_of_failure(&self, reason: &str, valid_until: Option<Option<u64>>) {
+        let login = self.source.login();
+        let advice = login.advice();
+        match (valid_until, self.health) {
+            (Some(expires), _) => log::warn!(
+                "credentials of {login} cannot be renewed: {reason}; {advice}. Those in use are {}",
+                End(expires)
+            ),
+            (None, Health::New) => log::error!(
+                "credentials of {login} cannot be had: {reason}; {advice}. Until there are some, \
+                 requests are answered 502"
+            ),
+            (None, _) => log::error!(
+                "credentials of {login} have expired and cannot be renewed: {reason}; {advice}. \
+                 Until there are others, requests are answered 502"
+            ),
         }
-        _ => Ok(loaded),
     }
 }
 
@@ -224,12 +295,12 @@ impl std::fmt::Display for End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::s3::credentials::Credentials;
     use crate::s3::login::Login;
 
     fn refresher() -> Refresher {
-        let source = Arc::new(Source::new(Login::Instance, None));
-        Refresher { source, health: Health::New, failures: 0, in_vain: 0 }
+        Refresher::new(Arc::new(Source::new(Login::Instance, None)))
     }
 
     fn set(id: &str, seconds: u64) -> Result<Loaded, String> {
@@ -273,9 +344,9 @@ mod tests {
     #[test]
     fn without_any_set_the_source_is_gone_and_tries_again_soon() {
         let mut refresher = refresher();
-        let due = refresher.take(down(), false).expect("it goes on trying");
+        let due = refresher.take(down(), false).left(&refresher.source);
         assert_eq!(refresher.health, Health::Gone);
-        assert!(due <= clock::unix_time() + Duration::from_secs(2));
+        assert!(due.is_some_and(|left| left <= Duration::from_secs(2)));
         assert!(id(&refresher).is_none());
     }
 
@@ -284,8 +355,8 @@ mod tests {
         let mut refresher = refresher();
         refresher.take(set("A", 5), false);
         for _ in 0..10 {
-            let due = refresher.take(down(), false).expect("it goes on trying");
-            assert!(due <= clock::unix_time() + Duration::from_secs(5));
+            let due = refresher.take(down(), false).left(&refresher.source);
+            assert!(due.is_some_and(|left| left <= Duration::from_secs(5)));
         }
     }
 
@@ -296,7 +367,45 @@ mod tests {
         refresher.take(set("A", 3600), true);
         refresher.take(set("A", 3600), true);
         assert_eq!(refresher.in_vain, 2);
+        // As new as it is, S3 has not said yet whether it will do.
         refresher.take(set("B", 3600), true);
+        assert_eq!(refresher.in_vain, 3);
+        refresher.take(set("C", 3600), false);
+        refresher.asked_set_at = None;
+        refresher.take(set("D", 3600), true);
         assert_eq!(refresher.in_vain, 0);
+    }
+
+    #[test]
+    fn what_is_loaded_again_is_no_newer_set() {
+        let mut refresher = refresher();
+        let end = clock::unix_time();
+        let set = |seconds| {
+            let expires = UNIX_EPOCH + end + Duration::from_secs(seconds);
+            set("A", 0).map(|loaded| Loaded { expires: Some(expires), ..loaded })
+        };
+        refresher.take(set(3600), false);
+        let first = refresher.source.generation();
+        refresher.take(set(3600), true);
+        assert_eq!(refresher.source.generation(), first);
+        refresher.take(set(7200), true);
+        assert!(refresher.source.generation() > first);
+    }
+
+    #[test]
+    fn a_set_that_seems_to_have_ended_is_left_to_s3_as_long_as_it_has_not_told_its_time() {
+        let mut refresher = refresher();
+        refresher.take(set("A", 0), false);
+        assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Gone, Some("A")));
+        let clock = refresher.source.clock();
+        assert!(refresher.source.load().as_ref().is_some_and(|set| set.is_usable(clock)));
+        // S3 lives an hour ago.
+        clock.learn(clock.seconds() - 3600);
+        refresher.take(set("B", 0), true);
+        assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Good, Some("B")));
+        // It agrees with this machine after all.
+        refresher.source.clock().learn(clock::unix_seconds() + 1);
+        refresher.take(set("C", 0), true);
+        assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Gone, Some("B")));
     }
 }

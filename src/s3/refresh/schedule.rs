@@ -13,11 +13,18 @@ const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 /// Longest time between two attempts while they fail.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 
-/// Least time from a load to one that is asked for because S3 refuses what it brought.
-const ASKED_PAUSE: Duration = Duration::from_secs(5);
+/// Least time from a load that failed to one that is asked for.
+const FAILED_PAUSE: Duration = Duration::from_secs(2);
 
-/// The same where the loads that were asked for keep bringing what S3 refuses.
-const ASKED_PAUSE_LONGEST: Duration = Duration::from_secs(300);
+/// Least time from a load that was asked for, and brought what S3 refuses, to the next one.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+
+/// The same where such loads keep bringing what S3 refuses.
+const REFUSED_PAUSE_LONGEST: Duration = Duration::from_secs(30);
+
+/// A set that is asked to be replaced so soon after it was asked for is taken to be of no more use
+/// than the one before.
+pub(super) const REFUSED_SOON: Duration = Duration::from_secs(60);
 
 /// Time until a set is renewed that is valid for `left`. Jitter makes it up to half as much again
 /// earlier, since proxies that started together would otherwise ask together for ever.
@@ -33,10 +40,14 @@ pub(super) fn until_retry(failures: u32, jitter: f64) -> Duration {
     full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-/// Least time from the last load to one that is asked for, where the last `in_vain` of those that
-/// were asked for brought nothing new.
-pub(super) fn until_asked(in_vain: u32) -> Duration {
-    doubled(ASKED_PAUSE, in_vain).min(ASKED_PAUSE_LONGEST)
+/// Least time from the end of a load to one that is asked for, where the last `in_vain` of those
+/// that were asked for did not help.
+pub(super) fn until_asked(has_failed: bool, in_vain: u32) -> Duration {
+    match in_vain {
+        _ if has_failed => FAILED_PAUSE,
+        0 => LEAST_PAUSE,
+        _ => doubled(REFUSED_PAUSE, in_vain - 1).min(REFUSED_PAUSE_LONGEST),
+    }
 }
 
 fn doubled(first: Duration, times: u32) -> Duration {
@@ -95,8 +106,11 @@ mod tests {
 
     #[test]
     fn asking_in_vain_is_answered_ever_more_slowly() {
-        assert_eq!(until_asked(0), ASKED_PAUSE);
-        assert_eq!(until_asked(2), seconds(20));
-        assert_eq!(until_asked(u32::MAX), ASKED_PAUSE_LONGEST);
+        assert_eq!(until_asked(false, 0), LEAST_PAUSE);
+        assert_eq!(until_asked(false, 1), REFUSED_PAUSE);
+        assert_eq!(until_asked(false, 3), seconds(8));
+        assert_eq!(until_asked(false, u32::MAX), REFUSED_PAUSE_LONGEST);
+        // A service that is down is asked often: it may be well again at any moment.
+        assert_eq!(until_asked(true, u32::MAX), FAILED_PAUSE);
     }
 }

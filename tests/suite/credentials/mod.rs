@@ -1,6 +1,7 @@
 //! Credentials that are found and renewed, told in a world of their own.
 
 mod kinds;
+mod refused;
 mod renewal;
 
 use std::collections::BTreeSet;
@@ -43,10 +44,20 @@ impl World {
 
     /// The program, which finds every service on the loopback device and nothing anywhere else.
     fn process(&self) -> Process {
-        Process::with_config(&self.config.yaml())
-            .environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", &self.services.url())
-            .environment("AWS_ENDPOINT_URL_STS", &self.services.url())
-            .environment("AWS_ENDPOINT_URL_SSO", &self.services.url())
+        World::process_of(&self.config, &self.services)
+    }
+
+    fn process_of(config: &Config, services: &CredentialServices) -> Process {
+        Process::with_config(&config.yaml())
+            .environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", &services.url())
+            .environment("AWS_ENDPOINT_URL_STS", &services.url())
+            .environment("AWS_ENDPOINT_URL_SSO", &services.url())
+    }
+
+    /// The same with other settings.
+    fn config_process(&self, change: impl FnOnce(Config) -> Config) -> Process {
+        let config = change(self.config.clone());
+        World::process_of(&config, &self.services)
     }
 
     fn in_container(&self) -> Process {

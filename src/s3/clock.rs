@@ -1,0 +1,130 @@
+//! S3's time: this machine's until S3 has told its own.
+//!
+//! S3 refuses requests that are signed more than 15 minutes off its clock, and credentials expire
+//! by it. A time that S3 has told is kept against the time since boot, which nobody sets: a machine
+//! whose clock is put right later, or jumps, does not make it wrong.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock;
+
+/// A difference between two clocks that is worth a new try, in seconds: S3 refuses 15 minutes.
+pub const CLOCK_NEWS_S: u64 = 60;
+
+/// How long S3's word about the time is beyond doubt, in seconds.
+const BEYOND_DOUBT_S: u64 = 60;
+
+/// S3's clock, shared by all workers.
+#[derive(Debug)]
+pub struct S3Clock {
+    /// When the machine was started by S3's clock, in seconds since 1970; [`UNTOLD`] until S3 has
+    /// told its time.
+    boot: AtomicI64,
+    /// When S3 told it, in seconds since the machine's start.
+    told_at: AtomicU64,
+}
+
+const UNTOLD: i64 = i64::MIN;
+
+impl Default for S3Clock {
+    fn default() -> S3Clock {
+        S3Clock { boot: AtomicI64::new(UNTOLD), told_at: AtomicU64::new(0) }
+    }
+}
+
+impl S3Clock {
+    /// The time since 1970.
+    pub fn time(&self) -> Duration {
+        match self.boot.load(Ordering::Relaxed) {
+            UNTOLD => clock::unix_time(),
+            boot => {
+                let since_boot = clock::time_since_boot();
+                let seconds = since_boot.as_secs().saturating_add_signed(boot);
+                Duration::new(seconds, since_boot.subsec_nanos())
+            }
+        }
+    }
+
+    /// The same in whole seconds.
+    pub fn seconds(&self) -> u64 {
+        self.time().as_secs()
+    }
+
+    /// Whether S3 told its time a moment ago. What it told long ago may have become wrong.
+    pub fn was_told_lately(&self) -> bool {
+        let told_at = self.told_at.load(Ordering::Relaxed);
+        let age = clock::time_since_boot().as_secs().saturating_sub(told_at);
+        self.boot.load(Ordering::Relaxed) != UNTOLD && age < BEYOND_DOUBT_S
+    }
+
+    /// Learns S3's time, in seconds since 1970.
+    pub fn learn(&self, seconds: u64) {
+        let since_boot = clock::time_since_boot().as_secs();
+        self.told_at.store(since_boot, Ordering::Relaxed);
+        let boot = seconds.cast_signed().saturating_sub(since_boot.cast_signed());
+        self.boot.store(boot.max(UNTOLD + 1), Ordering::Relaxed);
+    }
+
+    /// Goes by this machine's clock again.
+    pub fn forget(&self) {
+        self.boot.store(UNTOLD, Ordering::Relaxed);
+    }
+}
+
+/// How far this machine's clock is off: `900 s behind that of S3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// S3's time less this machine's, in seconds.
+    s3_is_ahead: i64,
+}
+
+impl Skew {
+    /// The skew at this moment, S3's time being `s3_seconds` since 1970.
+    pub fn to(s3_seconds: u64) -> Skew {
+        let own = clock::unix_seconds().cast_signed();
+        Skew { s3_is_ahead: s3_seconds.cast_signed().saturating_sub(own) }
+    }
+
+    /// Whether the clocks agree, as far as it matters.
+    pub fn is_small(self) -> bool {
+        self.s3_is_ahead.unsigned_abs() < CLOCK_NEWS_S
+    }
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.s3_is_ahead > 0 { "behind" } else { "ahead of" };
+        write!(f, "{} s {direction} that of S3", self.s3_is_ahead.unsigned_abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_this_machines_until_s3_has_told_its_own() {
+        let s3 = S3Clock::default();
+        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_told_lately());
+        for told in [0, 1_000_000_000, clock::unix_seconds() + 7_200] {
+            s3.learn(told);
+            assert!(s3.seconds().abs_diff(told) <= 1, "{told}");
+            assert!(s3.was_told_lately());
+        }
+        s3.forget();
+        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_told_lately());
+    }
+
+    #[test]
+    fn the_skew_says_which_way_this_machines_clock_is_off() {
+        let now = clock::unix_seconds();
+        // S3 is at a later time, so this machine's clock is behind.
+        let behind = Skew::to(now + 7_200).to_string();
+        assert!(behind.ends_with(" s behind that of S3"), "{behind}");
+        let ahead = Skew::to(now - 7_200).to_string();
+        assert!(ahead.starts_with("72") && ahead.ends_with(" s ahead of that of S3"), "{ahead}");
+        assert!(Skew::to(now).is_small() && !Skew::to(now - 61).is_small());
+    }
+}
