@@ -150,6 +150,9 @@ impl Client {
                     continue;
                 }
             }
+            if let (Ok(Reply::Object(_)), Some(source)) = (&outcome, &target.bucket.credentials) {
+                source.note_accepted(signed.generation);
+            }
             let Some(at_least) = wait_after(&outcome) else { return outcome };
             let (budget, now) = (Some(&self.budget), Instant::now());
             let wait = tries.next(&self.retries, budget, now, at_least, fastrand::f64());

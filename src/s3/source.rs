@@ -84,6 +84,8 @@ pub struct Source {
     failure: ArcSwapOption<String>,
     /// S3's time, as some bucket that is read with these credentials was told it.
     clock: S3Clock,
+    /// The last generation that S3 accepted a signature with.
+    accepted: AtomicU64,
     loads: Mutex<Loads>,
     wanted: Notify,
     waiting: AtomicUsize,
@@ -147,6 +149,7 @@ impl Source {
             current: ArcSwapOption::new(written),
             failure: ArcSwapOption::empty(),
             clock: S3Clock::default(),
+            accepted: AtomicU64::new(NO_GENERATION),
             loads: Mutex::new(Loads::new(Instant::now())),
             wanted: Notify::new(),
             waiting: AtomicUsize::new(0),
@@ -181,6 +184,18 @@ impl Source {
     /// The generation of the set of the moment.
     pub fn generation(&self) -> u64 {
         self.load().as_ref().map_or(NO_GENERATION, |current| current.generation)
+    }
+
+    /// Notes that S3 has accepted a signature with a generation; next to free where it has before.
+    pub fn note_accepted(&self, generation: u64) {
+        if self.accepted.load(Ordering::Relaxed) < generation {
+            self.accepted.fetch_max(generation, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether S3 has accepted a signature with this generation or a later one.
+    pub(super) fn has_accepted(&self, generation: u64) -> bool {
+        generation <= self.accepted.load(Ordering::Relaxed)
     }
 
     /// S3's time, by which the sets end.

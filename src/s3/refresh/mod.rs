@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::CivilTime;
 use crate::s3::refresh::provider::Loaded;
-use crate::s3::source::{Current, Source};
+use crate::s3::source::{Current, NO_GENERATION, Source};
 use crate::sys::side::Side;
 
 /// Longest sleep. The clock that sleeps are measured with stands still while a machine is
@@ -134,13 +134,14 @@ struct Refresher {
     failures: u32,
     /// Loads in a row that were asked for and did not help.
     in_vain: u32,
-    /// When the last set came that was asked for.
-    asked_set_at: Option<Instant>,
+    /// The generation of the last set that was asked for.
+    asked_generation: u64,
 }
 
 impl Refresher {
     fn new(source: Arc<Source>) -> Refresher {
-        Refresher { source, health: Health::New, failures: 0, in_vain: 0, asked_set_at: None }
+        let asked_generation = NO_GENERATION;
+        Refresher { source, health: Health::New, failures: 0, in_vain: 0, asked_generation }
     }
 
     /// Publishes what was loaded, or keeps what there is.
@@ -205,19 +206,21 @@ impl Refresher {
     }
 
     /// Counts a load that was asked for and brought what is refused already, or the next set in the
-    /// place of one that was asked for a moment ago.
+    /// place of one that was asked for and that S3 never accepted.
     fn count_in_vain(&mut self, current: &Current, was_asked: bool) {
         if !was_asked {
             self.in_vain = 0;
             return;
         }
-        let is_known = {
-            let known = self.source.load();
-            known.as_ref().is_some_and(|known| known.credentials == current.credentials)
-        };
-        let is_soon = self.asked_set_at.is_some_and(|at| at.elapsed() < schedule::REFUSED_SOON);
-        self.in_vain = if is_known || is_soon { self.in_vain.saturating_add(1) } else { 0 };
-        self.asked_set_at = Some(Instant::now());
+        let known = self.source.load();
+        let is_in_vain = known.as_ref().is_some_and(|known| {
+            let was_asked_for = self.asked_generation == known.generation;
+            known.credentials == current.credentials
+                || was_asked_for && !self.source.has_accepted(known.generation)
+        });
+        drop(known);
+        self.in_vain = if is_in_vain { self.in_vain.saturating_add(1) } else { 0 };
+        self.asked_generation = current.generation;
     }
 
     /// Publishes a set that seems to have ended, and goes on as after a failure.
@@ -367,12 +370,13 @@ mod tests {
         refresher.take(set("A", 3600), true);
         refresher.take(set("A", 3600), true);
         assert_eq!(refresher.in_vain, 2);
-        // As new as it is, S3 has not said yet whether it will do.
-        refresher.take(set("B", 3600), true);
-        assert_eq!(refresher.in_vain, 3);
-        refresher.take(set("C", 3600), false);
-        refresher.asked_set_at = None;
+        // Something new, and then something new again that S3 never accepted.
+        refresher.take(set("C", 3600), true);
         refresher.take(set("D", 3600), true);
+        refresher.take(set("E", 3600), true);
+        assert_eq!(refresher.in_vain, 5);
+        refresher.source.note_accepted(refresher.source.generation());
+        refresher.take(set("F", 3600), true);
         assert_eq!(refresher.in_vain, 0);
     }
 

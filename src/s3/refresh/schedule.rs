@@ -22,10 +22,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 /// The same where such loads keep bringing what S3 refuses.
 const REFUSED_PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
-/// A set that is asked to be replaced so soon after it was asked for is taken to be of no more use
-/// than the one before.
-pub(super) const REFUSED_SOON: Duration = Duration::from_secs(60);
-
 /// Time until a set is renewed that is valid for `left`. Jitter makes it up to half as much again
 /// earlier, since proxies that started together would otherwise ask together for ever.
 pub(super) fn until_refresh(left: Duration, jitter: f64) -> Duration {
