@@ -131,8 +131,9 @@ impl Connector {
         let Some(config) = self.tls.as_ref().filter(|_| origin.origin.tls) else {
             return Ok(Transport::Plain(stream));
         };
-        let name = ServerName::try_from(origin.origin.host.clone())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let name = ServerName::try_from(origin.origin.host.clone()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "its name is no host's name")
+        })?;
         let timeout = self.settings.tls_timeout;
         Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
     }
