@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::s3::credentials::Credentials;
 use crate::s3::login::Login;
+use crate::upstream::proxy::Proxies;
 
 /// Counts all sets of the process, so that no two of them share a number, whatever their source.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
@@ -46,6 +47,8 @@ pub struct Source {
     login: Login,
     /// The region that STS is asked in, where the configuration names one.
     sts_region: Option<String>,
+    /// Those on the way to the services that give credentials out.
+    proxies: Arc<Proxies>,
     current: ArcSwapOption<Current>,
     /// Why the last attempt failed; `None` where it did not.
     failure: ArcSwapOption<String>,
@@ -60,11 +63,18 @@ impl Source {
         Source {
             login,
             sts_region,
+            proxies: Arc::default(),
             current: ArcSwapOption::new(written),
             failure: ArcSwapOption::empty(),
             wanted: Notify::new(),
             is_wanted: AtomicBool::new(false),
         }
+    }
+
+    /// Has the services that give credentials out asked through proxies.
+    pub fn through(mut self, proxies: Arc<Proxies>) -> Source {
+        self.proxies = proxies;
+        self
     }
 
     /// Credentials that never change.
@@ -99,6 +109,10 @@ impl Source {
         if self.needs_refreshing() && !self.is_wanted.swap(true, Ordering::Relaxed) {
             self.wanted.notify_one();
         }
+    }
+
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     pub(super) fn sts_region(&self) -> Option<&str> {
