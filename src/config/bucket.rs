@@ -190,7 +190,7 @@ fn base_path(path: &str) -> Option<String> {
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port` (RFC 3986 §3.2.2).
-fn host_and_port(authority: &str, tls: bool) -> Option<Origin> {
+pub(super) fn host_and_port(authority: &str, tls: bool) -> Option<Origin> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;

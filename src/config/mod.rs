@@ -24,6 +24,7 @@ mod login;
 mod mounts;
 mod problem;
 mod profiles;
+mod proxy;
 mod reader;
 mod resolve;
 mod rules;
@@ -37,6 +38,7 @@ mod yaml;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::clients::Clients;
 pub use self::environment::{Environment, of_process as process_environment};
@@ -52,6 +54,7 @@ use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
 use crate::transport::trust;
+use crate::upstream::proxy::Proxies;
 use crate::{cache, cors, mount, relay, rewrite, upstream};
 
 /// The file that is read if none is named.
@@ -79,6 +82,8 @@ pub struct Config {
     pub clients: Clients,
     /// Connections to S3.
     pub upstream: upstream::Settings,
+    /// HTTP proxies on the way to S3.
+    pub proxies: Arc<Proxies>,
     /// Whose certificates are believed.
     pub trust: trust::Settings,
     /// Retries.
@@ -185,7 +190,7 @@ fn resolve_with(
         reader.report(&Spot::new(Place::Environment, ""), Fault::new(what.as_str(), remedy));
         &none
     });
-    let config = resolve::resolve(&mut reader, profiles, &home(file));
+    let config = resolve::resolve(&mut reader, environment, profiles, &home(file));
     if unreadable {
         // What was not read cannot be said to be missing.
         reader.problems.retain(|problem| problem.place != home(file));

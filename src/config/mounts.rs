@@ -19,6 +19,7 @@ use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
 use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint, is_aws_region};
+use crate::upstream::proxy::Proxies;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
@@ -53,11 +54,16 @@ struct Region {
 
 /// All mounts, those with the longest path first, so that the first match is the best one.
 /// `home` is where something that is missing would have to be written.
-pub(super) fn read(reader: &mut Reader, profiles: &Profiles, home: &Place) -> Vec<Mount> {
+pub(super) fn read(
+    reader: &mut Reader,
+    profiles: &Profiles,
+    proxies: &Arc<Proxies>,
+    home: &Place,
+) -> Vec<Mount> {
     let mut keys = AwsKeys::take(reader);
     let mut mounts = written(reader, home, &mut keys);
     mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
-    let mut top = TopLevel::read(reader, &mut keys);
+    let mut top = TopLevel::read(reader, &mut keys, proxies);
     let problems = &mut reader.problems;
     mounts.into_iter().filter_map(|mount| top.complete(mount, profiles, problems)).collect()
 }
@@ -229,7 +235,7 @@ struct TopLevel {
 }
 
 impl TopLevel {
-    fn read(reader: &mut Reader, keys: &mut AwsKeys) -> TopLevel {
+    fn read(reader: &mut Reader, keys: &mut AwsKeys, proxies: &Arc<Proxies>) -> TopLevel {
         let endpoint = endpoint(reader);
         let files = reader.files;
         let key_file = customer_key::file(reader);
@@ -241,7 +247,7 @@ impl TopLevel {
             aws: aws(reader, matches!(endpoint, Given::Unset)),
             endpoint,
             addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
-            sources: Sources::read(reader, keys, sts_region),
+            sources: Sources::read(reader, keys, sts_region, Arc::clone(proxies)),
             region,
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),

@@ -2,16 +2,18 @@
 //! default. The defaults of connections and of the metadata map belong to those who use them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
 use crate::cache::metadata;
 use crate::config::clients::Clients;
+use crate::config::environment::Environment;
 use crate::config::problem::{Fault, Place, quoted};
 use crate::config::profiles::Profiles;
 use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
-use crate::config::{Config, listen, mounts, rules, web};
+use crate::config::{Config, listen, mounts, proxy, rules, web};
 use crate::s3::retry;
 use crate::sys::driver;
 use crate::sys::socket::ListenAddress;
@@ -19,12 +21,22 @@ use crate::transport::trust;
 use crate::{relay, upstream};
 
 /// Reads every setting. The result counts only if the reader has no problems at the end.
-pub(super) fn resolve(reader: &mut Reader, profiles: &Profiles, home: &Place) -> Config {
+pub(super) fn resolve(
+    reader: &mut Reader,
+    environment: &Environment,
+    profiles: &Profiles,
+    home: &Place,
+) -> Config {
+    let written = proxy::read(reader, environment);
+    let proxies = Arc::clone(&written.proxies);
+    let mounts = mounts::read(reader, profiles, &proxies, home);
+    written.report(&mounts, &mut reader.problems);
     Config {
         listen: listen(reader),
         workers: reader.value_or("workers", values::workers, None),
         driver: reader.value_or("driver", values::driver, driver::Choice::Auto),
-        mounts: mounts::read(reader, profiles, home),
+        mounts,
+        proxies,
         rewrite_rules: rules::read(reader),
         cors: web::cors(reader),
         clients: clients(reader),

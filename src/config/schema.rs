@@ -44,6 +44,7 @@ pub(super) const KEYS: &[Key] = &[
     key("addressing", One, &["S3PROXY_ADDRESSING"]),
     key("dual_stack", One, &["S3PROXY_DUAL_STACK", "AWS_USE_DUALSTACK_ENDPOINT"]),
     key("fips", One, &["S3PROXY_FIPS", "AWS_USE_FIPS_ENDPOINT"]),
+    key("proxy", One, &["S3PROXY_PROXY"]),
     key("ca_file", One, &["S3PROXY_CA_FILE", "AWS_CA_BUNDLE"]),
     key("AWS_ACCESS_KEY_ID", One, &["AWS_ACCESS_KEY_ID"]),
     key("AWS_SECRET_ACCESS_KEY", One, &["AWS_SECRET_ACCESS_KEY"]),

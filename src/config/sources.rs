@@ -6,20 +6,28 @@ use crate::config::credentials::{self, AwsKeys, Given, Identity};
 use crate::config::reader::Reader;
 use crate::s3::login::{Login, Role};
 use crate::s3::source::Source;
+use crate::upstream::proxy::Proxies;
 
 /// The top level's identity, and the sources so far.
 pub(super) struct Sources {
     inherited: Given<Identity>,
     sts_region: Option<String>,
+    proxies: Arc<Proxies>,
     known: Vec<Arc<Source>>,
 }
 
 impl Sources {
     /// Reads the top level; STS is asked in `region` where there is one.
-    pub(super) fn read(reader: &mut Reader, keys: &mut AwsKeys, region: Option<&str>) -> Sources {
+    pub(super) fn read(
+        reader: &mut Reader,
+        keys: &mut AwsKeys,
+        region: Option<&str>,
+        proxies: Arc<Proxies>,
+    ) -> Sources {
         Sources {
             inherited: credentials::top_level(reader, keys),
             sts_region: region.map(str::to_owned),
+            proxies,
             known: Vec::new(),
         }
     }
@@ -70,7 +78,9 @@ impl Sources {
         if let Some(known) = self.known.iter().find(|source| *source.login() == login) {
             return Arc::clone(known);
         }
-        let source = Arc::new(Source::new(login, self.sts_region.clone()));
+        let source = Arc::new(
+            Source::new(login, self.sts_region.clone()).through(Arc::clone(&self.proxies)),
+        );
         self.known.push(Arc::clone(&source));
         source
     }

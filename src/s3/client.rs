@@ -105,9 +105,8 @@ impl Client {
         retries: retry::Settings,
     ) -> Client {
         let target = |bucket: Bucket| {
-            let writer = RequestWriter::new(bucket.clone());
-            let origin = Cell::new(pool.origin(&writer.location().origin));
-            Target { bucket, writer: RefCell::new(writer), origin }
+            let (writer, origin) = located(&bucket, &pool);
+            Target { bucket, writer: RefCell::new(writer), origin: Cell::new(origin) }
         };
         let buckets = buckets.into_iter().map(target).collect();
         let budget = Budget::new(&retries);
@@ -264,12 +263,19 @@ impl Client {
     }
 }
 
+/// A writer of requests for where a bucket is now, and the way there.
+fn located(bucket: &Bucket, pool: &Pool) -> (RequestWriter, OriginId) {
+    let writer = RequestWriter::new(bucket.clone());
+    let origin = pool.origin(&writer.location().origin);
+    (writer.forwarded_by(pool.forwarder(origin).as_deref()), origin)
+}
+
 impl Target {
     /// Has the requests go where some core has learned that the bucket is.
     fn follow_location(&self, pool: &Pool) {
         if self.is_astray() {
-            let writer = RequestWriter::new(self.bucket.clone());
-            self.origin.set(pool.origin(&writer.location().origin));
+            let (writer, origin) = located(&self.bucket, pool);
+            self.origin.set(origin);
             self.writer.replace(writer);
         }
     }

@@ -177,6 +177,13 @@ impl ServiceError {
 /// For the log: `S3 said 403 SignatureDoesNotMatch: The request … (request id 4442587FB7D0A2F9)`.
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No server of S3 says that.
+        if self.status == 407 {
+            return f.write_str(
+                "the HTTP proxy wants a name and a password (407), or others than its URL has: \
+                 http://NAME:PASSWORD@host:port",
+            );
+        }
         write!(f, "S3 said {}", self.status)?;
         if !self.code.is_empty() {
             write!(f, " {}", self.code)?;

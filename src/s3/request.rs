@@ -12,6 +12,7 @@ use crate::s3::sigv4::{
     EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
     write_encoded_query_value,
 };
+use crate::upstream::proxy::HttpProxy;
 
 /// What may be done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,17 @@ pub struct RequestWriter {
     location: Arc<Location>,
     /// The value of `Host`.
     host: String,
+    /// What a proxy is to be told that passes requests on.
+    forwarding: Option<Forwarding>,
     signer: Signer,
+}
+
+/// How a request is written for a proxy (RFC 9112 §3.2.2).
+struct Forwarding {
+    /// `http://host:port`, before the path.
+    prefix: String,
+    /// A field for the proxy itself, line end included; may be empty.
+    field: String,
 }
 
 impl RequestWriter {
@@ -75,10 +86,22 @@ impl RequestWriter {
         let location = Arc::clone(&bucket.location());
         RequestWriter {
             host: location.origin.authority(),
+            forwarding: None,
             signer: Signer::new(&location.region, "s3"),
             location,
             bucket,
         }
+    }
+
+    /// Writes requests for a proxy to pass on. What is signed stays the same.
+    pub fn forwarded_by(mut self, proxy: Option<&HttpProxy>) -> RequestWriter {
+        self.forwarding = proxy.map(|proxy| {
+            let value = proxy.authorization.as_ref();
+            let field = value.map(|value| format!("Proxy-Authorization: {value}\r\n"));
+            let prefix = self.location.origin.to_string();
+            Forwarding { prefix, field: field.unwrap_or_default() }
+        });
+        self
     }
 
     /// Where the requests are meant to go.
@@ -109,6 +132,9 @@ impl RequestWriter {
         let method = request.operation.method();
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
+        if let Some(forwarding) = &self.forwarding {
+            out.extend_from_slice(forwarding.prefix.as_bytes());
+        }
         let path_start = out.len();
         out.extend_from_slice(self.bucket.base_path.as_bytes());
         out.push(b'/');
@@ -129,6 +155,9 @@ impl RequestWriter {
         out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\n");
+        if let Some(forwarding) = &self.forwarding {
+            out.extend_from_slice(forwarding.field.as_bytes());
+        }
         if let Some(range) = request.range {
             out.extend_from_slice(b"Range: ");
             range.write(out);

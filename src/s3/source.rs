@@ -20,6 +20,7 @@ use crate::limits;
 use crate::s3::clock::S3Clock;
 use crate::s3::credentials::Credentials;
 use crate::s3::login::Login;
+use crate::upstream::proxy::Proxies;
 
 /// Counts all sets of the process, so that no two of them share a number, whatever their source.
 static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
@@ -79,6 +80,8 @@ pub struct Source {
     login: Login,
     /// The region that STS is asked in, where the configuration names one.
     sts_region: Option<String>,
+    /// Those on the way to the services that give credentials out.
+    proxies: Arc<Proxies>,
     current: ArcSwapOption<Current>,
     /// Why the last attempt failed; `None` where it did not.
     failure: ArcSwapOption<String>,
@@ -146,6 +149,7 @@ impl Source {
         Source {
             login,
             sts_region,
+            proxies: Arc::default(),
             current: ArcSwapOption::new(written),
             failure: ArcSwapOption::empty(),
             clock: S3Clock::default(),
@@ -154,6 +158,12 @@ impl Source {
             wanted: Notify::new(),
             waiting: AtomicUsize::new(0),
         }
+    }
+
+    /// Has the services that give credentials out asked through proxies.
+    pub fn through(mut self, proxies: Arc<Proxies>) -> Source {
+        self.proxies = proxies;
+        self
     }
 
     /// Credentials that never change.
@@ -225,6 +235,10 @@ impl Source {
             sleep(LOOK_PERIOD).await;
         }
         true
+    }
+
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     pub(super) fn sts_region(&self) -> Option<&str> {

@@ -142,12 +142,14 @@ async fn check(core: Rc<Core>, id: BucketId, named: Option<ObjectName>) -> Findi
     let (verdict, words) = asked.unwrap_or_else(|_| timed_out());
     // Last, since S3 may have named another region.
     let origin = Arc::clone(&mount.bucket.location().origin);
+    let via = core.config().proxies.of(&origin);
+    let via = via.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
     let credentials = match mount.bucket.credentials.as_deref() {
         Some(source) => format!("credentials of {}", source.login()),
         None => "anonymous".to_owned(),
     };
     let subject = format!(
-        "{} → bucket {} at {origin}{}, {credentials}{}",
+        "{} → bucket {} at {origin}{}{via}, {credentials}{}",
         mount.path,
         mount.bucket.name,
         mount.bucket.base_path,

@@ -99,7 +99,12 @@ impl Core {
         let deadlines = Rc::new(Deadlines::default());
         let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
         let connector = Connector::new(config.upstream.clone(), tls, Rc::clone(&deadlines));
-        let pool = Pool::new(config.upstream.clone(), connector, shared.resolver.clone());
+        let pool = Pool::new(
+            config.upstream.clone(),
+            connector,
+            shared.resolver.clone(),
+            Arc::clone(&config.proxies),
+        );
         let s3 = Client::new(
             config.mounts.iter().map(|mount| mount.bucket.clone()),
             Rc::clone(&pool),

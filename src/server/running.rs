@@ -21,6 +21,7 @@ use crate::sys::cpu;
 use crate::sys::side::Side;
 use crate::sys::socket::{self, ListenAddress};
 use crate::transport::trust::{Trust, TrustError};
+use crate::upstream::Origin;
 use crate::upstream::resolve::Resolver;
 
 /// Why the server could not be started.
@@ -151,7 +152,12 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         false => None,
     };
     let resolver = Resolver::new(side);
-    resolver.start(&origins);
+    // Behind a proxy no name but its own need be known here.
+    let server = |origin: &Arc<Origin>| {
+        let proxy = config.proxies.of(origin);
+        Arc::clone(proxy.map_or(origin, |proxy| &proxy.origin))
+    };
+    resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
     let access_log = match (config.access_log, &config.log_file) {
         (false, _) => None,
         (true, Some(path)) => Some(open_log(path)?),

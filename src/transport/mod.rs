@@ -2,6 +2,8 @@
 
 pub mod tls;
 pub mod trust;
+mod verifier;
+pub mod words;
 
 use std::io;
 use std::ops::Range;

@@ -18,6 +18,7 @@ use rustls::unbuffered::{
 };
 
 use crate::sys::stream::Stream;
+use crate::transport::words::words;
 
 /// Largest record, in bytes: 2^14 of content, 256 of expansion and padding, the header (RFC 8446
 /// §5.2); TLS 1.2 allows 2,048 of expansion, which no cipher suite of today needs.
@@ -335,25 +336,6 @@ fn encode(
     }
 }
 
-/// What is wrong, in words that an operator can act on.
 fn wrong(error: rustls::Error) -> io::Error {
-    use rustls::CertificateError as Certificate;
-    let words = match &error {
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => {
-            "its certificate is of no authority that is believed here; name the file with that \
-             authority's certificate in 'ca_file'"
-        }
-        rustls::Error::InvalidCertificate(
-            Certificate::Expired | Certificate::ExpiredContext { .. },
-        ) => "its certificate has expired",
-        rustls::Error::InvalidCertificate(
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-        ) => "its certificate is for another name",
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            "it does not speak TLS there; is the port right, or is http:// meant?"
-        }
-        _ => "",
-    };
-    let words = if words.is_empty() { format!("TLS: {error}") } else { words.to_owned() };
-    io::Error::new(io::ErrorKind::InvalidData, words)
+    io::Error::new(io::ErrorKind::InvalidData, words(&error))
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::client::{ClientConfig, Resumption};
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{RootCertStore, SupportedProtocolVersion};
+
+use crate::transport::verifier::Verifier;
+use crate::transport::words::words;
 
 /// Sessions that one core remembers to resume, each a server's name with its newest tickets.
 const SESSIONS: usize = 64;
@@ -27,8 +30,8 @@ pub enum TrustError {
          install ca-certificates, or name a file in 'ca_file'"
     )]
     NoRoots,
-    /// The TLS library refuses its own defaults.
-    #[error("TLS cannot be set up: {0}")]
+    /// The TLS library refuses its own defaults, or certificates that it has accepted before.
+    #[error("TLS cannot be set up: {}", words(.0))]
     Tls(#[from] rustls::Error),
 }
 
@@ -36,6 +39,7 @@ pub enum TrustError {
 #[derive(Clone, Debug)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
+    named: Arc<[CertificateDer<'static>]>,
 }
 
 /// TLS 1.3 and 1.2 (RFC 8446, RFC 5246); rustls has nothing older.
@@ -61,7 +65,8 @@ impl Trust {
         if roots.is_empty() {
             return Err(TrustError::NoRoots);
         }
-        Ok(Trust { roots: Arc::new(roots) })
+        let named = settings.certificates.clone().into();
+        Ok(Trust { roots: Arc::new(roots), named })
     }
 
     /// How one core speaks TLS, with sessions of its own to resume.
@@ -69,10 +74,16 @@ impl Trust {
     /// # Errors
     /// [`TrustError::Tls`].
     pub fn client(&self) -> Result<Arc<ClientConfig>, TrustError> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        let roots = Arc::clone(&self.roots);
+        let by_authority = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+        let by_authority = by_authority.build().map_err(|_| TrustError::NoRoots)?;
+        let verifier = Verifier::new(by_authority, Arc::clone(&self.named));
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(VERSIONS)?
-            .with_root_certificates(Arc::clone(&self.roots));
-        let mut config = builder.with_no_client_auth();
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Arc::new(config))
     }

@@ -19,7 +19,9 @@ use crate::transport::Transport;
 use crate::transport::tls::TlsStream;
 use crate::upstream::Settings;
 use crate::upstream::addresses::Addresses;
+use crate::upstream::proxy::Route;
 use crate::upstream::resolve::ResolvedOrigin;
+use crate::upstream::tunnel;
 
 /// A connection, and whether it has served a request before.
 pub struct Connection {
@@ -73,12 +75,18 @@ impl Connector {
         Connector { settings, addresses: Addresses::default(), tls, deadlines }
     }
 
-    /// Opens a connection to one of the origin's addresses, each tried in turn.
+    /// Opens a connection to one of the addresses of `origin`, each tried in turn: the origin of
+    /// `route`, or the proxy before it.
     ///
     /// # Errors
     /// That of the last address: `TimedOut` where one did not answer in time, `InvalidData` where
-    /// the server cannot prove itself.
-    pub async fn connect(&self, origin: &ResolvedOrigin, ahead: Ahead) -> io::Result<Connection> {
+    /// the server cannot prove itself or the proxy refuses.
+    pub async fn connect(
+        &self,
+        origin: &ResolvedOrigin,
+        route: &Route,
+        ahead: Ahead,
+    ) -> io::Result<Connection> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
         // Before the addresses are read, which may change at once.
         let named_at = origin.changes();
@@ -87,7 +95,7 @@ impl Connector {
             let connecting = Stream::connect(address, &self.deadlines);
             let timeout = self.settings.connect_timeout;
             let connected = match time::timeout(timeout, connecting).await {
-                Ok(Ok(stream)) => self.secure(origin, stream, ahead).await,
+                Ok(Ok(stream)) => self.secure(route, stream, ahead).await,
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
@@ -126,21 +134,27 @@ impl Connector {
         }
     }
 
-    /// Speaks TLS on a new socket, where the origin does.
+    /// Speaks TLS on a new socket, where the origin does; with the origin itself, behind whatever
+    /// proxy.
     async fn secure(
         &self,
-        origin: &ResolvedOrigin,
+        route: &Route,
         mut stream: Stream,
         ahead: Ahead,
     ) -> io::Result<Transport> {
         if ahead == Ahead::Little {
             stream.receive_ahead_little(self.settings.read_ahead);
         }
-        let Some(config) = self.tls.as_ref().filter(|_| origin.origin.tls) else {
+        let Some(config) = self.tls.as_ref().filter(|_| route.origin.tls) else {
             return Ok(Transport::Plain(stream));
         };
-        let name = ServerName::try_from(origin.origin.host.clone())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let Some(proxy) = &route.via {
+            let timeout = self.settings.connect_timeout;
+            Box::pin(tunnel::open(&mut stream, proxy, &route.origin, timeout)).await?;
+        }
+        let name = ServerName::try_from(route.origin.host.clone()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "its name is no host's name")
+        })?;
         let timeout = self.settings.tls_timeout;
         Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
     }

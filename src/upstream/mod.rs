@@ -4,8 +4,10 @@ pub mod addresses;
 pub mod conn;
 mod named;
 pub mod pool;
+pub mod proxy;
 pub mod queue;
 pub mod resolve;
+mod tunnel;
 
 use std::fmt;
 use std::time::Duration;
@@ -25,9 +27,17 @@ impl Origin {
     /// The value of a `Host` field: without the port where it is the scheme's own, as every HTTP
     /// library sends it (RFC 9110 §7.2).
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { &format!("[{}]", self.host) } else { &self.host };
         let default = if self.tls { 443 } else { 80 };
-        if self.port == default { host.clone() } else { format!("{host}:{}", self.port) }
+        if self.port == default { self.url_host() } else { self.host_and_port() }
+    }
+
+    /// The same with the port in any case.
+    pub fn host_and_port(&self) -> String {
+        format!("{}:{}", self.url_host(), self.port)
+    }
+
+    fn url_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::sys::stream::Ahead;
 use crate::upstream::conn::{Connection, Connector};
+use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::queue::{Permit, Queue};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{Origin, OriginId, Settings};
@@ -19,8 +20,12 @@ pub struct Pool {
     settings: Settings,
     connector: Connector,
     resolver: Resolver,
-    /// An [`OriginId`] is a position in it.
+    proxies: Arc<Proxies>,
+    /// The servers that connections are opened to: the origins, or proxies on the way to them. An
+    /// [`OriginId`] is a position in it.
     origins: RefCell<Vec<Arc<ResolvedOrigin>>>,
+    /// What each of them leads to.
+    routes: RefCell<Vec<Rc<Route>>>,
     queue: Rc<Queue>,
     /// Idle connections by [`shelf`], the longest idle first.
     idle: RefCell<Vec<VecDeque<Idle>>>,
@@ -58,13 +63,20 @@ pub struct Lease {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(settings: Settings, connector: Connector, resolver: Resolver) -> Rc<Pool> {
+    pub fn new(
+        settings: Settings,
+        connector: Connector,
+        resolver: Resolver,
+        proxies: Arc<Proxies>,
+    ) -> Rc<Pool> {
         Rc::new(Pool {
             queue: Queue::new(settings.max_connections, settings.max_waiting),
             settings,
             connector,
             resolver,
+            proxies,
             origins: RefCell::default(),
+            routes: RefCell::default(),
             idle: RefCell::default(),
             idle_count: Cell::new(0),
         })
@@ -73,12 +85,24 @@ impl Pool {
     /// The name of an origin in this pool.
     pub fn origin(&self, origin: &Arc<Origin>) -> OriginId {
         let mut origins = self.origins.borrow_mut();
-        let known = origins.iter().position(|known| known.origin == *origin);
+        let mut routes = self.routes.borrow_mut();
+        let known = routes.iter().position(|known| known.origin == *origin);
         OriginId(known.unwrap_or_else(|| {
-            origins.push(self.resolver.origin(origin));
+            let via = self.proxies.of(origin).map(Arc::clone);
+            let server = via.as_ref().map_or(origin, |proxy| &proxy.origin);
+            origins.push(self.resolver.origin(server));
+            routes.push(Rc::new(Route { origin: Arc::clone(origin), via }));
             self.idle.borrow_mut().resize_with(ORIGIN_SHELVES * origins.len(), VecDeque::new);
             origins.len() - 1
         }))
+    }
+
+    /// The proxy that requests for an origin are written for: it has none where their bytes reach
+    /// the origin as they are.
+    pub fn forwarder(&self, origin: OriginId) -> Option<Arc<HttpProxy>> {
+        let routes = self.routes.borrow();
+        let Route { origin, via } = &*routes[origin.0];
+        via.as_ref().filter(|_| !origin.tls).map(Arc::clone)
     }
 
     /// The right to use a connection, waited for where all are in use.
@@ -129,9 +153,10 @@ impl Pool {
             self.close_one_idle();
         }
         let resolved = Arc::clone(&self.origins.borrow()[origin.0]);
-        let connected = self.connector.connect(&resolved, ahead).await;
-        let connection = connected
-            .map_err(|error| PoolError::Connect { origin: resolved.origin.to_string(), error })?;
+        let route = Rc::clone(&self.routes.borrow()[origin.0]);
+        let connected = self.connector.connect(&resolved, &route, ahead).await;
+        let connection =
+            connected.map_err(|error| PoolError::Connect { origin: route.to_string(), error })?;
         Ok(Lease { connection: Some(connection), origin, pool: Rc::clone(self), _permit: permit })
     }
 

@@ -53,6 +53,7 @@ mod metadata;
 mod mounts;
 mod names;
 mod overload;
+mod proxies;
 mod ranges;
 mod relay;
 mod servers;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use tempfile::TempDir;
 
-use crate::support::certificates::Authority;
+use crate::support::certificates::{Authority, SelfSigned};
 use crate::support::eventually;
 use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
@@ -21,6 +22,11 @@ both_drivers!(
     an_authority_that_nobody_named_is_not_believed,
     a_certificate_for_another_name_is_not_believed,
     an_expired_certificate_is_not_believed,
+    a_certificate_that_is_not_valid_yet_is_not_believed,
+    a_certificate_that_is_named_itself_is_believed,
+    a_certificate_that_is_named_itself_is_for_its_time_and_name_only,
+    an_authority_that_is_not_named_is_no_server,
+    a_server_that_ends_the_handshake_is_described,
     a_server_without_tls_is_told_apart,
     a_handshake_that_does_not_end_is_given_up,
     a_body_that_is_cut_without_close_notify_is_not_complete,
@@ -142,6 +148,75 @@ fn an_expired_certificate_is_not_believed(driver: Driver) {
     let config = over(driver, &s3.server.endpoint(), &authority);
     assert_not_believed(&config, "its certificate has expired");
     assert!(s3.server.requests().is_empty());
+}
+
+fn a_certificate_that_is_not_valid_yet_is_not_believed(driver: Driver) {
+    let authority = Authority::new();
+    let s3 = TestS3::start_tls(authority.future_server("localhost"));
+    let config = over(driver, &s3.server.endpoint(), &authority);
+    assert_not_believed(&config, "its certificate is not valid yet");
+}
+
+/// A server that shows this certificate, and a configuration that names it.
+fn naming(driver: Driver, certificate: &SelfSigned) -> (TestS3, Config, TempDir) {
+    let (tls, pem) = certificate.server(rustls::ALL_VERSIONS);
+    let s3 = TestS3::start_tls(tls);
+    s3.put("a.bam", "bytes");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("server.pem");
+    std::fs::write(&path, pem).expect("a new file");
+    let config = Config::new(driver, &s3.server.endpoint());
+    let config = config.set("ca_file", path.to_str().expect("a path of ASCII"));
+    (s3, config, directory)
+}
+
+fn a_certificate_that_is_named_itself_is_believed(driver: Driver) {
+    for is_authority in [true, false] {
+        let (_s3, config, _directory) = naming(driver, &SelfSigned::new("localhost", is_authority));
+        let proxy = config.start();
+        get(&proxy, "/files/a.bam").assert(200, "bytes");
+        get_range(&proxy, "/files/a.bam", "bytes=1-2").assert(206, "yt");
+        assert_eq!(proxy.stderr().matches(" WARN ").count(), 0, "{}", proxy.stderr());
+    }
+}
+
+fn a_certificate_that_is_named_itself_is_for_its_time_and_name_only(driver: Driver) {
+    for is_authority in [true, false] {
+        let other = SelfSigned::new("minio.example.org", is_authority);
+        let (s3, config, _directory) = naming(driver, &other);
+        assert_not_believed(&config, "its certificate is for another name: minio.example.org");
+        assert!(s3.server.requests().is_empty());
+        let old = SelfSigned::new("localhost", is_authority).expired();
+        let (s3, config, _directory) = naming(driver, &old);
+        assert_not_believed(&config, "its certificate has expired");
+        assert!(s3.server.requests().is_empty());
+    }
+}
+
+fn an_authority_that_is_not_named_is_no_server(driver: Driver) {
+    let authority = Authority::new();
+    let (tls, _) = SelfSigned::new("localhost", true).server(rustls::ALL_VERSIONS);
+    let s3 = TestS3::start_tls(tls);
+    let config = over(driver, &s3.server.endpoint(), &authority);
+    assert_not_believed(&config, "basicConstraints=critical,CA:FALSE");
+    assert!(s3.server.requests().is_empty());
+}
+
+fn a_server_that_ends_the_handshake_is_described(driver: Driver) {
+    let authority = Authority::new();
+    for (alert, words) in [
+        (40, "it ends the handshake: it and this program have no way of encryption in common"),
+        (70, "it speaks no TLS of version 1.2 or 1.3"),
+        (112, "it does not know the name that it was asked by"),
+        (80, "it ends the connection with TLS alert 80"),
+    ] {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            peer.send([21, 3, 3, 0, 2, 2, alert]);
+            peer.waits_for_close();
+        });
+        let endpoint = upstream.endpoint().replace("http://127.0.0.1", "https://localhost");
+        assert_not_believed(&over(driver, &endpoint, &authority), words);
+    }
 }
 
 fn a_server_without_tls_is_told_apart(driver: Driver) {

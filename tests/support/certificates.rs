@@ -54,6 +54,14 @@ impl Authority {
         self.server_with(params, rustls::ALL_VERSIONS)
     }
 
+    /// The same with a certificate that is good only later.
+    pub(crate) fn future_server(&self, host: &str) -> Arc<ServerConfig> {
+        let mut params = self.params(host);
+        params.not_before = date_time_ymd(2120, 1, 1);
+        params.not_after = date_time_ymd(2121, 1, 1);
+        self.server_with(params, rustls::ALL_VERSIONS)
+    }
+
     /// The same for a server of others: its certificate and its key, as PEM files.
     pub(crate) fn server_files(&self, host: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().expect("a key");
@@ -77,13 +85,55 @@ impl Authority {
     ) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(versions)
-            .expect("versions that the provider has")
-            .with_no_client_auth()
-            .with_single_cert(chain, key);
-        Arc::new(config.expect("a key that fits its certificate"))
+        server_config(&certificate, &key, versions)
     }
+}
+
+/// A server's certificate that nobody but itself has signed.
+pub(crate) struct SelfSigned {
+    params: CertificateParams,
+}
+
+impl SelfSigned {
+    /// As `openssl req -x509` makes them for `host`: an authority's, or with `CA:FALSE`.
+    pub(crate) fn new(host: &str, is_authority: bool) -> SelfSigned {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host's name");
+        params.is_ca = match is_authority {
+            true => IsCa::Ca(BasicConstraints::Unconstrained),
+            false => IsCa::ExplicitNoCa,
+        };
+        SelfSigned { params }
+    }
+
+    /// One that was good long ago.
+    pub(crate) fn expired(mut self) -> SelfSigned {
+        self.params.not_before = date_time_ymd(2001, 1, 1);
+        self.params.not_after = date_time_ymd(2002, 1, 1);
+        self
+    }
+
+    /// How a server shows it, and the certificate as PEM.
+    pub(crate) fn server(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> (Arc<ServerConfig>, String) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = self.params.self_signed(&key).expect("a certificate");
+        (server_config(&certificate, &key, versions), certificate.pem())
+    }
+}
+
+fn server_config(
+    certificate: &rcgen::Certificate,
+    key: &KeyPair,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions that the provider has")
+        .with_no_client_auth()
+        .with_single_cert(chain, key);
+    Arc::new(config.expect("a key that fits its certificate"))
 }

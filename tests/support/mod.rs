@@ -7,6 +7,7 @@ pub(crate) mod credential_services;
 pub(crate) mod fault_relay;
 pub(crate) mod gate;
 pub(crate) mod genomics;
+pub(crate) mod http_proxy;
 pub(crate) mod memory_store;
 pub(crate) mod name_server;
 pub(crate) mod object;

@@ -173,7 +173,7 @@ fn the_long_form_of_the_example_parses_too() {
 #[test]
 fn every_key_of_the_schema_is_read_and_no_other() {
     let mut reader = Reader::new(Vec::new());
-    resolve::resolve(&mut reader, &Profiles::default(), &Place::Nowhere);
+    resolve::resolve(&mut reader, &environment(&[]), &Profiles::default(), &Place::Nowhere);
     assert_eq!(reader.asked, schema::names().collect::<BTreeSet<_>>());
 }
 

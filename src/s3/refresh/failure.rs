@@ -11,6 +11,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_types::error::ErrorMetadata;
 use http::header::InvalidHeaderValue;
 
+use crate::transport::words::words as tls_words;
+
 /// Longest reason, in characters.
 const REASON_CHARACTERS: usize = 300;
 
@@ -51,6 +53,12 @@ fn text(error: &(dyn Error + 'static)) -> Option<String> {
             Some(message) => format!("{code}: {message}"),
             None => code.to_owned(),
         });
+    }
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(tls) = tls.or(error.downcast_ref::<rustls::Error>()) {
+        // These services are asked with the system's authorities.
+        return Some(tls_words(tls).replace("'ca_file'", "SSL_CERT_FILE"));
     }
     // The words of an error about a header's value begin with the value.
     let is_about_a_value = error.source().is_some_and(|source| source.is::<InvalidHeaderValue>());
@@ -104,6 +112,14 @@ mod tests {
             words(&error),
             "AccessDenied: User: arn:aws:iam::111122223333:user/x may not sts:AssumeRole"
         );
+    }
+
+    #[test]
+    fn a_fault_of_tls_is_told_in_our_words() {
+        let fault = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidData, fault);
+        let said = words(&CredentialsError::provider_error(error));
+        assert!(said.contains("SSL_CERT_FILE") && !said.contains("UnknownIssuer"), "{said}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod failure;
 mod provider;
+mod proxied;
 mod schedule;
 
 use std::sync::Arc;
@@ -69,7 +70,8 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
 /// Loads in a task of its own: a defect in what others wrote ends the load, not the renewing.
 async fn load(source: &Arc<Source>) -> Result<Loaded, String> {
     let source = Arc::clone(source);
-    let task = async move { provider::load(source.login(), source.sts_region()).await };
+    let task =
+        async move { provider::load(source.login(), source.sts_region(), source.proxies()).await };
     let loaded = tokio::spawn(task).await;
     loaded.unwrap_or_else(|_| Err("loading them ended by a defect of s3proxy".to_owned()))
 }

@@ -21,13 +21,14 @@ use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCreden
 use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result as Provided};
-use aws_smithy_http_client::Builder as HttpClient;
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder as HttpClient, Connector};
 
 use crate::s3::credentials::Credentials;
 use crate::s3::login::{Login, Role};
-use crate::s3::refresh::failure;
+use crate::s3::refresh::{failure, proxied};
+use crate::upstream::proxy::Proxies;
 
 /// Longest time for one load. A credential_process may ask a slow service in turn.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,9 +41,16 @@ const DEFAULT_REGION: &str = "us-east-1";
 
 /// A client for HTTP and HTTPS without state; its type belongs to a crate that is not named here.
 macro_rules! http_client {
-    () => {
-        HttpClient::new().tls_provider(Tls::Rustls(CryptoMode::Ring)).build_https()
-    };
+    ($proxies:expr) => {{
+        let proxies = proxied::config($proxies);
+        HttpClient::new().build_with_connector_fn(move |settings, components| {
+            let mut connector = Connector::builder();
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            let connector = connector.proxy_config(proxies.clone());
+            connector.tls_provider(Tls::Rustls(CryptoMode::Ring)).build()
+        })
+    }};
 }
 
 /// Credentials as they were loaded.
@@ -56,8 +64,12 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// The reason in words that may be logged.
-pub(super) async fn load(login: &Login, region: Option<&str>) -> Result<Loaded, String> {
-    let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provide(login, region)).await {
+pub(super) async fn load(
+    login: &Login,
+    region: Option<&str>,
+    proxies: &Proxies,
+) -> Result<Loaded, String> {
+    let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provide(login, region, proxies)).await {
         Ok(provided) => provided.map_err(|error| describe(login, &error))?,
         Err(_) => return Err(format!("no answer within {} s", LOAD_TIMEOUT.as_secs())),
     };
@@ -87,7 +99,7 @@ fn describe(login: &Login, error: &CredentialsError) -> String {
     }
 }
 
-async fn provide(login: &Login, region: Option<&str>) -> Provided {
+async fn provide(login: &Login, region: Option<&str>, proxies: &Proxies) -> Provided {
     match login {
         Login::Keys(keys) | Login::EnvironmentKeys(keys) => Ok(AwsCredentials::new(
             &keys.access_key_id,
@@ -100,20 +112,20 @@ async fn provide(login: &Login, region: Option<&str>) -> Provided {
             check_container_variables()?;
             let region = sts_region(region, None).await;
             let chain = DefaultCredentialsChain::builder().region(region.clone());
-            chain.configure(config(region)).build().await.provide_credentials().await
+            chain.configure(config(region, proxies)).build().await.provide_credentials().await
         }
         Login::Profile(name) => {
-            let config = config(sts_region(region, Some(name)).await);
+            let config = config(sts_region(region, Some(name)).await, proxies);
             let profile = ProfileFileCredentialsProvider::builder().configure(&config);
             profile.profile_name(name).build().provide_credentials().await
         }
         Login::WebIdentity => {
-            let config = config(sts_region(region, None).await);
+            let config = config(sts_region(region, None).await, proxies);
             let identity = WebIdentityTokenCredentialsProvider::builder().configure(&config);
             identity.build().provide_credentials().await
         }
         Login::TokenFile { path, role_arn, session_name } => {
-            let config = config(sts_region(region, None).await);
+            let config = config(sts_region(region, None).await, proxies);
             let exchange = StaticConfiguration {
                 web_identity_token_file: path.into(),
                 role_arn: role_arn.clone(),
@@ -124,16 +136,16 @@ async fn provide(login: &Login, region: Option<&str>) -> Provided {
         }
         Login::Container => {
             check_container_variables()?;
-            let config = config(sts_region(region, None).await);
+            let config = config(sts_region(region, None).await, proxies);
             let endpoint = EcsCredentialsProvider::builder().configure(&config).build();
             endpoint.provide_credentials().await
         }
         Login::Instance => {
-            let config = config(sts_region(region, None).await);
+            let config = config(sts_region(region, None).await, proxies);
             let instance = ImdsCredentialsProvider::builder().configure(&config).build();
             instance.provide_credentials().await
         }
-        Login::Role(role) => assume(role, region).await,
+        Login::Role(role) => assume(role, region, proxies).await,
     }
 }
 
@@ -154,14 +166,14 @@ fn check_container_variables() -> Result<(), CredentialsError> {
     Ok(())
 }
 
-async fn assume(role: &Role, region: Option<&str>) -> Provided {
-    let source = Box::pin(provide(&role.source, region)).await?;
+async fn assume(role: &Role, region: Option<&str>, proxies: &Proxies) -> Provided {
+    let source = Box::pin(provide(&role.source, region, proxies)).await?;
     let profile = match &*role.source {
         Login::Profile(name) => Some(name.as_str()),
         _ => None,
     };
     let settings = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client!())
+        .http_client(http_client!(proxies))
         .region(sts_region(region, profile).await)
         .credentials_provider(source)
         .load()
@@ -189,6 +201,8 @@ async fn sts_region(configured: Option<&str>, profile: Option<&str>) -> Region {
     files.build().region().await.unwrap_or(Region::from_static(DEFAULT_REGION))
 }
 
-fn config(region: Region) -> ProviderConfig {
-    ProviderConfig::without_region().with_region(Some(region)).with_http_client(http_client!())
+fn config(region: Region, proxies: &Proxies) -> ProviderConfig {
+    ProviderConfig::without_region()
+        .with_region(Some(region))
+        .with_http_client(http_client!(proxies))
 }

@@ -1,0 +1,94 @@
+//! Whether a server is the one that it says it is.
+//!
+//! As in every TLS library, a certificate must lead to an authority that is believed, be valid now,
+//! and be for the server's name. There is one addition: a certificate that is byte for byte among
+//! those that the operator named needs no authority above it. `openssl req -x509` makes
+//! certificates that call themselves an authority's, which a server's may not be (RFC 5280
+//! §4.2.1.9); curl and Python believe them where they are named, and so does this. Their time and
+//! their name are checked all the same.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+/// Verifies servers by authorities and by certificates that were named.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    by_authority: Arc<WebPkiServerVerifier>,
+    named: Arc<[CertificateDer<'static>]>,
+}
+
+impl Verifier {
+    pub(super) fn new(
+        by_authority: Arc<WebPkiServerVerifier>,
+        named: Arc<[CertificateDer<'static>]>,
+    ) -> Verifier {
+        Verifier { by_authority, named }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let by_authority = &*self.by_authority;
+        match by_authority.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        ) {
+            // Found after the time has been checked, and before the name would be.
+            Err(error) if is_of_an_authority(&error) && self.named.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
+
+/// Whether a server's certificate was refused because it says that it is an authority's.
+pub(super) fn is_of_an_authority(error: &Error) -> bool {
+    pki_error(error).is_some_and(|error| matches!(error, webpki::Error::CaUsedAsEndEntity))
+}
+
+/// The fault of a certificate that rustls has no name of its own for.
+pub(super) fn pki_error(error: &Error) -> Option<&webpki::Error> {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
