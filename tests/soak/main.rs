@@ -2,15 +2,18 @@
 //! which is overloaded now and then and changes its keys. Clients must notice none of it but for a
 //! few failures that are told truthfully; and when all is over the program must be as it was.
 //!
+//! A second storm, in `storm`, is about retries alone, with the program as it comes.
+//!
 //! The clients are in `visitor`, what they ask and must get in `question`, and the faults in
 //! `support/fault_relay.rs`. `cargo test --test soak -- --nocapture` shows what was done.
 //!
 //! `S3PROXY_SOAK_SECONDS` (default 10, at least 5) is how long the storm lasts for each of the
-//! three configurations; `S3PROXY_SOAK_SEED` repeats the choices of an earlier run, though not
+//! configurations; `S3PROXY_SOAK_SEED` repeats the choices of an earlier run, though not
 //! their order in time.
 
 mod ledger;
 mod question;
+mod storm;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the suite uses the rest of it")]
 mod support;
@@ -92,9 +95,10 @@ const MOST_RSS_BYTES: u64 = 64 << 20;
 /// How much resident memory may grow from before the storm to after it.
 const MOST_GROWTH_BYTES: u64 = 4 << 20;
 
+/// The memory and the time of one must not be those of the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn soak(driver: Driver, authority: Option<Authority>) {
-    // The memory and the time of one must not be those of the other.
-    static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let storm = Duration::from_secs(setting("S3PROXY_SOAK_SECONDS").unwrap_or(10).max(5));
     let seed = setting("S3PROXY_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
@@ -129,7 +133,7 @@ fn soak(driver: Driver, authority: Option<Authority>) {
     scene.end(&[calm, stormy, clean]);
 }
 
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
 }
@@ -289,10 +293,6 @@ fn config(driver: Driver, relay: &FaultRelay) -> Config {
         // Shorter than the relay's stalls, longer than a busy machine's.
         .set("stall_timeout", "500ms")
         .set("first_byte_timeout", "3s")
-        .set("retries", "8")
-        .set("retry_timeout", "8s")
-        // More fails here than one retry for ten requests makes good.
-        .set("retry_budget", "100000")
 }
 
 /// What a process holds.
@@ -334,7 +334,7 @@ fn assert_all_kinds_happened(counts: &Counts, faults: &Done) {
 }
 
 /// Ends the visit of all clients when one of them fails.
-struct Alarm<'a>(&'a AtomicBool);
+pub(crate) struct Alarm<'a>(&'a AtomicBool);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {

@@ -72,6 +72,11 @@ impl Bucket {
         }
     }
 
+    /// A part of any object.
+    pub(crate) fn slice_question(&self, rng: &mut Rng) -> Question<'_> {
+        Question::part(self.any(rng), rng)
+    }
+
     /// A question whose answer has no body.
     pub(crate) fn head_question(&self, rng: &mut Rng) -> Question<'_> {
         match rng.u32(..4) {

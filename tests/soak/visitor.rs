@@ -113,6 +113,12 @@ impl<'a> Visitor<'a> {
         }
     }
 
+    /// Reads a part of an object.
+    pub(crate) fn read_a_slice(&mut self) {
+        let question = self.bucket.slice_question(&mut self.rng);
+        self.ask(question, Pace::Steady);
+    }
+
     /// Asks one question of each kind about each object.
     pub(crate) fn ask_everything(&mut self) {
         for question in self.bucket.all_questions(&mut self.rng) {

@@ -41,6 +41,8 @@ struct State {
     denied: Vec<String>,
     /// What every request is answered with, while set.
     outage: Option<S3ErrorCode>,
+    /// The chance of a request to be answered with `SlowDown`.
+    slow_downs: Option<(f64, fastrand::Rng)>,
     delay: Duration,
 }
 
@@ -64,9 +66,14 @@ impl MemoryStore {
 
     fn stored(&self, asked: &Asked<'_>) -> S3Result<Object> {
         let Asked { bucket, key, .. } = *asked;
-        let state = self.state();
+        let mut state = self.state();
         if let Some(code) = &state.outage {
             return Err(S3Error::with_message(code.clone(), "The test says so."));
+        }
+        if let Some((chance, rng)) = &mut state.slow_downs
+            && rng.f64() < *chance
+        {
+            return Err(s3_error!(SlowDown, "Chance has it so."));
         }
         if state.denied.iter().any(|denied| denied == key) {
             return Err(s3_error!(AccessDenied, "Access Denied"));
@@ -194,6 +201,11 @@ impl TestS3 {
     /// Answers every request with this error, or with the truth again.
     pub(crate) fn set_outage(&self, code: Option<S3ErrorCode>) {
         self.store.state().outage = code;
+    }
+
+    /// Answers requests with `SlowDown` as chance has it, from 0 to 1.
+    pub(crate) fn slow_down(&self, chance: f64, seed: u64) {
+        self.store.state().slow_downs = Some((chance, fastrand::Rng::with_seed(seed)));
     }
 
     /// Waits this long before each answer.
