@@ -22,7 +22,7 @@ use s3proxy::http1::response::ResponseHead;
 use s3proxy::http1::target::percent_decode;
 use s3proxy::limits;
 use s3proxy::mount::Mount;
-use s3proxy::rewrite::{Rule, Rules};
+use s3proxy::rewrite::{Rule, Rules, When};
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
@@ -56,7 +56,8 @@ const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\n\
 
 const KEY: &str = "runs/2024/sample 1.bam";
 const RANGE: &[u8] = b"bytes=1048576-1114111";
-const SHOWN: Shown = Shown { content_encoding: true, version_id: false };
+const SHOWN: Shown<'_> =
+    Shown { content_encoding: true, version_id: false, default_cache_control: Some("no-cache") };
 const OBJECT_BYTES: u64 = 1 << 30;
 
 fn credentials() -> Credentials {
@@ -154,9 +155,16 @@ fn ranges(c: &mut Criterion) {
 fn keys(c: &mut Criterion) {
     let path = "/files/".to_owned();
     let (prefix, bucket) = ("lab/".to_owned(), bucket());
-    let mount = Mount { path, prefix, bucket, allow_version_id: false };
+    let mount = Mount {
+        path,
+        prefix,
+        bucket,
+        allow_version_id: false,
+        denied_is_missing: false,
+        cache_control: None,
+    };
     let mut key = String::with_capacity(limits::KEY_BYTES);
-    let rule = Rule::new("bai", r"\.bam\.bai$", ".bai").expect("a valid expression");
+    let rule = Rule::new("bai", r"\.bam\.bai$", ".bai", When::Always).expect("a valid expression");
     for (name, rules) in [("key", Rules::default()), ("key, one rule", Rules(vec![rule]))] {
         c.bench_function(name, |b| {
             b.iter(|| {

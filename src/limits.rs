@@ -22,6 +22,9 @@ pub const HELD_ANSWER_BYTES: usize = 16 * 1024;
 /// Longest key that S3 stores, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
 pub const KEY_BYTES: usize = 1024;
 
+/// Rewrite rules for keys that do not exist. Each may cost such a request one more to S3.
+pub const RULES_FOR_MISSING_KEYS: usize = 16;
+
 /// Longest version id of S3, in bytes (Amazon S3 User Guide, "How S3 Versioning works").
 pub const VERSION_ID_BYTES: usize = 1024;
 /// Longest access key id and session token together, in bytes. AWS gives no bound; tokens measure

@@ -16,6 +16,10 @@ pub struct Mount {
     pub bucket: Bucket,
     /// Whether clients may ask for a version of an object.
     pub allow_version_id: bool,
+    /// Whether a key that S3 denies access to is taken for one that does not exist.
+    pub denied_is_missing: bool,
+    /// `Cache-Control` of objects that none is stored with; `None` sends none.
+    pub cache_control: Option<String>,
 }
 
 /// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
@@ -66,7 +70,14 @@ mod tests {
         let endpoint = Endpoint::Aws(Aws::default());
         let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Path, None);
         let (path, prefix) = (path.to_owned(), prefix.to_owned());
-        Mount { path, prefix, bucket, allow_version_id: false }
+        Mount {
+            path,
+            prefix,
+            bucket,
+            allow_version_id: false,
+            denied_is_missing: false,
+            cache_control: None,
+        }
     }
 
     fn with_prefix(mount: &Mount, key: &str) -> Result<String, DecodeError> {

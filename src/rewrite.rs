@@ -4,6 +4,9 @@
 //! match, as `re.sub` did in the 2014 application. The engine is linear in the length of the key,
 //! so a hostile URL cannot make it backtrack; look-around and back-references inside `from` are
 //! therefore not supported.
+//!
+//! Rules with `when: missing` are left out of that. They offer other keys for one that does not
+//! exist, each by itself and in file order.
 
 use std::borrow::Cow;
 
@@ -15,6 +18,17 @@ pub struct Rule {
     name: String,
     from: Regex,
     to: String,
+    when: When,
+}
+
+/// When a rule is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// To every key, as in the 2014 application.
+    #[default]
+    Always,
+    /// To keys that do not exist.
+    Missing,
 }
 
 impl Rule {
@@ -23,18 +37,34 @@ impl Rule {
     ///
     /// # Errors
     /// One line that says what is wrong with `from`, or which group `to` names in vain.
-    pub fn new(name: &str, from: &str, to: &str) -> Result<Rule, String> {
+    pub fn new(name: &str, from: &str, to: &str, when: When) -> Result<Rule, String> {
         let from = Regex::new(from).map_err(|error| describe(&error))?;
         if to.contains('\0') {
             return Err("'to' holds a NUL character, which no key has".to_owned());
         }
         let to = replacement(to, &from)?;
-        Ok(Rule { name: name.to_owned(), from, to })
+        Ok(Rule { name: name.to_owned(), from, to, when })
     }
 
     /// The rule's key in the configuration file.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When it is applied.
+    pub fn when(&self) -> When {
+        self.when
+    }
+
+    /// Changes a key in place; `false` if it stays the same.
+    fn apply(&self, key: &mut String) -> bool {
+        match self.from.replace_all(key, self.to.as_str()) {
+            Cow::Owned(rewritten) if rewritten != *key => {
+                *key = rewritten;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -45,11 +75,21 @@ pub struct Rules(pub Vec<Rule>);
 impl Rules {
     /// Changes a key in place; leaves it alone where no rule matches, which is the usual case.
     pub fn apply(&self, key: &mut String) {
-        for rule in &self.0 {
-            if let Cow::Owned(rewritten) = rule.from.replace_all(key, rule.to.as_str()) {
-                *key = rewritten;
-            }
+        for rule in self.0.iter().filter(|rule| rule.when == When::Always) {
+            rule.apply(key);
         }
+    }
+
+    /// How many rules are for keys that do not exist.
+    pub fn for_missing(&self) -> usize {
+        self.0.iter().filter(|rule| rule.when == When::Missing).count()
+    }
+
+    /// Changes a key that does not exist in place, by the rule of this number among those for
+    /// missing keys; `false` if it stays the same.
+    pub fn apply_to_missing(&self, number: usize, key: &mut String) -> bool {
+        let rule = self.0.iter().filter(|rule| rule.when == When::Missing).nth(number);
+        rule.is_some_and(|rule| rule.apply(key))
     }
 }
 
@@ -107,7 +147,7 @@ mod tests {
     use super::*;
 
     fn applied(rules: &[(&str, &str)], key: &str) -> String {
-        let rule = |(from, to): &(&str, &str)| Rule::new("r", from, to).unwrap();
+        let rule = |(from, to): &(&str, &str)| Rule::new("r", from, to, When::Always).unwrap();
         let mut key = key.to_owned();
         Rules(rules.iter().map(rule).collect()).apply(&mut key);
         key
@@ -133,10 +173,32 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert!(Rule::new("r", "a", "b\0").unwrap_err().contains("a NUL character"));
-        assert!(Rule::new("r", "(", "").unwrap_err().contains("unclosed group"));
-        assert!(Rule::new("r", "(?=a)", "").unwrap_err().contains("look-around"));
-        assert!(Rule::new("r", "a", r"\1").unwrap_err().contains("group \\1"));
-        assert!(Rule::new("r", "a", r"\g<x>").unwrap_err().contains("g<x>"));
+        let says = |from, to| Rule::new("r", from, to, When::Always).unwrap_err();
+        assert!(says("a", "b\0").contains("a NUL character"));
+        assert!(says("(", "").contains("unclosed group"));
+        assert!(says("(?=a)", "").contains("look-around"));
+        assert!(says("a", r"\1").contains("group \\1"));
+        assert!(says("a", r"\g<x>").contains("g<x>"));
+    }
+
+    #[test]
+    fn rules_for_missing_keys_are_applied_to_nothing_else_and_one_at_a_time() {
+        let rule = |from, to, when| Rule::new("r", from, to, when).unwrap();
+        let rules = Rules(vec![
+            rule("a", "b", When::Missing),
+            rule("x", "y", When::Always),
+            rule("c", "d", When::Missing),
+        ]);
+        let mut key = "acx".to_owned();
+        rules.apply(&mut key);
+        assert_eq!((key.as_str(), rules.for_missing()), ("acy", 2));
+        let offered = |number| {
+            let mut key = key.clone();
+            rules.apply_to_missing(number, &mut key).then_some(key)
+        };
+        assert_eq!(offered(0).as_deref(), Some("bcy"));
+        assert_eq!(offered(1).as_deref(), Some("ady"));
+        assert_eq!(offered(2), None);
+        assert!(!rules.apply_to_missing(0, &mut "zzz".to_owned()));
     }
 }

@@ -74,7 +74,8 @@ const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\nx-amz-request-id: 1\r\
     Last-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Type: application/octet-stream\r\n\
     Content-Range: bytes 0-4095/20000000\r\nContent-Length: 4096\r\n\r\n";
 
-const SHOWN: Shown = Shown { content_encoding: true, version_id: true };
+const SHOWN: Shown<'_> =
+    Shown { content_encoding: true, version_id: true, default_cache_control: Some("no-cache") };
 
 fn credentials() -> Credentials {
     Credentials {

@@ -343,7 +343,8 @@ mod tests {
             let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
             let parsed = ResponseHead::parse(head.as_bytes()).unwrap();
             let mut metadata = Metadata::default();
-            let shown = Shown { content_encoding: true, version_id: true };
+            let shown =
+                Shown { content_encoding: true, version_id: true, default_cache_control: None };
             assert!(metadata.read(&parsed, head.as_bytes(), shown));
             table.fingerprint(&metadata)
         };

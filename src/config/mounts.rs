@@ -14,6 +14,7 @@ use crate::config::reader::{Reader, no_value};
 use crate::config::schema::MOUNT_KEYS;
 use crate::config::sources::Sources;
 use crate::config::values;
+use crate::config::web::{self, CacheControl};
 use crate::config::yaml::{Entry, Value};
 use crate::mount::Mount;
 use crate::s3::bucket::Bucket;
@@ -42,6 +43,8 @@ struct Written {
     identity: Given<Identity>,
     requester_pays: Option<bool>,
     allow_version_id: Option<bool>,
+    denied_is_missing: Option<bool>,
+    cache_control: Option<CacheControl>,
     key_file: Option<KeyFile>,
 }
 
@@ -101,6 +104,8 @@ fn short_form(spot: Spot, bucket: bucket::Name) -> Written {
         identity: Given::Unset,
         requester_pays: None,
         allow_version_id: None,
+        denied_is_missing: None,
+        cache_control: None,
         key_file: None,
     }
 }
@@ -152,6 +157,8 @@ fn mount(
     };
     let requester_pays = reader.value("requester_pays", values::boolean);
     let allow_version_id = reader.value("allow_version_id", values::boolean);
+    let denied_is_missing = reader.value("denied_is_missing", values::boolean);
+    let cache_control = reader.value("cache_control", web::cache_control);
     let key_file = customer_key::file(&mut reader);
     problems.append(&mut reader.problems);
     Some(Written {
@@ -165,6 +172,8 @@ fn mount(
         identity,
         requester_pays,
         allow_version_id,
+        denied_is_missing,
+        cache_control,
         key_file,
     })
 }
@@ -230,6 +239,8 @@ struct TopLevel {
     sources: Sources,
     requester_pays: bool,
     allow_version_id: bool,
+    denied_is_missing: bool,
+    cache_control: CacheControl,
     customer_key: Option<Arc<CustomerKey>>,
     files: Files,
 }
@@ -251,6 +262,8 @@ impl TopLevel {
             region,
             requester_pays: reader.value_or("requester_pays", values::boolean, false),
             allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
+            denied_is_missing: reader.value_or("denied_is_missing", values::boolean, false),
+            cache_control: reader.value("cache_control", web::cache_control).unwrap_or_default(),
             customer_key: key_file.and_then(|file| file.read(files, &mut reader.problems)),
             files,
         }
@@ -302,8 +315,15 @@ impl TopLevel {
         bucket.base_path = base_path;
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key;
-        let allow_version_id = mount.allow_version_id.unwrap_or(self.allow_version_id);
-        Some(Mount { path, prefix, bucket, allow_version_id })
+        let cache_control = mount.cache_control.unwrap_or_else(|| self.cache_control.clone());
+        Some(Mount {
+            path,
+            prefix,
+            bucket,
+            allow_version_id: mount.allow_version_id.unwrap_or(self.allow_version_id),
+            denied_is_missing: mount.denied_is_missing.unwrap_or(self.denied_is_missing),
+            cache_control: cache_control.0,
+        })
     }
 
     /// The server that is named for a mount: outside `None` where something is wrong, inside where

@@ -52,6 +52,8 @@ pub(super) const KEYS: &[Key] = &[
     key("credentials", Map, &["S3PROXY_CREDENTIALS"]),
     key("requester_pays", One, &["S3PROXY_REQUESTER_PAYS"]),
     key("allow_version_id", One, &["S3PROXY_ALLOW_VERSION_ID"]),
+    key("denied_is_missing", One, &["S3PROXY_DENIED_IS_MISSING"]),
+    key("cache_control", One, &["S3PROXY_CACHE_CONTROL"]),
     key("sse_customer_key_file", One, &["S3PROXY_SSE_CUSTOMER_KEY_FILE"]),
     // What is remembered about them.
     key("metadata_ttl", One, &["S3PROXY_METADATA_TTL"]),
@@ -101,6 +103,8 @@ pub(super) const MOUNT_KEYS: &[&str] = &[
     "credentials",
     "requester_pays",
     "allow_version_id",
+    "denied_is_missing",
+    "cache_control",
     "sse_customer_key_file",
 ];
 
@@ -117,7 +121,7 @@ pub(super) const CREDENTIALS_KEYS: &[&str] = &[
 ];
 
 /// The keys of one of the `rewrite_rules`.
-pub(super) const RULE_KEYS: &[&str] = &["from", "to"];
+pub(super) const RULE_KEYS: &[&str] = &["from", "to", "when"];
 
 /// The names of all top-level keys.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {

@@ -1,15 +1,50 @@
-//! What browsers and genome viewers are told: CORS, and the suffixes of compressed formats.
+//! What browsers and genome viewers are told: CORS, caching, and the suffixes of compressed formats.
 
 use crate::config::problem::{Fault, quoted};
 use crate::config::reader::Reader;
 use crate::cors::Policy;
 
-/// Formats that are compressed by themselves; readers of them break when a stored
-/// `Content-Encoding: gzip` makes the browser decompress them on the way.
-const GENOMIC_SUFFIXES: [&str; 14] = [
-    ".bam", ".cram", ".bcf", ".vcf.gz", ".bed.gz", ".gff.gz", ".gtf.gz", ".fa.gz", ".bgz", ".bai",
-    ".csi", ".tbi", ".crai", ".gzi",
+/// Names that say that the content is compressed by itself, or an index of such content; readers of
+/// them break when a stored `Content-Encoding: gzip` makes their HTTP library decompress it on the
+/// way.
+const GENOMIC_SUFFIXES: [&str; 15] = [
+    ".bam", ".cram", ".bcf", ".gz", ".bgz", ".bgzf", ".bai", ".csi", ".tbi", ".crai", ".gzi",
+    ".fai", ".pbi", ".sbi", ".idx",
 ];
+
+/// Longest `cache_control`, in bytes. Real values measure below 100.
+const CACHE_CONTROL_BYTES: usize = 256;
+
+/// What objects without a stored `Cache-Control` are sent with; `None` is nothing.
+#[derive(Clone, Debug)]
+pub(super) struct CacheControl(pub(super) Option<String>);
+
+impl Default for CacheControl {
+    /// Without it browsers invent a lifetime (RFC 9111 §4.2.2) and mix versions of an object.
+    fn default() -> CacheControl {
+        CacheControl(Some("no-cache".to_owned()))
+    }
+}
+
+/// A field value, or `off`.
+pub(super) fn cache_control(text: &str) -> Result<CacheControl, Fault> {
+    let text = text.trim_matches([' ', '\t']);
+    if matches!(text, "off" | "false") {
+        return Ok(CacheControl(None));
+    }
+    let remedy = "write directives such as 'no-cache' or 'max-age=60', or off";
+    if text.is_empty() {
+        return Err(Fault::new("is empty", remedy));
+    }
+    if text.len() > CACHE_CONTROL_BYTES {
+        let what = format!("is longer than {CACHE_CONTROL_BYTES} bytes");
+        return Err(Fault::new(what, remedy));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Err(Fault::new("has a character that a header field cannot have", remedy));
+    }
+    Ok(CacheControl(Some(text.to_owned())))
+}
 
 /// `'*'`, `off`, or a list of origins.
 pub(super) fn cors(reader: &mut Reader) -> Policy {

@@ -132,6 +132,12 @@ impl ServiceError {
         }
     }
 
+    /// Whether this is what S3 says of a key that does not exist to those who may not list the
+    /// bucket. An archived object has a code of its own, and so have refused credentials.
+    pub fn may_be_missing(&self) -> bool {
+        self.status == 403 && self.code == "AccessDenied" && self.kind() == Kind::AccessDenied
+    }
+
     /// Garage has no codes for a wrong secret and for an access key that it does not know, only
     /// these words.
     fn is_refusal_by_garage(&self) -> bool {
@@ -303,6 +309,20 @@ mod tests {
         for nonsense in ["", "soon", "20310101", "1900-01-01T00:00:00Z", "2031-13-01T00:00:00Z"] {
             assert_eq!(time(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn only_a_plain_denial_may_be_a_missing_key() {
+        let may_be_missing = |status: u16, code: &str, message: &str| {
+            let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+            ServiceError::parse(status, body.as_bytes(), None).may_be_missing()
+        };
+        assert!(may_be_missing(403, "AccessDenied", "Access Denied"));
+        for code in ["InvalidObjectState", "AllAccessDisabled", "InvalidAccessKeyId", "", "New"] {
+            assert!(!may_be_missing(403, code, ""), "{code}");
+        }
+        assert!(!may_be_missing(403, "AccessDenied", "Forbidden: Invalid signature"));
+        assert!(!may_be_missing(400, "AccessDenied", ""));
     }
 
     #[test]

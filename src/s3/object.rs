@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::http1::conditional::{Validators, entity_tag, http_date};
-use crate::http1::framing::BodyLength;
+use crate::http1::framing::{BodyLength, list_has_token};
 use crate::http1::range::ContentRange;
 use crate::http1::response::{Field, ResponseHead};
 
@@ -20,18 +20,22 @@ pub struct Metadata {
     fields: Vec<u8>,
     /// Those of `fields` that a 304 carries too come first and end here (RFC 9110 §15.4.5).
     validators_end: usize,
+    /// Those that a 206 carries end here: only `Content-Encoding` follows.
+    part_end: usize,
 }
 
 /// Which of the stored fields clients are shown; the others they are shown always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct Shown<'a> {
     /// `Content-Encoding`.
     pub content_encoding: bool,
     /// `x-amz-version-id`.
     pub version_id: bool,
+    /// The `Cache-Control` of an object that none is stored with.
+    pub default_cache_control: Option<&'a str>,
 }
 
-impl Shown {
+impl Shown<'_> {
     fn allows(self, field: Field) -> bool {
         match field {
             Field::ContentEncoding => self.content_encoding,
@@ -48,11 +52,12 @@ const CACHE_FIELDS: [(&str, Field); 3] = [
     ("Cache-Control: ", Field::CacheControl),
     ("x-amz-version-id: ", Field::VersionId),
 ];
-const CONTENT_FIELDS: [(&str, Field); 3] = [
-    ("Content-Type: ", Field::ContentType),
-    ("Content-Encoding: ", Field::ContentEncoding),
-    ("Content-Disposition: ", Field::ContentDisposition),
-];
+const CONTENT_FIELDS: [(&str, Field); 2] =
+    [("Content-Type: ", Field::ContentType), ("Content-Disposition: ", Field::ContentDisposition)];
+
+/// What AWS's SDKs call their framing of an upload. Some S3 servers store it as part of the
+/// object's `Content-Encoding`, of which it says nothing.
+const UPLOAD_FRAMING: &[u8] = b"aws-chunked";
 
 impl Metadata {
     /// Takes the metadata from an answer to GET or HEAD, reusing this value's memory. `false`
@@ -72,6 +77,11 @@ impl Metadata {
                 self.push(name, value);
             }
         }
+        if head.field(bytes, Field::CacheControl).is_none()
+            && let Some(value) = shown.default_cache_control
+        {
+            self.push("Cache-Control: ", value.as_bytes());
+        }
         self.validators_end = self.fields.len();
         for (name, field) in CONTENT_FIELDS {
             if let Some(value) = head.field(bytes, field)
@@ -79,6 +89,12 @@ impl Metadata {
             {
                 self.push(name, value);
             }
+        }
+        self.part_end = self.fields.len();
+        if let Some(value) = head.field(bytes, Field::ContentEncoding)
+            && shown.allows(Field::ContentEncoding)
+        {
+            self.push_content_encoding(value);
         }
         self.last_modified = head.field(bytes, Field::LastModified).and_then(http_date);
         let size = match (head.status, head.body_length) {
@@ -100,9 +116,33 @@ impl Metadata {
         self.fields.extend_from_slice(b"\r\n");
     }
 
-    /// The header fields of a 200 or 206, each with its CRLF.
+    /// Appends a `Content-Encoding` without the framing of the upload; as it is stored otherwise.
+    fn push_content_encoding(&mut self, value: &[u8]) {
+        if !list_has_token(value, UPLOAD_FRAMING) {
+            return self.push("Content-Encoding: ", value);
+        }
+        let is_coding =
+            |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(UPLOAD_FRAMING);
+        let codings = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(is_coding);
+        for (index, coding) in codings.enumerate() {
+            let before: &[u8] = if index == 0 { b"Content-Encoding: " } else { b", " };
+            self.fields.extend_from_slice(before);
+            self.fields.extend_from_slice(coding);
+        }
+        if self.fields.len() > self.part_end {
+            self.fields.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The header fields of a 200, each with its CRLF.
     pub fn fields(&self) -> &[u8] {
         &self.fields
+    }
+
+    /// The header fields of a 206. A part of an encoded object cannot be decoded by itself, so it is
+    /// sent as bytes without a meaning.
+    pub fn part_fields(&self) -> &[u8] {
+        &self.fields[..self.part_end]
     }
 
     /// The header fields of a 304.
@@ -130,9 +170,10 @@ pub fn content_range(head: &ResponseHead, bytes: &[u8]) -> Option<ContentRange> 
 mod tests {
     use super::*;
 
-    const ALL: Shown = Shown { content_encoding: true, version_id: true };
+    const ALL: Shown =
+        Shown { content_encoding: true, version_id: true, default_cache_control: None };
 
-    fn read(head: &str, shown: Shown) -> (bool, Metadata) {
+    fn read(head: &str, shown: Shown<'_>) -> (bool, Metadata) {
         let parsed = ResponseHead::parse(head.as_bytes()).unwrap();
         let mut metadata = Metadata::default();
         (metadata.read(&parsed, head.as_bytes(), shown), metadata)
@@ -154,20 +195,56 @@ mod tests {
         assert_eq!(metadata.not_modified_fields(), validators.as_bytes());
         let all = format!("{validators}Content-Type: a/b\r\nContent-Encoding: gzip\r\n");
         assert_eq!(metadata.fields(), all.as_bytes());
+        let part = format!("{validators}Content-Type: a/b\r\n");
+        assert_eq!(metadata.part_fields(), part.as_bytes());
         assert_eq!(metadata.validators().last_modified, Some(1_795_521_600));
     }
 
     #[test]
     fn a_stored_content_encoding_and_the_version_can_be_withheld() {
-        let holds = |shown: Shown, text: &str| {
+        let holds = |shown: Shown<'_>, text: &str| {
             let (_, metadata) = read(HEAD, shown);
             memchr::memmem::find(metadata.fields(), text.as_bytes()).is_some()
         };
         let (encoding, version) = ("Content-Encoding: gzip", "x-amz-version-id: v1");
-        let none = Shown { content_encoding: false, version_id: false };
+        let none = Shown { content_encoding: false, version_id: false, ..ALL };
         assert!(!holds(none, encoding) && !holds(none, version));
         let one = Shown { version_id: true, ..none };
         assert!(!holds(one, encoding) && holds(one, version));
+    }
+
+    #[test]
+    fn the_framing_of_an_upload_is_no_content_encoding() {
+        let shown = |value: &str| {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: {value}\r\n\r\n"
+            );
+            let fields = read(&head, ALL).1.fields().to_vec();
+            String::from_utf8(fields).unwrap()
+        };
+        for value in ["aws-chunked", "AWS-Chunked", " aws-chunked ,", "aws-chunked,aws-chunked"] {
+            assert_eq!(shown(value), "", "{value}");
+        }
+        for value in ["gzip,aws-chunked", "aws-chunked, gzip", "aws-chunked,,\tgzip ,AWS-CHUNKED"] {
+            assert_eq!(shown(value), "Content-Encoding: gzip\r\n", "{value}");
+        }
+        assert_eq!(shown("br, aws-chunked,gzip"), "Content-Encoding: br, gzip\r\n");
+        assert_eq!(shown("gzip ,br"), "Content-Encoding: gzip ,br\r\n");
+        assert_eq!(shown("aws-chunked-not"), "Content-Encoding: aws-chunked-not\r\n");
+    }
+
+    #[test]
+    fn an_object_without_cache_control_gets_the_default_and_others_keep_theirs() {
+        let shown = Shown { default_cache_control: Some("no-cache"), ..ALL };
+        let (_, metadata) = read(HEAD, shown);
+        let has = |fields: &[u8], text: &[u8]| memchr::memmem::find(fields, text).is_some();
+        for fields in [metadata.fields(), metadata.part_fields(), metadata.not_modified_fields()] {
+            assert!(has(fields, b"Cache-Control: no-cache\r\n"));
+        }
+        let stored = HEAD.replace("x-amz-meta-secret: s", "Cache-Control: max-age=9");
+        let (_, metadata) = read(&stored, shown);
+        assert!(has(metadata.fields(), b"Cache-Control: max-age=9\r\n"));
+        assert!(!has(metadata.fields(), b"no-cache"));
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn find(config: &Config, named: &str) -> Result<(BucketId, ObjectName), String> 
         };
     }
     if let Some(Target::Resource { path, query }) = Target::parse(named) {
-        return match locate_in(config, path, query, &mut object) {
+        return match locate_in(config, path, query, None, &mut object) {
             Ok(id) => Ok((id, object)),
             Err(_) => Err(format!("{named:?} is an object of no mount")),
         };
@@ -320,7 +320,14 @@ mod tests {
             let mut bucket = Bucket::new(name, "us-east-1", endpoint, Addressing::Auto, None);
             bucket.base_path = base_path.to_owned();
             let (path, prefix) = ("/files/".to_owned(), String::new());
-            doubled_bucket(&Mount { path, prefix, bucket, allow_version_id: false })
+            doubled_bucket(&Mount {
+                path,
+                prefix,
+                bucket,
+                allow_version_id: false,
+                denied_is_missing: false,
+                cache_control: None,
+            })
         };
         for (host, path, right) in [
             ("my-lab.s3.amazonaws.com", "", "'endpoint: https://s3.amazonaws.com'"),

@@ -197,16 +197,18 @@ impl Core {
     /// What clients are shown of an object. Readers of block-gzipped files would be handed the
     /// decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a version
     /// is of use where one can be asked for.
-    pub fn shown(&self, bucket: BucketId, object: &ObjectName) -> Shown {
+    pub fn shown(&self, bucket: BucketId, object: &ObjectName) -> Shown<'_> {
         let key = object.key();
         let is_suffix = |suffix: &String| {
             key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
                     .eq_ignore_ascii_case(suffix.as_bytes())
         };
+        let mount = &self.config().mounts[bucket.0];
         Shown {
             content_encoding: !self.config().genomic_suffixes.iter().any(is_suffix),
-            version_id: self.config().mounts[bucket.0].allow_version_id,
+            version_id: mount.allow_version_id,
+            default_cache_control: mount.cache_control.as_deref(),
         }
     }
 }

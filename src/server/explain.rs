@@ -55,6 +55,9 @@ pub fn explain(
         Some(Failure::SlowDown { retry_after }) => {
             Failure::SlowDown { retry_after: error.retry_after.unwrap_or(retry_after) }
         }
+        Some(Failure::AccessDenied) if mount.denied_is_missing && error.may_be_missing() => {
+            Failure::NotFound
+        }
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,

@@ -51,10 +51,16 @@ pub async fn handle(
             writer.options(&mut scratch.head);
             return writer.send(client, scratch, 204).await;
         }
-        Method::Head => head(core, request, client, scratch).await,
-        // In a box of its own for as long as it lasts: its many states would otherwise be part of
-        // every idle connection. One allocation, some tens of nanoseconds.
-        Method::Get => Box::pin(get(core, request, client, scratch)).await,
+        Method::Head | Method::Get => match locate(core, request, None, &mut scratch.object) {
+            Ok(bucket) => object(core, request, bucket, client, scratch).await,
+            Err(failure) => Err(failure),
+        },
+    };
+    let answered = match answered {
+        Err(Failure::NotFound) if core.config().rewrite_rules.for_missing() > 0 => {
+            Box::pin(other_object(core, request, client, scratch)).await
+        }
+        answered => answered,
     };
     match answered {
         Ok(outcome) => outcome,
@@ -62,21 +68,58 @@ pub async fn handle(
     }
 }
 
-/// The object that a request is about.
+/// Answers with the object in `scratch`.
+async fn object(
+    core: &Core,
+    request: &Request<'_>,
+    bucket: BucketId,
+    client: &mut Stream,
+    scratch: &mut Scratch,
+) -> Result<Outcome, Failure> {
+    match request.method {
+        Method::Head => head(core, request, bucket, client, scratch).await,
+        // In a box of its own for as long as it lasts: its many states would otherwise be part of
+        // every idle connection. One allocation, some tens of nanoseconds.
+        _ => Box::pin(get(core, request, bucket, client, scratch)).await,
+    }
+}
+
+/// Answers with the first object that exists of those that the rules for missing keys name.
+async fn other_object(
+    core: &Core,
+    request: &Request<'_>,
+    client: &mut Stream,
+    scratch: &mut Scratch,
+) -> Result<Outcome, Failure> {
+    for rule in 0..core.config().rewrite_rules.for_missing() {
+        // A key that cannot be is one that does not exist.
+        let Ok(bucket) = locate(core, request, Some(rule), &mut scratch.object) else { continue };
+        match object(core, request, bucket, client, scratch).await {
+            Err(Failure::NotFound) => {}
+            answered => return answered,
+        }
+    }
+    Err(Failure::NotFound)
+}
+
+/// The object that a request is about, as [`locate_in`].
 fn locate(
     core: &Core,
     request: &Request<'_>,
+    rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
     let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
-    locate_in(core.config(), path, query, object)
+    locate_in(core.config(), path, query, rule, object)
 }
 
-/// The object that a path and a query name.
+/// The object that a path and a query name; with the number of a rule for missing keys the one that
+/// the rule names instead, [`Failure::NotFound`] if it names none.
 pub fn locate_in(
     config: &Config,
     path: &str,
     query: &str,
+    rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
     let (bucket, mount, rest) = mount::route(&config.mounts, path).ok_or(Failure::NotMounted)?;
@@ -86,6 +129,9 @@ pub fn locate_in(
     let key = object.start();
     percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
     config.rewrite_rules.apply(key);
+    if rule.is_some_and(|number| !config.rewrite_rules.apply_to_missing(number, key)) {
+        return Err(Failure::NotFound);
+    }
     mount.prepend_prefix(key).map_err(Failure::Key)?;
     if key.is_empty() {
         return Err(Failure::NotMounted);
@@ -99,10 +145,10 @@ pub fn locate_in(
 async fn head(
     core: &Core,
     request: &Request<'_>,
+    bucket: BucketId,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    let bucket = locate(core, request, &mut scratch.object)?;
     let max_age = accepted_age(request);
     let metadata = match recall(core, bucket, &scratch.object, max_age).transpose()? {
         Some(object) if judge(&request.preconditions, &object).is_ok() => object,
@@ -130,11 +176,11 @@ pub async fn release_earlier_answers(core: &Core, client: &mut Stream) {
 async fn get(
     core: &Core,
     request: &Request<'_>,
+    bucket: BucketId,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     release_earlier_answers(core, client).await;
-    let bucket = locate(core, request, &mut scratch.object)?;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
     let mut fetch = Fetch { core, request, bucket, range, if_range };

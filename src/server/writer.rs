@@ -51,6 +51,7 @@ impl<'a> Head<'a> {
             status,
             fields: match status {
                 304 => metadata.not_modified_fields(),
+                206 => metadata.part_fields(),
                 _ => metadata.fields(),
             },
             content_length: match status {

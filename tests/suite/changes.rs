@@ -42,12 +42,15 @@ fn connections(proxy: &Proxy) -> Vec<Client> {
     (0..CONNECTIONS).map(|_| Client::connect(proxy)).collect()
 }
 
-/// What every connection's HEAD is told: status and length.
+/// What every connection's HEAD is told: status, and the length of an object.
 fn heads(clients: &mut [Client]) -> Vec<(u16, u64)> {
     let mut told: Vec<_> = clients
         .iter_mut()
         .map(|client| client.request("HEAD", TARGET, &[]))
-        .map(|answer| (answer.status, answer.content_length()))
+        .map(|answer| match answer.status {
+            200 => (200, answer.content_length()),
+            failed => (failed, 0),
+        })
         .collect();
     told.dedup();
     told

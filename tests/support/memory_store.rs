@@ -159,6 +159,15 @@ impl TestS3 {
         self.put_in(BUCKET, key, object);
     }
 
+    /// An object of [`BUCKET`].
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn get(&self, key: &str) -> Object {
+        let place = (BUCKET.to_owned(), key.to_owned());
+        self.store.state().objects.get(&place).expect("a stored object").clone()
+    }
+
     /// Stores an object in any bucket, which exists from then on.
     pub(crate) fn put_in(&self, bucket: &str, key: &str, object: impl Into<Object>) {
         let place = (bucket.to_owned(), key.to_owned());

@@ -19,7 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!value.is_empty() && !value.iter().any(|byte| b"\r\n\0".contains(byte)));
     }
     let mut metadata = Metadata::default();
-    let shown = Shown { content_encoding: true, version_id: true };
+    let shown = Shown {
+        content_encoding: true,
+        version_id: true,
+        default_cache_control: Some("no-cache"),
+    };
     metadata.read(&head, bytes, shown);
     assert_eq!(metadata.etag(), head.field(bytes, Field::ETag));
     assert!(metadata.fields().starts_with(metadata.not_modified_fields()));
