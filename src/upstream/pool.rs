@@ -156,6 +156,11 @@ impl Pool {
         self.queue.in_use()
     }
 
+    /// Requests that wait for one to become free.
+    pub fn waiting_requests(&self) -> usize {
+        self.queue.waiting()
+    }
+
     /// Makes room for another connection.
     fn close_one_idle(&self) {
         if self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some() {

@@ -56,6 +56,7 @@ mod ranges;
 mod relay;
 mod servers;
 mod signing;
+mod stalls;
 mod statuses;
 mod tls;
 mod versions;
