@@ -30,6 +30,8 @@ pub struct Counters {
     pub s3_retries: Counter,
     /// Bodies that S3 broke off and that went on from there.
     pub s3_resumes: Counter,
+    /// Connections to S3 that were given up since their client took nothing.
+    pub s3_pauses: Counter,
     pub bytes_spliced: Counter,
     pub bytes_copied: Counter,
     /// Bodies that were copied since no pipe was to be had.
@@ -50,12 +52,13 @@ impl Counters {
         sum
     }
 
-    fn each(&self) -> [(&'static str, &Counter); 8] {
+    fn each(&self) -> [(&'static str, &Counter); 9] {
         [
             ("requests", &self.requests),
             ("s3_requests", &self.s3_requests),
             ("s3_retries", &self.s3_retries),
             ("s3_resumes", &self.s3_resumes),
+            ("s3_pauses", &self.s3_pauses),
             ("bytes_spliced", &self.bytes_spliced),
             ("bytes_copied", &self.bytes_copied),
             ("splice_no_pipe", &self.splice_no_pipe),

@@ -14,6 +14,10 @@ pub struct Clients {
     /// A client that takes no byte for this long is given up. Long by default: htslib parks a
     /// connection while it reads on another.
     pub stall_timeout: Duration,
+    /// A client that takes no byte for this long does not keep a connection to S3 waiting. The rest
+    /// of the object costs another request then, some 50 ms of S3's time, which after so long a
+    /// pause is one part in a hundred.
+    pub pause_timeout: Duration,
     /// After SIGTERM, running transfers get this long to finish.
     pub drain_timeout: Duration,
 }
@@ -25,6 +29,7 @@ impl Default for Clients {
             head_timeout: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(600),
+            pause_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
         }
     }

@@ -112,6 +112,7 @@ fn clients(reader: &mut Reader) -> Clients {
     let head_timeout = within("head_timeout", default.head_timeout);
     let keep_alive_timeout = within("keep_alive_timeout", default.keep_alive_timeout);
     let stall_timeout = within("client_stall_timeout", default.stall_timeout);
+    let pause_timeout = within("client_pause_timeout", default.pause_timeout);
     Clients {
         max_connections: reader.value_or(
             "max_client_connections",
@@ -121,6 +122,7 @@ fn clients(reader: &mut Reader) -> Clients {
         head_timeout,
         keep_alive_timeout,
         stall_timeout,
+        pause_timeout,
         drain_timeout: reader.value_or("drain_timeout", duration, default.drain_timeout),
     }
 }

@@ -71,6 +71,7 @@ pub(super) const KEYS: &[Key] = &[
     key("head_timeout", One, &["S3PROXY_HEAD_TIMEOUT"]),
     key("keep_alive_timeout", One, &["S3PROXY_KEEP_ALIVE_TIMEOUT"]),
     key("client_stall_timeout", One, &["S3PROXY_CLIENT_STALL_TIMEOUT"]),
+    key("client_pause_timeout", One, &["S3PROXY_CLIENT_PAUSE_TIMEOUT"]),
     key("drain_timeout", One, &["S3PROXY_DRAIN_TIMEOUT"]),
     // Connections to S3.
     key("upstream_max_connections", One, &["S3PROXY_UPSTREAM_MAX_CONNECTIONS"]),

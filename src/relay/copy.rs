@@ -12,7 +12,8 @@ use crate::limits::{
     LARGE_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES, TURN_BYTES,
 };
 use crate::relay::buffers::Buffers;
-use crate::relay::{End, Report, Terms};
+use crate::relay::{End, Report, Source, Terms};
+use crate::sys::stalls::Watch;
 use crate::sys::stream::Stream;
 use crate::transport::Transport;
 
@@ -20,22 +21,33 @@ use crate::transport::Transport;
 const SLOW: Duration = Duration::from_millis(100);
 
 /// Copies `length` bytes of `source` to `sink`.
-pub async fn copy(
-    source: &mut Transport,
+pub async fn copy<S: Source>(
+    source: &mut S,
     sink: &mut Stream,
     buffers: &Buffers,
     length: u64,
     terms: Terms,
 ) -> Report {
-    let mut relay =
-        Relay { source, sink, buffers, terms, remaining: length, sent: 0, turn: 0, slow: false };
+    let watch = sink.watch();
+    let mut relay = Relay {
+        source,
+        sink,
+        watch,
+        buffers,
+        terms,
+        remaining: length,
+        sent: 0,
+        turn: 0,
+        slow: false,
+    };
     let end = relay.run().await;
     Report { end, remaining: relay.remaining, sent: relay.sent }
 }
 
-struct Relay<'a> {
-    source: &'a mut Transport,
+struct Relay<'a, S> {
+    source: &'a mut S,
     sink: &'a mut Stream,
+    watch: Watch,
     buffers: &'a Buffers,
     terms: Terms,
     remaining: u64,
@@ -46,14 +58,14 @@ struct Relay<'a> {
     slow: bool,
 }
 
-impl Relay<'_> {
+impl<S: Source> Relay<'_, S> {
     async fn run(&mut self) -> End {
         while self.remaining > 0 {
-            if let Err(error) = self.wait_for_source().await {
-                return End::SourceFailed(error);
+            if let Err(end) = self.wait_for_source().await {
+                return end;
             }
             let started = Instant::now();
-            if let Err(error) = self.sink.writable(started + self.terms.sink_stall).await {
+            if let Err(error) = self.wait_for_sink(started).await {
                 return End::SinkFailed(error);
             }
             if let Err(end) = self.pass_on().await {
@@ -65,7 +77,7 @@ impl Relay<'_> {
                 self.turn = 0;
                 self.sink.give_way().await;
             }
-            self.terms.apply(self.source.socket(), self.sink, self.sent);
+            self.terms.apply(self.source, self.sink, self.sent);
         }
         End::Complete
     }
@@ -82,21 +94,34 @@ impl Relay<'_> {
     }
 
     /// Waits until a buffer can be filled.
-    async fn wait_for_source(&mut self) -> io::Result<()> {
+    async fn wait_for_source(&mut self) -> Result<(), End> {
         // No more than the buffer, so it fits.
         let low_water = self.remaining.min(self.buffer_bytes() as u64) as u32;
-        self.source.readable(low_water, Instant::now() + self.terms.source_stall).await
+        let Some(source) = self.source.transport() else { return Err(End::SourceGivenUp) };
+        let deadline = Instant::now() + self.terms.source_stall;
+        source.readable(low_water, deadline).await.map_err(End::SourceFailed)
+    }
+
+    /// Waits until the sink has room.
+    async fn wait_for_sink(&mut self, mut since: Instant) -> io::Result<()> {
+        let wait = self.sink.writable(&mut since, self.terms.sink_stall);
+        let on_stall = self.terms.on_stall(self.source, self.remaining);
+        self.watch.during(wait, on_stall).await
     }
 
     /// Moves what there is through a buffer.
     async fn pass_on(&mut self) -> Result<(), End> {
-        let (buf, _right) = self.buffers.take_empty(self.buffer_bytes());
+        let buffer_bytes = self.buffer_bytes();
+        let Some(source) = self.source.transport() else { return Err(End::SourceGivenUp) };
+        let (buf, _right) = self.buffers.take_empty(buffer_bytes);
         let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-        let (received, buf) = self.source.receive(buf, limit, self.terms.source_stall).await;
+        let (received, buf) = source.receive(buf, limit, self.terms.source_stall).await;
         let (sent, buf) = match received {
             Ok(count @ 1..) => {
                 self.remaining -= count as u64;
-                let (sent, buf) = self.sink.send(buf, 0..count, self.terms.sink_stall).await;
+                let sending = self.sink.send(buf, 0..count, self.terms.sink_stall);
+                let on_stall = self.terms.on_stall(self.source, self.remaining);
+                let (sent, buf) = self.watch.during(sending, on_stall).await;
                 (sent.map(|()| count as u64).map_err(End::SinkFailed), buf)
             }
             Ok(0) => (Err(End::SourceFailed(io::ErrorKind::UnexpectedEof.into())), buf),

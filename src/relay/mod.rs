@@ -3,7 +3,9 @@
 //! The relay is blind: it is given a prefix (bytes to send first, in a buffer), two sockets and a
 //! length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
 //! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader that
-//! stops stops the relay's reading: nothing is received before the last bytes were taken.
+//! stops stops the relay's reading: nothing is received before the last bytes were taken. When that
+//! lasts, the source may be given up: what was received of it still goes to the sink, and the
+//! caller gets the rest from another source.
 
 pub mod buffers;
 pub mod copy;
@@ -69,6 +71,16 @@ pub struct Terms {
     pub ahead: Ahead,
     /// What little is, in bytes, on either side.
     pub read_ahead: usize,
+    /// Whether the rest of the bytes can be had from another source.
+    pub is_resumable: bool,
+}
+
+/// Where bytes come from.
+pub trait Source {
+    /// Its connection; `None` once it was given up.
+    fn transport(&mut self) -> Option<&mut Transport>;
+    /// Gives the connection up; `remaining` bytes of the length are still to come on it.
+    fn give_up(&mut self, remaining: u64);
 }
 
 impl Terms {
@@ -77,10 +89,23 @@ impl Terms {
         self.ahead == Ahead::Freely || sent >= READS_ON_BYTES
     }
 
+    /// What to do when the sink takes nothing while it is waited for, with `remaining` bytes not
+    /// received: gives the source up if nothing is lost by that.
+    fn on_stall<'s, S: Source>(
+        &self,
+        source: &'s mut S,
+        remaining: u64,
+    ) -> Option<impl FnOnce() + use<'s, S>> {
+        let may_give_up = (self.is_resumable || remaining == 0) && source.transport().is_some();
+        may_give_up.then_some(move || source.give_up(remaining))
+    }
+
     /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
-    fn apply(&self, source: &mut Stream, sink: &mut Stream, sent: u64) {
+    fn apply(&self, source: &mut impl Source, sink: &mut Stream, sent: u64) {
         if self.reads_on(sent) {
-            source.receive_ahead_freely();
+            if let Some(transport) = source.transport() {
+                transport.socket().receive_ahead_freely();
+            }
             sink.send_ahead(Ahead::Freely, self.read_ahead);
         } else {
             sink.send_ahead(Ahead::Little, self.read_ahead);
@@ -95,6 +120,8 @@ pub enum End {
     Complete,
     /// The source ended, broke or fell silent.
     SourceFailed(io::Error),
+    /// The source was given up since the sink took nothing. All that was received has been sent.
+    SourceGivenUp,
     /// The sink closed, broke or stopped reading.
     SinkFailed(io::Error),
 }
@@ -121,7 +148,7 @@ impl Relay {
     /// into its pool.
     pub async fn run(
         &self,
-        source: &mut Transport,
+        source: &mut impl Source,
         sink: &mut Stream,
         buf: Vec<u8>,
         prefix: Range<usize>,
@@ -129,10 +156,12 @@ impl Relay {
         terms: Terms,
     ) -> Report {
         if length > terms.read_ahead as u64 {
-            terms.apply(source.socket(), sink, 0);
+            terms.apply(source, sink, 0);
         }
         let prefixed = prefix.len() as u64;
-        let (sent, buf) = sink.send(buf, prefix, terms.sink_stall).await;
+        let watch = sink.watch();
+        let sending = sink.send(buf, prefix, terms.sink_stall);
+        let (sent, buf) = watch.during(sending, terms.on_stall(source, length)).await;
         self.buffers.put_back(buf);
         if let Err(error) = sent {
             return Report { end: End::SinkFailed(error), remaining: length, sent: 0 };
@@ -148,18 +177,16 @@ impl Relay {
     /// The one place that decides between splicing and copying.
     async fn run_without_prefix(
         &self,
-        source: &mut Transport,
+        source: &mut impl Source,
         sink: &mut Stream,
         length: u64,
         terms: Terms,
     ) -> Report {
-        let pipe = match self.splices(source, length) {
-            true => self.pipes.take(&self.counters),
-            false => None,
-        };
-        if let (Some(mut lease), Some(socket)) = (pipe, source.kernel_socket()) {
+        let splices = source.transport().is_some_and(|source| self.splices(source, length));
+        let pipe = if splices { self.pipes.take(&self.counters) } else { None };
+        if let Some(mut lease) = pipe {
             let report =
-                splice::splice(socket, sink, &mut lease, length, terms, &self.counters).await;
+                splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
             if report.sent > 0 || !self.is_refused(&report.end) {
                 return report;
             }

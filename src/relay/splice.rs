@@ -12,33 +12,38 @@ use std::time::Instant;
 use crate::limits::TURN_BYTES;
 use crate::metrics::Counters;
 use crate::relay::pipes::PipeLease;
-use crate::relay::{End, Report, Terms};
+use crate::relay::{End, Report, Source, Terms};
 use crate::sys::pipe::Moved;
+use crate::sys::stalls::Watch;
 use crate::sys::stream::Stream;
+use crate::transport::Transport;
 
 /// Bytes worth waiting for before the source is looked at again. Larger marks save wake-ups but
 /// hold bytes back and let the source's window fill.
 const LOW_WATER_BYTES: u64 = 256 * 1024;
 
-/// Moves `length` bytes of `source` to `sink`.
-pub async fn splice(
-    source: &mut Stream,
+/// Moves `length` bytes of `source`, whose connection must be a socket of the kernel, to `sink`.
+pub async fn splice<S: Source>(
+    source: &mut S,
     sink: &mut Stream,
     lease: &mut PipeLease,
     length: u64,
     terms: Terms,
     counters: &Counters,
 ) -> Report {
-    let mut relay = Relay { source, sink, lease, terms, remaining: length, sent: 0, turn: 0 };
+    let watch = sink.watch();
+    let mut relay =
+        Relay { source, sink, watch, lease, terms, remaining: length, sent: 0, turn: 0 };
     let end = relay.run().await;
     let Relay { remaining, sent, .. } = relay;
     counters.bytes_spliced.add(sent);
     Report { end, remaining, sent }
 }
 
-struct Relay<'a> {
-    source: &'a mut Stream,
+struct Relay<'a, S> {
+    source: &'a mut S,
     sink: &'a mut Stream,
+    watch: Watch,
     lease: &'a mut PipeLease,
     terms: Terms,
     remaining: u64,
@@ -47,11 +52,11 @@ struct Relay<'a> {
     turn: u64,
 }
 
-impl Relay<'_> {
+impl<S: Source> Relay<'_, S> {
     async fn run(&mut self) -> End {
         while self.remaining > 0 {
-            if let Err(error) = self.fill().await {
-                return End::SourceFailed(error);
+            if let Err(end) = self.fill().await {
+                return end;
             }
             if let Err(error) = self.drain().await {
                 return End::SinkFailed(error);
@@ -62,12 +67,16 @@ impl Relay<'_> {
     }
 
     /// Waits for bytes of the source and moves them into the pipe.
-    async fn fill(&mut self) -> io::Result<()> {
+    async fn fill(&mut self) -> Result<(), End> {
+        let socket = self.source.transport().and_then(Transport::kernel_socket);
+        let Some(socket) = socket else { return Err(End::SourceGivenUp) };
         let deadline = Instant::now() + self.terms.source_stall;
         loop {
             let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-            match self.lease.pipe().fill(self.source, limit)? {
-                Moved::Bytes(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match self.lease.pipe().fill(socket, limit).map_err(End::SourceFailed)? {
+                Moved::Bytes(0) => {
+                    return Err(End::SourceFailed(io::ErrorKind::UnexpectedEof.into()));
+                }
                 Moved::Bytes(count) => {
                     self.remaining -= count as u64;
                     return Ok(());
@@ -75,7 +84,7 @@ impl Relay<'_> {
                 Moved::Blocked => {
                     // The kernel cuts it to what the socket can hold.
                     let low_water = self.remaining.min(LOW_WATER_BYTES) as u32;
-                    self.source.readable(low_water, deadline).await?;
+                    socket.readable(low_water, deadline).await.map_err(End::SourceFailed)?;
                     self.turn = 0;
                 }
             }
@@ -85,16 +94,18 @@ impl Relay<'_> {
     /// Moves what the pipe holds into the sink.
     async fn drain(&mut self) -> io::Result<()> {
         // Counted from the last byte that was taken: a wait that ends in vain does not renew it.
-        let mut deadline = Instant::now() + self.terms.sink_stall;
+        let mut since = Instant::now();
         while !self.lease.pipe().is_empty() {
             match self.lease.pipe().drain(self.sink, self.remaining > 0)? {
                 Moved::Bytes(count) => {
                     self.sent += count as u64;
                     self.turn += count as u64;
-                    deadline = Instant::now() + self.terms.sink_stall;
+                    since = Instant::now();
                 }
                 Moved::Blocked => {
-                    self.sink.writable(deadline).await?;
+                    let wait = self.sink.writable(&mut since, self.terms.sink_stall);
+                    let on_stall = self.terms.on_stall(self.source, self.remaining);
+                    self.watch.during(wait, on_stall).await?;
                     self.turn = 0;
                 }
             }

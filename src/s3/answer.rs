@@ -16,6 +16,7 @@ use crate::s3::error::ServiceError;
 use crate::s3::object::content_range;
 use crate::s3::request::Operation;
 use crate::sys::stream::{Ahead, Stream};
+use crate::transport::Transport;
 use crate::upstream::Settings;
 use crate::upstream::pool::Lease;
 
@@ -30,7 +31,8 @@ pub struct Answer {
     /// Where the body bytes that came with the head start in `buf`.
     body_start: usize,
     buf: Vec<u8>,
-    lease: Lease,
+    /// `None` once it was given up.
+    lease: Option<Lease>,
     relay: Rc<Relay>,
     stall_timeout: Duration,
     read_ahead: usize,
@@ -60,7 +62,7 @@ impl Answer {
     ) -> Answer {
         let (head, body_start, buf) = received;
         let (stall_timeout, read_ahead) = (settings.stall_timeout, settings.read_ahead);
-        let relay = Rc::clone(relay);
+        let (lease, relay) = (Some(lease), Rc::clone(relay));
         Answer { operation, ahead, head, body_start, buf, lease, relay, stall_timeout, read_ahead }
     }
 
@@ -80,13 +82,15 @@ impl Answer {
     }
 
     /// Sends `client_head` and the body of `length` bytes, which the head must have declared, to
-    /// `client`.
+    /// `client`. If the rest can be asked for again, the connection is given up while the client
+    /// takes nothing.
     pub async fn send_to(
         mut self,
         client: &mut Stream,
         client_head: &[u8],
         length: u64,
         client_stall: Duration,
+        is_resumable: bool,
     ) -> Sent {
         // Head and body leave in one send where the buffer holds them, and otherwise the head with
         // the body's first bytes; where those never come, the client can still be told so. When
@@ -106,11 +110,15 @@ impl Answer {
         let remaining = length - (self.buf.len() - self.body_start) as u64;
         let (source_stall, ahead) = (self.stall_timeout, self.ahead);
         let read_ahead = self.read_ahead;
-        let terms = Terms { source_stall, sink_stall: client_stall, ahead, read_ahead };
+        let sink_stall = client_stall;
+        let terms = Terms { source_stall, sink_stall, ahead, read_ahead, is_resumable };
         let buf = std::mem::take(&mut self.buf);
         let prefix = start..buf.len();
-        let source = &mut self.lease.stream;
-        let report = self.relay.run(source, client, buf, prefix, remaining, terms).await;
+        if too_much {
+            self.head.keep_alive = false;
+        }
+        let relay = Rc::clone(&self.relay);
+        let report = relay.run(&mut self, client, buf, prefix, remaining, terms).await;
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent, remaining: report.remaining }
@@ -129,7 +137,10 @@ impl Answer {
         let room = (self.buf.capacity() - self.buf.len()) as u64;
         if missing > 0 && missing <= room && length <= limits::GATHERED_BODY_BYTES {
             // Below the bound just compared with, so it fits.
-            if self.lease.stream.readable_soon(missing as u32).await? {
+            let Some(lease) = &mut self.lease else {
+                return Err(io::ErrorKind::NotConnected.into());
+            };
+            if lease.stream.readable_soon(missing as u32).await? {
                 self.receive_more(missing).await?;
             }
         }
@@ -147,8 +158,9 @@ impl Answer {
     /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
     async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let Some(lease) = &mut self.lease else { return Err(io::ErrorKind::NotConnected.into()) };
         let buf = std::mem::take(&mut self.buf);
-        let (received, buf) = self.lease.stream.receive(buf, limit, self.stall_timeout).await;
+        let (received, buf) = lease.stream.receive(buf, limit, self.stall_timeout).await;
         self.buf = buf;
         match received? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -245,19 +257,37 @@ impl Answer {
     async fn finish(mut self, remaining: Option<u64>) {
         let keep = |remaining: &u64| self.head.keep_alive && *remaining <= limits::DRAIN_BYTES;
         let mut buf = std::mem::take(&mut self.buf);
-        if let Some(remaining) = remaining.filter(keep) {
+        if let Some(remaining) = remaining.filter(keep)
+            && let Some(mut lease) = self.lease.take()
+        {
             if remaining > 0 && buf.capacity() == 0 {
                 buf = self.relay.buffers.take();
             }
             let (discarded, returned) =
-                relay::copy::discard(&mut self.lease.stream, buf, remaining, self.stall_timeout)
-                    .await;
+                relay::copy::discard(&mut lease.stream, buf, remaining, self.stall_timeout).await;
             buf = returned;
             if discarded.is_ok() {
-                self.lease.put_back();
+                lease.put_back();
             }
         }
         self.relay.buffers.put_back(buf);
+    }
+}
+
+impl relay::Source for Answer {
+    fn transport(&mut self) -> Option<&mut Transport> {
+        self.lease.as_mut().map(|lease| &mut lease.stream)
+    }
+
+    fn give_up(&mut self, remaining: u64) {
+        self.relay.counters.s3_pauses.add(1);
+        log::debug!("a client takes nothing: its connection to S3 is given up");
+        if let Some(lease) = self.lease.take()
+            && remaining == 0
+            && self.head.keep_alive
+        {
+            lease.put_back();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! When S3 breaks a body off or falls silent, the rest of it is asked for from the next byte on, on
 //! another connection, with `If-Match`: the client sees one body of one version of the object or,
 //! where that cannot be had any more, one that is cut short. The same helps a client that pauses
-//! for so long that S3 gives the waiting connection up.
+//! for so long that S3 gives the waiting connection up, or that we do, so that others can use it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::s3::answer::{Answer, Sent};
 use crate::s3::client::{BucketId, Client, ClientError, Reply};
 use crate::s3::object::content_range;
 use crate::s3::request::ObjectRequest;
-use crate::s3::retry::{Budget, Tries};
+use crate::s3::retry::Tries;
 use crate::sys::stream::Stream;
 use crate::upstream::pool::PoolError;
 
@@ -46,6 +46,14 @@ pub struct Delivery<'a> {
     pub changed: Cell<bool>,
 }
 
+impl Delivery<'_> {
+    /// The tag that the rest can be asked for with: a weak one never matches, and without one the
+    /// object may have changed unnoticed.
+    fn strong_etag(&self) -> Option<&[u8]> {
+        self.etag.filter(|etag| etag.starts_with(b"\""))
+    }
+}
+
 impl Client {
     /// Sends head and body to `client`. The answer's body must be the delivery's extent.
     pub async fn deliver(
@@ -56,43 +64,61 @@ impl Client {
     ) -> Sent {
         let (mut head, mut rest) = (delivery.head, delivery.extent);
         let (mut bytes, mut tries) = (0, Tries::default());
+        let is_resumable = delivery.strong_etag().is_some();
         loop {
             let length = rest.map_or(0, Extent::length);
-            let sent = answer.send_to(client, head, length, delivery.client_stall).await;
+            let stall = delivery.client_stall;
+            let sent = answer.send_to(client, head, length, stall, is_resumable).await;
             bytes += sent.bytes;
-            let (End::SourceFailed(error), Some(broken)) = (&sent.end, rest.as_mut()) else {
-                return Sent { bytes, ..sent };
-            };
-            log::debug!("S3 broke off the body of {:?}: {error}", delivery.request.key);
+            let Some(broken) = rest.as_mut() else { return Sent { bytes, ..sent } };
             let delivered = if sent.bytes > 0 { length - sent.remaining } else { 0 };
             if sent.bytes > 0 {
                 head = &[];
                 broken.first += delivered;
             }
-            // A body that gets on may be broken off often; one that does not is an outage.
-            let budget = if delivered > 0 { None } else { Some(&self.budget) };
-            if delivered > 0 {
-                tries.succeed(&self.budget);
-            }
-            // In a box: rare, and its state would be part of every request's.
-            match Box::pin(self.resume(delivery, *broken, &mut tries, budget)).await {
+            // In boxes: rare, and their state would be part of every request's.
+            let next = match &sent.end {
+                End::SourceFailed(error) => {
+                    log::debug!("S3 broke off the body of {:?}: {error}", delivery.request.key);
+                    let is_stuck = delivered == 0;
+                    Box::pin(self.go_on_after_break(delivery, *broken, &mut tries, is_stuck)).await
+                }
+                End::SourceGivenUp => {
+                    let key = delivery.request.key;
+                    let mut since = Instant::now();
+                    if let Err(error) = client.writable(&mut since, stall).await {
+                        return Sent { bytes, end: End::SinkFailed(error), ..sent };
+                    }
+                    log::debug!(
+                        "the client of {key:?} reads on: it goes on at byte {}",
+                        broken.first
+                    );
+                    Box::pin(self.ask_for_rest(delivery, *broken, &mut Tries::default())).await
+                }
+                End::Complete | End::SinkFailed(_) => None,
+            };
+            match next {
                 Some(next) => answer = next,
                 None => return Sent { bytes, ..sent },
             }
         }
     }
 
-    /// Asks for the rest of a body that S3 broke off, a moment later. `budget` pays for that.
-    async fn resume(
+    /// Asks for the rest of a body that S3 broke off, a moment later. A body that gets on may be
+    /// broken off often; one that is stuck pays for its retries.
+    async fn go_on_after_break(
         &self,
         delivery: &Delivery<'_>,
         rest: Extent,
         tries: &mut Tries,
-        budget: Option<&Budget>,
+        is_stuck: bool,
     ) -> Option<Answer> {
-        // A weak tag never matches, and without one the object may have changed unnoticed.
-        let etag = delivery.etag.filter(|etag| etag.starts_with(b"\""))?;
         let (key, at_least) = (delivery.request.key, Duration::ZERO);
+        delivery.strong_etag()?;
+        let budget = is_stuck.then_some(&self.budget);
+        if !is_stuck {
+            tries.succeed(&self.budget);
+        }
         match tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64()) {
             Ok(wait) => sleep(wait).await,
             Err(reason) => {
@@ -100,6 +126,20 @@ impl Client {
                 return None;
             }
         }
+        let answer = self.ask_for_rest(delivery, rest, tries).await?;
+        self.relay.counters.s3_resumes.add(1);
+        log::info!("S3 broke off the body of {key:?}: it goes on at byte {}", rest.first);
+        Some(answer)
+    }
+
+    /// Asks for the rest of a body.
+    async fn ask_for_rest(
+        &self,
+        delivery: &Delivery<'_>,
+        rest: Extent,
+        tries: &mut Tries,
+    ) -> Option<Answer> {
+        let (key, etag) = (delivery.request.key, delivery.strong_etag()?);
         let Extent { first, last } = rest;
         let request = ObjectRequest {
             range: Some(ByteRange::Closed { first, last }),
@@ -108,8 +148,6 @@ impl Client {
         };
         match self.send_in_turn(tries, delivery, &request).await {
             Ok(Reply::Object(answer)) if goes_on(&answer, etag, rest, delivery.size) => {
-                self.relay.counters.s3_resumes.add(1);
-                log::info!("S3 broke off the body of {key:?}: it goes on at byte {first}");
                 return Some(answer);
             }
             Ok(Reply::Object(answer)) => {

@@ -139,6 +139,8 @@ impl Core {
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
+        let pause_timeout = self.config().clients.pause_timeout;
+        self.deadlines.tell_of_stalls(now, pause_timeout, self.pool.waiting_requests());
         self.pool.sweep(now);
         self.metadata.borrow_mut().sweep(now);
         self.flush_log();

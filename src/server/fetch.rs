@@ -164,7 +164,8 @@ impl Fetch<'_> {
         }
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
-            relay::End::Complete => {}
+            // Why the body could not go on was said there.
+            relay::End::Complete | relay::End::SourceGivenUp => {}
             relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
             relay::End::SourceFailed(error) => {
                 log::warn!("S3 broke off the body of {object:?}: {error}");

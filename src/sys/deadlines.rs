@@ -5,8 +5,14 @@
 //! second: a socket past its deadline is shut down, which ends the pending operation. Deadlines
 //! are therefore kept to within one period of [`Deadlines::sweep`], never early.
 //!
+//! A peer that is sent something has its deadline counted from the last byte that its kernel
+//! acknowledged, and not from the last one that there was room for on this side: a full send queue
+//! makes room much later than a slow reader reads. While a send waits, the table asks the kernel once
+//! in a while.
+//!
 //! The same table ends waits for a *large* amount of bytes: a socket that is told to wake its
-//! reader only for many bytes (`SO_RCVLOWAT`) is told otherwise when they do not come soon.
+//! reader only for many bytes (`SO_RCVLOWAT`) is told otherwise when they do not come soon. And it
+//! tells those who [watch](super::stalls) a peer when it takes nothing.
 
 use std::cell::RefCell;
 use std::net::Shutdown;
@@ -16,6 +22,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::sys::sockopt;
+use crate::sys::stalls::Watcher;
 
 /// The deadlines of all sockets of one core.
 #[derive(Default)]
@@ -26,16 +33,23 @@ pub struct Deadlines {
 /// How long a reader may be kept waiting for many bytes while there are some.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Time between two questions to the kernel of what a peer has acknowledged.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct Slots {
-    entries: Vec<Slot>,
+    entries: Vec<Option<Slot>>,
     free: Vec<usize>,
 }
 
-#[derive(Clone, Copy)]
-enum Slot {
-    Free,
-    Open { socket: RawFd, wait: Wait, patient_since: Option<Instant> },
+pub(super) struct Slot {
+    socket: RawFd,
+    pub(super) wait: Wait,
+    patient_since: Option<Instant>,
+    /// What the peer had not acknowledged when the kernel was asked last, and when that was.
+    unacknowledged: Option<libc::c_int>,
+    looked_at: Option<Instant>,
+    pub(super) watcher: Watcher,
 }
 
 /// What a socket is waiting for.
@@ -43,74 +57,121 @@ enum Slot {
 pub(super) enum Wait {
     /// Nothing that has an end.
     None,
-    /// Bytes, or room for bytes, until then.
+    /// Bytes, until then.
     Until(Instant),
     /// The next request of an idle client, until then.
     IdleUntil(Instant),
+    /// Room to send, until the peer has taken nothing for so long.
+    Sending {
+        /// When it was last seen to take something.
+        since: Instant,
+        timeout: Duration,
+    },
     /// Its deadline has passed; it was shut down.
     Expired,
+}
+
+impl Slot {
+    fn new(socket: RawFd) -> Slot {
+        Slot {
+            socket,
+            wait: Wait::None,
+            patient_since: None,
+            unacknowledged: None,
+            looked_at: None,
+            watcher: Watcher::None,
+        }
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: there is a slot exactly as long as the `Stream` that owns the socket lives:
+        // `Stream::drop` frees it before the socket is closed. So the number still names that
+        // socket.
+        unsafe { BorrowedFd::borrow_raw(self.socket) }
+    }
+
+    fn shut_down(&mut self) {
+        // It fails where the peer has already gone, which ends the wait just as well.
+        let _ = SockRef::from(&self.borrow()).shutdown(Shutdown::Both);
+        self.wait = Wait::Expired;
+    }
+
+    /// Asks the kernel whether the peer has acknowledged bytes since the last time. What an earlier
+    /// wait saw is as good: that it differs means that the peer takes bytes.
+    pub(super) fn look(&mut self, now: Instant) {
+        let unacknowledged = sockopt::unacknowledged_bytes(self.borrow());
+        self.looked_at = Some(now);
+        if std::mem::replace(&mut self.unacknowledged, unacknowledged) != unacknowledged
+            && let Wait::Sending { since, .. } = &mut self.wait
+        {
+            *since = now;
+        }
+    }
+
+    fn is_look_due(&self, now: Instant) -> bool {
+        self.looked_at.is_none_or(|looked_at| now.duration_since(looked_at) >= LOOK_PERIOD)
+    }
+
+    /// Ends the wait if it has lasted for too long.
+    fn sweep(&mut self, now: Instant) {
+        let over = |since: Instant, timeout| now.saturating_duration_since(since) >= timeout;
+        match self.wait {
+            Wait::Until(deadline) | Wait::IdleUntil(deadline) if deadline <= now => {
+                self.shut_down();
+            }
+            Wait::Sending { since, timeout } if over(since, timeout) || self.is_look_due(now) => {
+                self.look(now);
+                if matches!(self.wait, Wait::Sending { since, timeout } if over(since, timeout)) {
+                    self.shut_down();
+                }
+            }
+            _ => {}
+        }
+        if self.patient_since.is_some_and(|since| over(since, PATIENCE)) {
+            sockopt::set_receive_low_water(self.borrow(), 1);
+            self.patient_since = None;
+        }
+    }
 }
 
 impl Deadlines {
     /// Shuts down every socket whose deadline is not after `now`, and wakes the readers that have
     /// been waiting for many bytes for too long.
     pub fn sweep(&self, now: Instant) {
-        self.end_patience(now);
-        self.shut_down_where(|wait| match wait {
-            Wait::Until(deadline) | Wait::IdleUntil(deadline) => deadline <= now,
-            Wait::None | Wait::Expired => false,
-        });
+        self.slots.borrow_mut().entries.iter_mut().flatten().for_each(|slot| slot.sweep(now));
     }
 
     /// Shuts down every socket that waits for an idle client.
     pub fn close_idle(&self) {
-        self.shut_down_where(|wait| matches!(wait, Wait::IdleUntil(_)));
-    }
-
-    fn shut_down_where(&self, chosen: impl Fn(Wait) -> bool) {
-        for slot in &mut self.slots.borrow_mut().entries {
-            if let Slot::Open { socket, wait, .. } = slot
-                && chosen(*wait)
-            {
-                // SAFETY: a slot is open exactly as long as the `Stream` that owns the socket
-                // lives: `Stream::drop` frees it before the socket is closed. So the number
-                // still names that socket.
-                let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
-                // It fails where the peer has already gone, which ends the wait just as well.
-                let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
-                *wait = Wait::Expired;
+        for slot in self.slots.borrow_mut().entries.iter_mut().flatten() {
+            if matches!(slot.wait, Wait::IdleUntil(_)) {
+                slot.shut_down();
             }
         }
     }
 
-    fn end_patience(&self, now: Instant) {
-        for slot in &mut self.slots.borrow_mut().entries {
-            if let Slot::Open { socket, patient_since, .. } = slot
-                && patient_since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
-            {
-                // SAFETY: as in `shut_down_where`: the slot is open, so the number still names
-                // the stream's socket.
-                let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
-                sockopt::set_receive_low_water(socket, 1);
-                *patient_since = None;
-            }
-        }
+    /// Lets `change` see every slot.
+    pub(super) fn each_slot(&self, change: impl FnMut(&mut Slot)) {
+        self.slots.borrow_mut().entries.iter_mut().flatten().for_each(change);
+    }
+
+    /// Lets `change` see one slot.
+    pub(super) fn with_slot<T>(&self, index: usize, change: impl FnOnce(&mut Slot) -> T) -> T {
+        let mut slots = self.slots.borrow_mut();
+        change(slots.entries[index].as_mut().expect("a stream has its slot until it is dropped"))
     }
 
     pub(super) fn is_patient(&self, index: usize) -> bool {
-        let slot = self.slots.borrow().entries[index];
-        matches!(slot, Slot::Open { patient_since: Some(_), .. })
+        self.with_slot(index, |slot| slot.patient_since.is_some())
     }
 
     pub(super) fn set_patient_since(&self, index: usize, since: Option<Instant>) {
-        if let Slot::Open { patient_since, .. } = &mut self.slots.borrow_mut().entries[index] {
-            *patient_since = since;
-        }
+        self.with_slot(index, |slot| slot.patient_since = since);
     }
 
     pub(super) fn insert(&self, socket: RawFd) -> usize {
         let mut slots = self.slots.borrow_mut();
-        let slot = Slot::Open { socket, wait: Wait::None, patient_since: None };
+        let slot = Some(Slot::new(socket));
         match slots.free.pop() {
             Some(index) => {
                 slots.entries[index] = slot;
@@ -125,23 +186,20 @@ impl Deadlines {
 
     pub(super) fn remove(&self, index: usize) {
         let mut slots = self.slots.borrow_mut();
-        slots.entries[index] = Slot::Free;
+        slots.entries[index] = None;
         slots.free.push(index);
     }
 
     pub(super) fn wait(&self, index: usize) -> Wait {
-        match self.slots.borrow().entries[index] {
-            Slot::Open { wait, .. } => wait,
-            Slot::Free => Wait::None,
-        }
+        self.with_slot(index, |slot| slot.wait)
     }
 
     pub(super) fn set_wait(&self, index: usize, new: Wait) {
-        if let Slot::Open { wait, .. } = &mut self.slots.borrow_mut().entries[index]
-            && *wait != Wait::Expired
-        {
-            *wait = new;
-        }
+        self.with_slot(index, |slot| {
+            if slot.wait != Wait::Expired {
+                slot.wait = new;
+            }
+        });
     }
 
     /// Sockets that are open on this core.

@@ -10,4 +10,5 @@ pub mod process;
 pub mod side;
 pub mod socket;
 mod sockopt;
+pub mod stalls;
 pub mod stream;

@@ -24,6 +24,16 @@ pub(super) fn unlock_buffers(socket: BorrowedFd<'_>) {
     set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
 }
 
+/// Bytes that were sent and that the peer's kernel has not acknowledged, or that, on a Unix socket,
+/// the peer has not received (`SIOCOUTQ`). `None` where the kernel does not say.
+pub(super) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> Option<libc::c_int> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed and so open; the kernel writes one C int to where it is
+    // told, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    (result == 0).then_some(bytes)
+}
+
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) {
     let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is borrowed and so open; the option value is a C int that outlives

@@ -16,6 +16,7 @@ use socket2::SockRef;
 use crate::limits;
 use crate::sys::deadlines::{Deadlines, PATIENCE, Wait};
 use crate::sys::sockopt;
+use crate::sys::stalls::Watch;
 
 /// A connected TCP or Unix socket of one core. Always non-blocking, so that a system call made on
 /// the core's thread never holds it up; the event loop's operations wait all the same.
@@ -139,7 +140,7 @@ impl Stream {
     /// Sends what is kept back, then `buf[range]`, all of it.
     ///
     /// # Errors
-    /// As `send(2)`; `TimedOut` when the peer took nothing for `timeout`.
+    /// As `send(2)`; `TimedOut` when the peer's kernel acknowledged nothing for `timeout`.
     pub async fn send(
         &mut self,
         buf: Vec<u8>,
@@ -162,7 +163,8 @@ impl Stream {
     ) -> BufResult<(), Vec<u8>> {
         let Range { mut start, end } = range;
         while start < end {
-            self.deadlines.set_wait(self.slot, Wait::Until(Instant::now() + timeout));
+            let since = Instant::now();
+            self.deadlines.set_wait(self.slot, Wait::Sending { since, timeout });
             let (result, slice) = self.socket.write(buf.slice(start..end)).await;
             buf = slice.into_inner();
             match self.after_wait(result) {
@@ -213,14 +215,23 @@ impl Stream {
         waited.map_or(Ok(false), |ready| ready.map(|()| true))
     }
 
-    /// Waits until there is room to send.
+    /// Waits until there is room to send. `since` is when the peer last took something, and is
+    /// moved on when its kernel acknowledges bytes meanwhile.
     ///
     /// # Errors
-    /// As `poll(2)`; `TimedOut` when there was none until `deadline`.
-    pub async fn writable(&mut self, deadline: Instant) -> io::Result<()> {
-        self.deadlines.set_wait(self.slot, Wait::Until(deadline));
+    /// As `poll(2)`; `TimedOut` when it took nothing for `timeout`.
+    pub async fn writable(&mut self, since: &mut Instant, timeout: Duration) -> io::Result<()> {
+        self.deadlines.set_wait(self.slot, Wait::Sending { since: *since, timeout });
         let result = self.socket.writable(false).await;
+        if let Wait::Sending { since: moved_on, .. } = self.deadlines.wait(self.slot) {
+            *since = moved_on;
+        }
         self.after_wait(result.map(|()| 0)).map(|_| ())
+    }
+
+    /// Watches whether the peer takes what it is sent.
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.deadlines, self.slot)
     }
 
     /// Lets the other tasks of the core go on, and their sockets be looked at.

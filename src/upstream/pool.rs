@@ -187,6 +187,11 @@ impl Pool {
         self.queue.in_use()
     }
 
+    /// Requests that wait for one to become free.
+    pub fn waiting_requests(&self) -> usize {
+        self.queue.waiting()
+    }
+
     fn is_current(&self, origin: OriginId, connection: &mut Connection) -> bool {
         connection.is_current(&self.origins.borrow()[origin.0])
     }

@@ -44,6 +44,11 @@ impl Queue {
         self.in_use.get()
     }
 
+    /// Those who wait for one.
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Waits for a right, for `timeout` at most.
     ///
     /// # Errors

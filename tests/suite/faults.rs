@@ -1,7 +1,7 @@
 //! What clients notice of an S3 that fails: nothing, as long as that is possible.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::eventually;
@@ -185,16 +185,9 @@ fn a_retry_after_that_is_too_long_is_told_at_once(driver: Driver) {
 }
 
 fn a_fifth_of_failures_at_random_is_not_noticed(driver: Driver) {
-    let rng = Mutex::new(fastrand::Rng::with_seed(27));
-    let upstream = ScriptedUpstream::start(move |peer| {
-        while peer.next_request() {
-            match rng.lock().expect("no script panics").f64() < 0.2 {
-                true => peer.send(s3_error("503 Slow Down", "SlowDown")),
-                false => peer.send(ok("here it is")),
-            }
-        }
-    });
-    let proxy = Config::new(driver, &upstream.endpoint()).set("retry_budget", "20").start();
+    let s3 = TestS3::with("a.bam", Object::new("here it is"));
+    s3.slow_down(0.2, 27);
+    let proxy = Config::over(driver, &s3).set("retry_budget", "20").start();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

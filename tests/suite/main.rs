@@ -61,6 +61,7 @@ mod relay;
 mod rewriting;
 mod servers;
 mod signing;
+mod stalls;
 mod statuses;
 mod tls;
 mod versions;

@@ -283,7 +283,7 @@ fn a_negative_answer_is_not_believed_longer_than_a_positive_one() {
 fn connection_settings_reach_their_owners() {
     let config = config(&short_and(
         "max_client_connections: 1\nhead_timeout: 2s\nkeep_alive_timeout: 3s\n\
-         client_stall_timeout: 4s\ndrain_timeout: 0s\nupstream_max_connections: 6\n\
+         client_stall_timeout: 4s\nclient_pause_timeout: 3s\ndrain_timeout: 0s\nupstream_max_connections: 6\n\
          upstream_max_idle_connections: 7\nupstream_idle_timeout: 8s\nconnect_timeout: 9s\n\
          first_byte_timeout: 10s\nstall_timeout: 11s\nupstream_max_waiting: 12\n\
          upstream_wait_timeout: 13s\ntls_timeout: 14s\nread_ahead: 64KiB\nretries: 15\n\
@@ -294,6 +294,7 @@ fn connection_settings_reach_their_owners() {
         head_timeout: Duration::from_millis(2_000),
         keep_alive_timeout: Duration::from_millis(3_000),
         stall_timeout: Duration::from_millis(4_000),
+        pause_timeout: Duration::from_secs(3),
         drain_timeout: Duration::from_millis(0),
     };
     assert_eq!(config.clients, expected);

@@ -1,0 +1,139 @@
+//! Who is told when a peer takes nothing of what it is sent.
+//!
+//! A wait for a peer goes on for as long as its deadline allows, but whoever waits may hold something
+//! meanwhile that others need. The table of deadlines notices; the waiting task is woken once, to
+//! give up what it can.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sys::deadlines::{Deadlines, Wait};
+
+/// How long a peer must have kept its sender waiting to be one that others can be served before.
+/// Readers that are merely slow make room more often.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// Who is told.
+pub(super) enum Watcher {
+    /// Nobody.
+    None,
+    /// A task.
+    Waiting {
+        /// Wakes it.
+        waker: Waker,
+        /// When the table first saw it wait.
+        since: Option<Instant>,
+    },
+    /// It has been woken and not yet looked.
+    Told,
+}
+
+/// Watches the peer of a stream.
+pub struct Watch {
+    deadlines: Rc<Deadlines>,
+    slot: usize,
+}
+
+impl Watch {
+    pub(super) fn new(deadlines: &Rc<Deadlines>, slot: usize) -> Watch {
+        Watch { deadlines: Rc::clone(deadlines), slot }
+    }
+
+    /// Waits for the stream to take bytes; if that lasts, calls `stalled` and goes on waiting.
+    pub async fn during<T>(
+        &self,
+        wait: impl Future<Output = T>,
+        stalled: Option<impl FnOnce()>,
+    ) -> T {
+        let (mut wait, mut stalled) = (pin!(wait), stalled);
+        poll_fn(|context| {
+            let polled = wait.as_mut().poll(context);
+            if stalled.is_some() {
+                let is_told = match polled {
+                    Poll::Ready(_) => self.end(),
+                    Poll::Pending => self.is_told(context.waker()),
+                };
+                if let Some(stalled) = stalled.take_if(|_| is_told) {
+                    stalled();
+                }
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Whether the table has noticed; where it has not, it tells this task.
+    fn is_told(&self, task: &Waker) -> bool {
+        self.deadlines.with_slot(self.slot, |slot| match &mut slot.watcher {
+            Watcher::Told => {
+                slot.watcher = Watcher::None;
+                true
+            }
+            Watcher::Waiting { waker, .. } => {
+                waker.clone_from(task);
+                false
+            }
+            Watcher::None => {
+                slot.watcher = Watcher::Waiting { waker: task.clone(), since: None };
+                false
+            }
+        })
+    }
+
+    /// The wait is over: too late to be told.
+    fn end(&self) -> bool {
+        self.deadlines.with_slot(self.slot, |slot| slot.watcher = Watcher::None);
+        false
+    }
+}
+
+impl Deadlines {
+    /// Tells those who watch a peer that has taken nothing for the time of `after`, and of those
+    /// whose peer keeps them waiting at all as many as are `wanted`, the longest waiting first.
+    pub fn tell_of_stalls(&self, now: Instant, after: Duration, wanted: usize) {
+        let mut told = Vec::new();
+        let mut blocked = Vec::new();
+        self.each_slot(|slot| {
+            let Watcher::Waiting { since: first_seen, .. } = &mut slot.watcher else { return };
+            let waits = now.saturating_duration_since(*first_seen.get_or_insert(now));
+            let is_stalled = |wait| match wait {
+                Wait::Sending { since, .. } => now.saturating_duration_since(since) >= after,
+                _ => false,
+            };
+            if is_stalled(slot.wait) {
+                slot.look(now);
+                if is_stalled(slot.wait)
+                    && let Watcher::Waiting { waker, .. } =
+                        std::mem::replace(&mut slot.watcher, Watcher::Told)
+                {
+                    told.push(waker);
+                    return;
+                }
+            }
+            if wanted > 0 && waits >= MOMENT {
+                blocked.push(waits);
+            }
+        });
+        let more = wanted.saturating_sub(told.len()).min(blocked.len());
+        if more > 0 {
+            blocked.sort_unstable_by(|one, other| other.cmp(one));
+            let (shortest, mut left) = (blocked[more - 1], more);
+            self.each_slot(|slot| {
+                if let Watcher::Waiting { since: Some(since), .. } = slot.watcher
+                    && now.saturating_duration_since(since) >= shortest
+                    && left > 0
+                    && let Watcher::Waiting { waker, .. } =
+                        std::mem::replace(&mut slot.watcher, Watcher::Told)
+                {
+                    left -= 1;
+                    told.push(waker);
+                }
+            });
+        }
+        // Not while the table is borrowed.
+        told.into_iter().for_each(Waker::wake);
+    }
+}
