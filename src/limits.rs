@@ -39,8 +39,19 @@ pub const WAITING_FOR_CREDENTIALS: usize = 512;
 /// (Amazon S3 User Guide, "Working with object metadata"), real heads measure 400 to 900 bytes.
 pub const RESPONSE_HEAD_BYTES: usize = 16 * 1024;
 
-/// Header fields in one response of S3.
+/// Header fields in one response of S3 that are parsed without an allocation; a response may have more.
 pub const RESPONSE_FIELDS: usize = 100;
+
+/// Interim responses (RFC 9110 §15.2) that are skipped before S3's response; real servers send one.
+pub const INTERIM_RESPONSES: usize = 16;
+
+/// Body bytes that are read and thrown away to get at the part that a client wants, where a server
+/// ignores `Range` and sends the whole object. Beyond it the client gets the whole object too, as RFC
+/// 9110 §14.2 allows: better than to read gigabytes for each slice.
+pub const SKIPPED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of chunk extensions and trailers of one body, which are read over.
+pub const CHUNK_OVERHEAD_BYTES: usize = 16 * 1024;
 
 /// Bytes kept free in front of S3's answer, where the client's head is written so that head and
 /// first body bytes leave in one send.

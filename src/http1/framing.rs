@@ -38,6 +38,16 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Whether a body of `length` bytes may follow, for all that the head tells.
+    pub fn may_be(self, length: u64) -> bool {
+        match self {
+            BodyLength::Known(known) => known == length,
+            BodyLength::Chunked | BodyLength::UntilClose => true,
+        }
+    }
+}
+
 /// A head whose framing fields cannot be believed (RFC 9112 §6.3, rules 3 to 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {

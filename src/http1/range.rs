@@ -79,6 +79,21 @@ impl ByteRange {
         }
     }
 
+    /// The same part of an object of `size` bytes, asked for without an end behind the object's, which
+    /// not every server takes.
+    pub fn clamp(self, size: u64) -> ByteRange {
+        let Some(end) = size.checked_sub(1) else { return self };
+        match self {
+            ByteRange::Closed { first, last } if first <= end && last > end => {
+                ByteRange::Closed { first, last: end }
+            }
+            ByteRange::Suffix { length } if length > size => {
+                ByteRange::Closed { first: 0, last: end }
+            }
+            _ => self,
+        }
+    }
+
     /// Appends the range as the value of a `Range` field.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
@@ -141,6 +156,10 @@ impl ContentRange {
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
+        // A server that is asked for what begins at the end may say so with a part of no bytes.
+        if first == size && last + 1 == size {
+            return Some(ContentRange::Unsatisfied { size });
+        }
         (first <= last && last < size)
             .then_some(ContentRange::Part { extent: Extent { first, last }, size })
     }
@@ -167,6 +186,19 @@ mod tests {
     fn ends_past_the_object_are_clamped() {
         assert_eq!(resolve("bytes=5-99999999999999999999999", 10), Some((5, 9)));
         assert_eq!(resolve("bytes=-99999999999999999999999", 10), Some((0, 9)));
+    }
+
+    #[test]
+    fn a_clamped_range_is_the_same_part() {
+        let clamp = |value: &str, size| ByteRange::parse(value.as_bytes()).unwrap().clamp(size);
+        assert_eq!(clamp("bytes=5-99", 10), ByteRange::Closed { first: 5, last: 9 });
+        assert_eq!(clamp("bytes=-99", 10), ByteRange::Closed { first: 0, last: 9 });
+        for (value, size) in [("bytes=0-9", 10), ("bytes=10-12", 10), ("bytes=-10", 10)] {
+            assert_eq!(Some(clamp(value, size)), ByteRange::parse(value.as_bytes()), "{value}");
+        }
+        for value in ["bytes=0-9", "bytes=3-", "bytes=-1"] {
+            assert_eq!(Some(clamp(value, 0)), ByteRange::parse(value.as_bytes()), "{value}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub enum ResponseError {
     /// The empty line is missing.
     #[error("the response head is incomplete")]
     Incomplete,
-    /// 1xx, or a number that is no status.
+    /// 1xx where no further response is to be expected, or a number that is no status.
     #[error("status {0} makes no sense as an answer")]
     Status(u16),
     /// The framing fields contradict each other.
@@ -75,11 +75,25 @@ impl ResponseHead {
     /// See [`ResponseError`].
     pub fn parse(head: &[u8]) -> Result<ResponseHead, ResponseError> {
         let mut fields = [const { MaybeUninit::uninit() }; limits::RESPONSE_FIELDS];
+        match ResponseHead::parse_with(head, &mut fields) {
+            Err(ResponseError::Malformed(httparse::Error::TooManyHeaders)) => {
+                // As many as a head of its size can hold, each with a name, a colon and a line end.
+                let mut fields = vec![MaybeUninit::uninit(); head.len() / b"a:\r\n".len()];
+                ResponseHead::parse_with(head, &mut fields)
+            }
+            parsed => parsed,
+        }
+    }
+
+    fn parse_with<'h>(
+        head: &'h [u8],
+        fields: &mut [MaybeUninit<httparse::Header<'h>>],
+    ) -> Result<ResponseHead, ResponseError> {
         let mut parsed = httparse::Response::new(&mut []);
         let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut parsed,
             head,
-            &mut fields,
+            fields,
         );
         if parsing.map_err(ResponseError::Malformed)?.is_partial() {
             return Err(ResponseError::Incomplete);
@@ -172,6 +186,15 @@ mod tests {
         let parsed = ResponseHead::parse(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").unwrap();
         assert_eq!(parsed.body_length, BodyLength::UntilClose);
         assert!(!parsed.keep_alive);
+    }
+
+    #[test]
+    fn fields_are_bounded_by_their_bytes_alone() {
+        let many = "A:\r\n".repeat(2_000);
+        let head = format!("HTTP/1.1 200 OK\r\n{many}ETag: \"e\"\r\nContent-Length: 5\r\n\r\n");
+        let parsed = ResponseHead::parse(head.as_bytes()).unwrap();
+        assert_eq!(parsed.body_length, BodyLength::Known(5));
+        assert_eq!(parsed.field(head.as_bytes(), Field::ETag), Some(&b"\"e\""[..]));
     }
 
     #[test]

@@ -112,10 +112,12 @@ impl<S: Source> Relay<'_, S> {
     /// Moves what there is through a buffer.
     async fn pass_on(&mut self) -> Result<(), End> {
         let buffer_bytes = self.buffer_bytes();
-        let Some(source) = self.source.transport() else { return Err(End::SourceGivenUp) };
+        if self.source.transport().is_none() {
+            return Err(End::SourceGivenUp);
+        }
         let (buf, _right) = self.buffers.take_empty(buffer_bytes);
         let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-        let (received, buf) = source.receive(buf, limit, self.terms.source_stall).await;
+        let (received, buf) = self.source.receive(buf, limit, self.terms.source_stall).await;
         let (sent, buf) = match received {
             Ok(count @ 1..) => {
                 self.remaining -= count as u64;

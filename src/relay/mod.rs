@@ -18,6 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use monoio::BufResult;
+
 use crate::limits::READS_ON_BYTES;
 use crate::metrics::Counters;
 use crate::relay::buffers::Buffers;
@@ -81,6 +83,16 @@ pub trait Source {
     fn transport(&mut self) -> Option<&mut Transport>;
     /// Gives the connection up; `remaining` bytes of the length are still to come on it.
     fn give_up(&mut self, remaining: u64);
+    /// Whether its bytes are those of the connection, so that the kernel may move them.
+    fn is_plain(&self) -> bool;
+    /// As [`Transport::receive`]. Where the bytes are not those of the connection, `limit` bounds
+    /// what is received there.
+    fn receive(
+        &mut self,
+        buf: Vec<u8>,
+        limit: usize,
+        timeout: Duration,
+    ) -> impl Future<Output = BufResult<usize, Vec<u8>>>;
 }
 
 impl Terms {
@@ -182,7 +194,8 @@ impl Relay {
         length: u64,
         terms: Terms,
     ) -> Report {
-        let splices = source.transport().is_some_and(|source| self.splices(source, length));
+        let splices = source.is_plain()
+            && source.transport().is_some_and(|source| self.splices(source, length));
         let pipe = if splices { self.pipes.take(&self.counters) } else { None };
         if let Some(mut lease) = pipe {
             let report =

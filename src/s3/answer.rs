@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock;
+use monoio::BufResult;
+
 use crate::http1::chunked;
 use crate::http1::conditional::http_date;
 use crate::http1::framing::{BodyLength, decimal};
@@ -36,6 +38,10 @@ pub struct Answer {
     relay: Rc<Relay>,
     stall_timeout: Duration,
     read_ahead: usize,
+    /// Bytes of the body behind those that the client wants.
+    tail: u64,
+    /// Of a chunked body, once it has begun.
+    decoder: Option<Box<chunked::Decoder>>,
 }
 
 /// How a body's way to the client ended.
@@ -63,7 +69,20 @@ impl Answer {
         let (head, body_start, buf) = received;
         let (stall_timeout, read_ahead) = (settings.stall_timeout, settings.read_ahead);
         let (lease, relay) = (Some(lease), Rc::clone(relay));
-        Answer { operation, ahead, head, body_start, buf, lease, relay, stall_timeout, read_ahead }
+        let tail = 0;
+        Answer {
+            operation,
+            ahead,
+            head,
+            body_start,
+            buf,
+            lease,
+            relay,
+            stall_timeout,
+            read_ahead,
+            tail,
+            decoder: None,
+        }
     }
 
     /// The head.
@@ -95,7 +114,7 @@ impl Answer {
         // Head and body leave in one send where the buffer holds them, and otherwise the head with
         // the body's first bytes; where those never come, the client can still be told so. When
         // only later ones do not come, the relay will find that out.
-        if let Err(error) = self.gather(length).await
+        if let Err(error) = self.begin_body(length).await
             && self.buf.len() == self.body_start
         {
             self.finish(None).await;
@@ -122,6 +141,38 @@ impl Answer {
         let source_is_sound = !matches!(report.end, relay::End::SourceFailed(_)) && !too_much;
         self.finish(source_is_sound.then_some(report.remaining)).await;
         Sent { end: report.end, bytes: report.sent, remaining: report.remaining }
+    }
+
+    /// Reads over the first bytes of a whole object, of which only the `length` bytes behind them are
+    /// wanted; `size` is that of the object.
+    ///
+    /// # Errors
+    /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
+    pub async fn skip(&mut self, count: u64, length: u64, size: u64) -> io::Result<()> {
+        self.tail = size - count - length;
+        let came = (self.buf.len() - self.body_start) as u64;
+        if count <= came {
+            // Less than what is in memory, so it fits.
+            self.buf.drain(self.body_start..self.body_start + count as usize);
+            return Ok(());
+        }
+        self.buf.truncate(self.body_start);
+        let Some(lease) = &mut self.lease else { return Err(io::ErrorKind::NotConnected.into()) };
+        let buf = self.relay.buffers.take();
+        let (skipped, buf) =
+            relay::copy::discard(&mut lease.stream, buf, count - came, self.stall_timeout).await;
+        self.relay.buffers.put_back(buf);
+        skipped
+    }
+
+    /// Decodes what came of the body with the head, and [gathers](Self::gather) more.
+    async fn begin_body(&mut self, length: u64) -> io::Result<()> {
+        if self.head.body_length == BodyLength::Chunked {
+            let mut decoder = Box::<chunked::Decoder>::default();
+            decode_behind(&mut decoder, &mut self.buf, self.body_start)?;
+            self.decoder = Some(decoder);
+        }
+        self.gather(length).await
     }
 
     /// Receives the first bytes of the body, and where the body of `length` bytes is small all of
@@ -158,9 +209,8 @@ impl Answer {
     /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
     async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let Some(lease) = &mut self.lease else { return Err(io::ErrorKind::NotConnected.into()) };
-        let buf = std::mem::take(&mut self.buf);
-        let (received, buf) = lease.stream.receive(buf, limit, self.stall_timeout).await;
+        let (buf, timeout) = (std::mem::take(&mut self.buf), self.stall_timeout);
+        let (received, buf) = relay::Source::receive(self, buf, limit, timeout).await;
         self.buf = buf;
         match received? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -176,7 +226,10 @@ impl Answer {
             // Smaller than what is in memory, so it fits.
             self.buf.truncate(self.body_start + length as usize);
         }
-        came > length
+        let beyond = came.saturating_sub(length);
+        let too_much = beyond > self.tail;
+        self.tail = self.tail.saturating_sub(beyond);
+        too_much
     }
 
     /// Reads the answer as an error of S3, body included.
@@ -247,6 +300,30 @@ impl Answer {
         self.finish(remaining).await;
     }
 
+    /// Whether nothing of the body is left once the bytes that the client wants were received: a
+    /// chunked one ends behind them, with its last chunk.
+    async fn is_read_to_its_end(&mut self) -> bool {
+        /// Bytes received at a time; the last chunk has five.
+        const END_BYTES: usize = 1024;
+        let Some(decoder) = &mut self.decoder else {
+            return self.declares_no_body() || self.head.body_length != BodyLength::UntilClose;
+        };
+        while !decoder.is_done() {
+            let Some(lease) = &mut self.lease else { return false };
+            if !lease.stream.readable_soon(1).await.unwrap_or(false) {
+                return false;
+            }
+            let buf = Vec::with_capacity(END_BYTES);
+            let (received, mut buf) =
+                lease.stream.receive(buf, END_BYTES, self.stall_timeout).await;
+            let ends = matches!(received, Ok(1..)) && decoder.decode(&mut buf) == Ok(0);
+            if !ends {
+                return false;
+            }
+        }
+        true
+    }
+
     /// HEAD, 204 and 304 have no body, whatever their head declares (RFC 9112 §6.3).
     fn declares_no_body(&self) -> bool {
         self.operation == Operation::Head || matches!(self.head.status, 204 | 304)
@@ -255,9 +332,15 @@ impl Answer {
     /// Puts the connection back, or drops it. `remaining` are the body bytes not yet read, `None`
     /// where the connection is not usable any more.
     async fn finish(mut self, remaining: Option<u64>) {
-        let keep = |remaining: &u64| self.head.keep_alive && *remaining <= limits::DRAIN_BYTES;
+        let remaining = remaining.map(|remaining| remaining + self.tail);
+        let keep = |remaining: &u64| {
+            // What is left of a chunked body is not counted in bytes of the connection.
+            let most = if self.decoder.is_some() { 0 } else { limits::DRAIN_BYTES };
+            self.head.keep_alive && *remaining <= most
+        };
         let mut buf = std::mem::take(&mut self.buf);
         if let Some(remaining) = remaining.filter(keep)
+            && self.is_read_to_its_end().await
             && let Some(mut lease) = self.lease.take()
         {
             if remaining > 0 && buf.capacity() == 0 {
@@ -282,13 +365,63 @@ impl relay::Source for Answer {
     fn give_up(&mut self, remaining: u64) {
         self.relay.counters.s3_pauses.add(1);
         log::debug!("a client takes nothing: its connection to S3 is given up");
+        let is_read = match &self.decoder {
+            Some(decoder) => decoder.is_done(),
+            None => self.head.body_length != BodyLength::UntilClose,
+        };
         if let Some(lease) = self.lease.take()
             && remaining == 0
+            && self.tail == 0
+            && is_read
             && self.head.keep_alive
         {
             lease.put_back();
         }
     }
+
+    fn is_plain(&self) -> bool {
+        self.decoder.is_none()
+    }
+
+    async fn receive(
+        &mut self,
+        mut buf: Vec<u8>,
+        limit: usize,
+        timeout: Duration,
+    ) -> BufResult<usize, Vec<u8>> {
+        let Answer { lease, decoder, .. } = self;
+        let Some(lease) = lease else { return (Err(io::ErrorKind::NotConnected.into()), buf) };
+        let Some(decoder) = decoder else { return lease.stream.receive(buf, limit, timeout).await };
+        let start = buf.len();
+        loop {
+            if decoder.is_done() {
+                return (Ok(0), buf);
+            }
+            let (received, returned) = lease.stream.receive(buf, limit, timeout).await;
+            buf = returned;
+            match received {
+                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+                Ok(_) => {}
+                Err(error) => return (Err(error), buf),
+            }
+            // What came may have been framing alone.
+            match decode_behind(decoder, &mut buf, start) {
+                Ok(0) => {}
+                decoded => return (decoded, buf),
+            }
+        }
+    }
+}
+
+/// Decodes `buf[start..]` in its place and cuts the buffer behind it; returns the bytes that are left.
+fn decode_behind(
+    decoder: &mut chunked::Decoder,
+    buf: &mut Vec<u8>,
+    start: usize,
+) -> io::Result<usize> {
+    let decoded = decoder.decode(&mut buf[start..]);
+    buf.truncate(start + decoded.unwrap_or(0));
+    decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The seconds of a `Retry-After`, which may also hold the time of their end (RFC 9110 §10.2.3) by

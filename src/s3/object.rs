@@ -97,14 +97,20 @@ impl Metadata {
             self.push_content_encoding(value);
         }
         self.last_modified = head.field(bytes, Field::LastModified).and_then(http_date);
-        let size = match (head.status, head.body_length) {
-            (206, _) => match content_range(head, bytes) {
-                Some(ContentRange::Part { size, .. }) => Some(size),
-                Some(ContentRange::Unsatisfied { size: 0 }) => Some(0),
-                _ => None,
+        let size = match head.field(bytes, Field::ContentRange).map(ContentRange::parse) {
+            // With a Content-Range a 200 is a part too, and its length not that of the object.
+            Some(Some(ContentRange::Part { size, .. })) => Some(size),
+            Some(Some(ContentRange::Unsatisfied { size }))
+                if size == 0 || head.body_length == BodyLength::Known(0) =>
+            {
+                Some(size)
+            }
+            Some(_) => None,
+            None => match (head.status, head.body_length) {
+                (206, _) => None,
+                (_, BodyLength::Known(size)) => Some(size),
+                (_, BodyLength::Chunked | BodyLength::UntilClose) => None,
             },
-            (_, BodyLength::Known(size)) => Some(size),
-            _ => None,
         };
         self.size = size.unwrap_or(0);
         size.is_some()

@@ -69,7 +69,17 @@ pub struct RequestWriter {
     host: String,
     /// What a proxy is to be told that passes requests on.
     forwarding: Option<Forwarding>,
+    /// See [`wants_gzip`].
+    accepts_gzip: bool,
     signer: Signer,
+}
+
+/// Whether a server decompresses objects that are stored as gzip unless it is told not to, and then
+/// knows neither their length nor ranges (Google Cloud Storage, "Transcoding of gzip-compressed
+/// files"). No other server is told, so that none is tempted to compress.
+fn wants_gzip(host: &str) -> bool {
+    let google = host.strip_suffix("storage.googleapis.com");
+    google.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// How a request is written for a proxy (RFC 9112 §3.2.2).
@@ -87,6 +97,7 @@ impl RequestWriter {
         RequestWriter {
             host: location.origin.authority(),
             forwarding: None,
+            accepts_gzip: wants_gzip(&location.origin.host),
             signer: Signer::new(&location.region, "s3"),
             location,
             bucket,
@@ -157,6 +168,9 @@ impl RequestWriter {
         out.extend_from_slice(b"\r\n");
         if let Some(forwarding) = &self.forwarding {
             out.extend_from_slice(forwarding.field.as_bytes());
+        }
+        if self.accepts_gzip {
+            out.extend_from_slice(b"Accept-Encoding: gzip\r\n");
         }
         if let Some(range) = request.range {
             out.extend_from_slice(b"Range: ");
@@ -320,6 +334,30 @@ mod tests {
         assert_eq!(write(), Ok(()));
         source.publish(Current::new(keys, Some(clock::unix_seconds())));
         assert_eq!(write(), Err(NoCredentials));
+    }
+
+    #[test]
+    fn google_alone_is_asked_for_gzip_which_is_not_signed() {
+        let at = |host: &str| {
+            let origin = Arc::new(Origin { tls: true, host: host.to_owned(), port: 443 });
+            let mut bucket = bucket(Addressing::Path, 80, true);
+            bucket = Bucket::new(
+                bucket.name,
+                "auto",
+                Endpoint::At(origin),
+                Addressing::Path,
+                bucket.credentials,
+            );
+            write(bucket, None)
+        };
+        for host in ["storage.googleapis.com", "lab.storage.googleapis.com"] {
+            let text = at(host);
+            assert!(text.contains("\r\nAccept-Encoding: gzip\r\n"), "{text}");
+            assert!(!text.to_lowercase().contains("signedheaders=accept"), "{text}");
+        }
+        for host in ["xstorage.googleapis.com", "storage.googleapis.com.evil", "minio"] {
+            assert!(!at(host).contains("Accept-Encoding"), "{host}");
+        }
     }
 
     #[test]

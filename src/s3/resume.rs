@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use monoio::time::sleep;
 
 use crate::http1::conditional::{Preconditions, entity_tag};
-use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::response::Field;
 use crate::relay::End;
@@ -188,7 +187,7 @@ impl Client {
 fn goes_on(answer: &Answer, etag: &[u8], rest: Extent, size: u64) -> bool {
     let head = answer.head();
     head.status == 206
-        && head.body_length == BodyLength::Known(rest.length())
+        && head.body_length.may_be(rest.length())
         && answer.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
         && content_range(head, answer.head_bytes())
             == Some(ContentRange::Part { extent: rest, size })

@@ -2,6 +2,7 @@
 //! of HTTP an S3 server understands.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,13 @@ use crate::http1::conditional::IfRange;
 use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::request::Request;
+use crate::http1::response::Field;
+use crate::limits;
 use crate::relay;
 use crate::s3::answer::Answer;
 use crate::s3::client::{BucketId, Reply};
 use crate::s3::name::ObjectName;
-use crate::s3::object::{Metadata, content_range};
+use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::resume::Delivery;
 use crate::server::answer::Failure;
@@ -35,6 +38,16 @@ pub struct Fetch<'a> {
     pub range: Option<ByteRange>,
     /// The condition under which the range is to be served.
     pub if_range: Option<IfRange<'a>>,
+    /// What is believed of the object already.
+    pub known: Option<Rc<Metadata>>,
+}
+
+/// Which part of the object the client gets.
+struct Part {
+    /// `None` is all of it, as 200.
+    extent: Option<Extent>,
+    /// Bytes of S3's body before the part.
+    skip: u64,
 }
 
 /// What came of it.
@@ -43,6 +56,10 @@ pub enum Step {
     Answered(Outcome),
     /// The range is not to be served after all: ask again for the whole object.
     WithoutRange,
+    /// The object is not the one that was known, so that too little of it was asked for.
+    Changed,
+    /// S3's response does not say how large the object is, and that is not known otherwise.
+    UnknownSize,
     /// S3 has no such range of the object. Whether that is what the client is to be told depends on
     /// the conditions, which only the object's metadata can answer.
     Unsatisfiable,
@@ -105,21 +122,52 @@ impl Fetch<'_> {
             operation: Operation::Get,
             key: object.key(),
             version_id: object.version_id(),
-            range: self.range,
+            range: self.range_for_s3(),
             conditions: self.request.preconditions.for_s3(),
+        }
+    }
+
+    /// The range without an end behind that of the object, as far as that is known.
+    fn range_for_s3(&self) -> Option<ByteRange> {
+        match &self.known {
+            Some(known) => self.range.map(|range| range.clamp(known.size)),
+            None => self.range,
+        }
+    }
+
+    /// Reads the metadata of S3's response, with the size that is known already where the response
+    /// has none. `false` where it is not known either.
+    fn read(&self, answer: &Answer, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
+        if metadata.read(answer.head(), answer.head_bytes(), shown) {
+            return true;
+        }
+        let has_range = answer.field(Field::ContentRange).is_some();
+        let is_same = |known: &&Rc<Metadata>| known.validators() == metadata.validators();
+        match self.known.as_ref().filter(is_same) {
+            Some(known) if answer.head().status == 200 && !has_range => {
+                metadata.size = known.size;
+                true
+            }
+            _ => false,
         }
     }
 
     async fn object(
         &self,
-        answer: Answer,
+        mut answer: Answer,
         asked: Instant,
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
         let shown = self.core.shown(self.bucket, object);
-        if !metadata.read(answer.head(), answer.head_bytes(), shown) {
+        if !self.read(&answer, metadata, shown) {
+            let has_range = answer.field(Field::ContentRange).is_some();
+            let is_whole = answer.head().status == 200 && !has_range;
+            answer.dismiss().await;
+            if is_whole {
+                return Ok(Step::UnknownSize);
+            }
             log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadAnswer);
         }
@@ -138,13 +186,24 @@ impl Fetch<'_> {
             answer.dismiss().await;
             return Ok(Step::WithoutRange);
         }
-        let extent = match self.extent(&answer, metadata, object) {
-            Ok(extent) => extent,
+        if self.range_for_s3() != self.range
+            && self.known.as_ref().is_some_and(|known| known.size != metadata.size)
+        {
+            answer.dismiss().await;
+            return Ok(Step::Changed);
+        }
+        let Part { extent, skip } = match self.part(&answer, metadata, object) {
+            Ok(part) => part,
             Err(failure) => {
                 answer.dismiss().await;
                 return Err(failure);
             }
         };
+        if let (1.., Some(extent)) = (skip, extent)
+            && let Err(error) = answer.skip(skip, extent.length(), metadata.size).await
+        {
+            return Err(broken_off(object, &error));
+        }
         let status = if extent.is_some() { 206 } else { 200 };
         let writer = HeadWriter { core: self.core, request: self.request };
         writer.write(head, &Head::of_object(status, metadata, extent));
@@ -168,12 +227,10 @@ impl Fetch<'_> {
             relay::End::Complete | relay::End::SourceGivenUp => {}
             relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
             relay::End::SourceFailed(error) => {
-                log::warn!("S3 broke off the body of {object:?}: {error}");
-                if sent.bytes == 0 {
-                    return Err(match error.kind() {
-                        std::io::ErrorKind::TimedOut => Failure::TimedOut,
-                        _ => Failure::Unreachable,
-                    });
+                if sent.bytes > 0 {
+                    log::warn!("S3 broke off the body of {object:?}: {error}");
+                } else {
+                    return Err(broken_off(object, &error));
                 }
             }
         }
@@ -186,40 +243,52 @@ impl Fetch<'_> {
         }))
     }
 
-    /// The part of the object that the answer's body is, `None` for all of it as 200. The body's
-    /// length is then certain.
-    fn extent(
+    /// What the client gets of S3's body. Its length is then certain.
+    fn part(
         &self,
         answer: &Answer,
         metadata: &Metadata,
         object: &ObjectName,
-    ) -> Result<Option<Extent>, Failure> {
+    ) -> Result<Part, Failure> {
         let head = answer.head();
+        let size = metadata.size;
         let wanted = match self.range {
-            Some(range) => match range.resolve(metadata.size) {
+            Some(range) => match range.resolve(size) {
                 Some(extent) => Some(extent),
                 // S3 answers 200 for any range of an empty object.
-                None => return Err(Failure::RangeNotSatisfiable { size: metadata.size }),
+                None => return Err(Failure::RangeNotSatisfiable { size }),
             },
             None => None,
         };
-        let whole = |extent: &Extent| extent.length() == metadata.size;
-        let makes_sense = match head.status {
-            206 => {
-                let given = content_range(head, answer.head_bytes());
-                wanted.is_some_and(|extent| {
-                    given == Some(ContentRange::Part { extent, size: metadata.size })
-                        && head.body_length == BodyLength::Known(extent.length())
-                })
-            }
-            // 206 even where the range is all of it: some clients take a 200 for "no ranges".
-            _ => wanted.as_ref().is_none_or(whole),
-        };
-        if !makes_sense {
-            log::warn!("S3's answer does not fit the range asked of {object:?}: {}", head.status);
-            return Err(Failure::BadAnswer);
+        let whole = ByteRange::From { first: 0 }.resolve(size);
+        if answer.field(Field::ContentRange).is_some() {
+            // A part, whatever the status; some servers send the whole object as one.
+            let given = match content_range(head, answer.head_bytes()) {
+                Some(ContentRange::Part { extent, size: of }) if of == size => Some(extent),
+                _ => None,
+            };
+            let length = given.map_or(0, Extent::length);
+            let fits = given == wanted.or(whole)
+                && head.body_length.may_be(length)
+                && (wanted.is_some() || head.status == 200);
+            return match fits {
+                true => Ok(Part { extent: wanted, skip: 0 }),
+                false => Err(unfit(head.status, object)),
+            };
         }
-        Ok(wanted)
+        match wanted {
+            None => Ok(Part { extent: None, skip: 0 }),
+            // 206 even where the range is all of it: some clients take a 200 for "no ranges".
+            Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: 0 }),
+            // The server ignores ranges, as it may (RFC 9110 §14.2).
+            Some(extent)
+                if head.body_length == BodyLength::Known(size)
+                    && extent.first <= limits::SKIPPED_BYTES =>
+            {
+                Ok(Part { extent: wanted, skip: extent.first })
+            }
+            Some(_) => Ok(Part { extent: None, skip: 0 }),
+        }
     }
 
     async fn not_modified(
@@ -262,4 +331,18 @@ impl Fetch<'_> {
             forget(self.core, self.bucket, object);
         }
     }
+}
+
+/// The failure of a body of which the client has seen nothing yet.
+fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
+    log::warn!("S3 broke off the body of {object:?}: {error}");
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::TimedOut,
+        _ => Failure::Unreachable,
+    }
+}
+
+fn unfit(status: u16, object: &ObjectName) -> Failure {
+    log::warn!("S3's response does not fit the range asked of {object:?}: {status}");
+    Failure::BadAnswer
 }

@@ -183,7 +183,7 @@ async fn get(
     release_earlier_answers(core, client).await;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
-    let mut fetch = Fetch { core, request, bucket, range, if_range };
+    let mut fetch = Fetch { core, request, bucket, range, if_range, known: None };
 
     // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
     // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
@@ -197,7 +197,7 @@ async fn get(
         }
         known => known,
     };
-    let mut unsatisfiable = 0;
+    let (mut unsatisfiable, mut unsized_responses) = (0, 0);
     loop {
         if let Some(metadata) = known.take() {
             if judge(&request.preconditions, &metadata)? == 304 {
@@ -212,10 +212,17 @@ async fn get(
             if fetch.is_outside(&metadata) || (unsatisfiable > 1 && fetch.range.is_some()) {
                 return Err(Failure::RangeNotSatisfiable { size: metadata.size });
             }
+            fetch.known = Some(metadata);
         }
         match fetch.once(client, scratch).await? {
             Step::Answered(outcome) => return Ok(outcome),
             Step::WithoutRange => fetch.range = None,
+            Step::Changed => fetch.known = None,
+            Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadAnswer),
+            Step::UnknownSize => {
+                known = Some(current_object(core, bucket, scratch).await?);
+                unsized_responses += 1;
+            }
             Step::Unsatisfiable => {
                 known = Some(current_object(core, bucket, scratch).await?);
                 unsatisfiable += 1;

@@ -108,7 +108,7 @@ async fn ask_for_metadata(
     asked: Instant,
 ) -> Result<Known, Failure> {
     let Scratch { object, metadata, .. } = scratch;
-    let mut operation = Operation::Head;
+    let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
         // A HEAD's refusal has no body and so no reason; one byte of the object has either.
         let range = match operation {
@@ -125,16 +125,25 @@ async fn ask_for_metadata(
                 let complete = answer.head().status != 304
                     && metadata.read(answer.head(), answer.head_bytes(), shown);
                 answer.dismiss().await;
-                if !complete {
+                if complete {
+                    return Ok(learn(core, bucket, object, metadata, asked));
+                }
+                if operation == Operation::Get {
                     log::warn!("S3 does not say how large {object:?} is");
                     return Err(Failure::BadAnswer);
                 }
-                let (name, now) = (object.as_str(), Instant::now());
-                core.metadata.borrow_mut().learn_object(bucket, name, metadata, asked, now);
-                return Ok(Known::Object(Rc::new(metadata.clone())));
+                // A HEAD without a length; with one byte comes the size.
+                operation = Operation::Get;
+                has_head = true;
+                continue;
             }
             Reply::Refused(error) => error,
         };
+        if has_head && error.kind() == Kind::RangeNotSatisfiable {
+            // There is an object, but not one byte of it.
+            metadata.size = 0;
+            return Ok(learn(core, bucket, object, metadata, asked));
+        }
         if error.kind() == Kind::Unexplained && operation == Operation::Head {
             operation = Operation::Get;
             continue;
@@ -145,4 +154,16 @@ async fn ask_for_metadata(
             failure => Err(failure),
         };
     }
+}
+
+fn learn(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+    metadata: &Metadata,
+    asked: Instant,
+) -> Known {
+    let now = Instant::now();
+    core.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked, now);
+    Known::Object(Rc::new(metadata.clone()))
 }

@@ -196,6 +196,7 @@ impl Connection {
     ) -> (Result<usize, HeadError>, Vec<u8>) {
         let start = buf.len();
         let mut timeout = first_byte;
+        let mut interim = 0;
         loop {
             let (received, returned): BufResult<usize, _> =
                 self.stream.receive(buf, limit, timeout).await;
@@ -204,12 +205,13 @@ impl Connection {
             let error = match received {
                 Ok(0) if first => HeadError::NoAnswer(io::ErrorKind::UnexpectedEof.into()),
                 Ok(0) => HeadError::Cut(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => match find_head_end(&buf[start..]) {
+                Ok(_) => match skip_interim(&mut buf, start, &mut interim) {
                     HeadEnd::At(length) if length <= limits::RESPONSE_HEAD_BYTES => {
                         return (Ok(length), buf);
                     }
                     HeadEnd::Missing if buf.len() - start < limits::RESPONSE_HEAD_BYTES => {
-                        timeout = stall;
+                        // Behind an interim response the real one is still awaited.
+                        timeout = if buf.len() == start { first_byte } else { stall };
                         continue;
                     }
                     HeadEnd::BareLineFeed => {
@@ -224,4 +226,26 @@ impl Connection {
             return (Err(error), buf);
         }
     }
+}
+
+/// Removes interim responses from `buf[start..]` and looks for the end of the head behind them.
+/// `skipped` counts them. 101 ends HTTP on a connection and is no interim response to us.
+fn skip_interim(buf: &mut Vec<u8>, start: usize, skipped: &mut usize) -> HeadEnd {
+    loop {
+        match find_head_end(&buf[start..]) {
+            HeadEnd::At(length)
+                if *skipped < limits::INTERIM_RESPONSES
+                    && is_interim(&buf[start..start + length]) =>
+            {
+                *skipped += 1;
+                buf.drain(start..start + length);
+            }
+            end => return end,
+        }
+    }
+}
+
+fn is_interim(head: &[u8]) -> bool {
+    matches!(head, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'1', tens, ones, b' ' | b'\r', ..]
+        if tens.is_ascii_digit() && ones.is_ascii_digit() && (*tens, *ones) != (b'0', b'1'))
 }

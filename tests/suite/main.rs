@@ -64,4 +64,5 @@ mod signing;
 mod stalls;
 mod statuses;
 mod tls;
+mod upstream;
 mod versions;
