@@ -1,6 +1,7 @@
-//! The `Cache-Control` of a request: how old a response from memory may be (RFC 9111 §5.2.1).
+//! `Cache-Control`: how old a response from memory may be (RFC 9111 §5.2). The two directives that are
+//! looked at mean the same in requests and responses.
 
-/// Collects the `Cache-Control` and `Pragma` fields of one request.
+/// Collects the `Cache-Control` and `Pragma` fields of one message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CacheControl {
     is_given: bool,
@@ -32,7 +33,7 @@ impl CacheControl {
         self.no_cache_by_pragma |= value.split(|&byte| byte == b',').any(is_no_cache);
     }
 
-    /// The greatest age that the client accepts, in seconds; `None` is any.
+    /// The greatest age that is accepted, in seconds; `None` is any.
     pub fn max_age_s(&self) -> Option<u32> {
         match self.is_given {
             true => self.max_age_s,

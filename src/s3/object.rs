@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::http1::cache_control::CacheControl;
 use crate::http1::conditional::{Validators, entity_tag, http_date};
 use crate::http1::framing::{BodyLength, list_has_token};
 use crate::http1::range::ContentRange;
@@ -20,6 +21,8 @@ pub struct Metadata {
     fields: Vec<u8>,
     /// Those of `fields` that a 304 carries too come first and end here (RFC 9110 §15.4.5).
     validators_end: usize,
+    /// Whether the `Cache-Control` has every use of a copy validated first.
+    always_validated: bool,
     /// Those that a 206 carries end here: only `Content-Encoding` follows.
     part_end: usize,
 }
@@ -77,11 +80,16 @@ impl Metadata {
                 self.push(name, value);
             }
         }
-        if head.field(bytes, Field::CacheControl).is_none()
-            && let Some(value) = shown.default_cache_control
-        {
-            self.push("Cache-Control: ", value.as_bytes());
+        let stored = head.field(bytes, Field::CacheControl);
+        let default = shown.default_cache_control.map(str::as_bytes);
+        if let (None, Some(value)) = (stored, default) {
+            self.push("Cache-Control: ", value);
         }
+        self.always_validated = stored.or(default).is_some_and(|value| {
+            let mut control = CacheControl::default();
+            control.cache_control(value);
+            control.max_age_s() == Some(0)
+        });
         self.validators_end = self.fields.len();
         for (name, field) in CONTENT_FIELDS {
             if let Some(value) = head.field(bytes, field)
@@ -154,6 +162,12 @@ impl Metadata {
     /// The header fields of a 304.
     pub fn not_modified_fields(&self) -> &[u8] {
         &self.fields[..self.validators_end]
+    }
+
+    /// Whether a copy may only be used after S3 has said that it is still right: by `no-cache`
+    /// (RFC 9111 §5.2.2.4), or `max-age=0`.
+    pub fn is_always_validated(&self) -> bool {
+        self.always_validated
     }
 
     /// The entity tag with its quotes.
@@ -251,6 +265,24 @@ mod tests {
         let (_, metadata) = read(&stored, shown);
         assert!(has(metadata.fields(), b"Cache-Control: max-age=9\r\n"));
         assert!(!has(metadata.fields(), b"no-cache"));
+    }
+
+    #[test]
+    fn no_cache_and_max_age_0_have_every_copy_validated() {
+        for (stored, default, expected) in [
+            (None, Some("no-cache"), true),
+            (None, None, false),
+            (None, Some("max-age=60"), false),
+            (Some("max-age=60"), Some("no-cache"), false),
+            (Some("private, No-Cache"), None, true),
+            (Some("max-age=0, must-revalidate"), None, true),
+        ] {
+            let field = stored.map(|value| format!("Cache-Control: {value}\r\n"));
+            let field = field.unwrap_or_default();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n{field}\r\n");
+            let (_, metadata) = read(&head, Shown { default_cache_control: default, ..ALL });
+            assert_eq!(metadata.is_always_validated(), expected, "{stored:?} {default:?}");
+        }
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl Fetch<'_> {
         }
     }
 
+    /// Whether memory would answer 304 for an object of which no copy may be used unless S3 itself says
+    /// so.
+    pub fn is_validation(&self, object: &Metadata) -> bool {
+        object.is_always_validated() && judge(&self.request.preconditions, object) == Ok(304)
+    }
+
     /// Whether the range, if there is one, is to be served.
     pub fn if_range_holds(&self, object: &Metadata) -> bool {
         let holds = |condition: IfRange<'_>| condition.holds(object.validators());

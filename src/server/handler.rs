@@ -195,6 +195,11 @@ async fn get(
         Some(object) if fetch.would_refuse(&object) => {
             Some(current_object(core, bucket, scratch).await?)
         }
+        // The client validates a copy that it may only use if S3 says that it is right.
+        Some(object) if fetch.is_validation(&object) => match request.preconditions.are_for_s3() {
+            true => None,
+            false => Some(current_object(core, bucket, scratch).await?),
+        },
         known => known,
     };
     let (mut unsatisfiable, mut unsized_responses) = (0, 0);

@@ -20,6 +20,7 @@ both_drivers!(
     a_412_from_memory_asks_s3_first,
     a_416_from_memory_asks_s3_first,
     a_failed_if_range_from_memory_asks_s3_first,
+    a_copy_that_must_be_validated_is_validated_by_s3,
     a_412_of_s3_is_learned_from,
     a_304_of_s3_is_learned_from,
     a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds,
@@ -197,6 +198,27 @@ fn a_failed_if_range_from_memory_asks_s3_first(driver: Driver) {
     let fields = [("Range", "bytes=0-1"), ("If-Range", tag.as_str())];
     request(&proxy, "GET", TARGET, &fields).assert(206, "ne");
     assert_is_new(&head(&proxy, TARGET), &tag);
+}
+
+fn a_copy_that_must_be_validated_is_validated_by_s3(driver: Driver) {
+    let s3 = TestS3::start();
+    let proxy = proxy_over(driver, &s3);
+    let old = Object::new("old").quoted_e_tag();
+    for (fields, status, body) in [
+        (vec![("If-None-Match", old.as_str())], 200, "newer"),
+        (vec![("If-None-Match", old.as_str()), ("Range", "bytes=1-2")], 206, "ew"),
+        (vec![("If-None-Match", "\"x\", W/\"y\""), ("Range", "bytes=1-2")], 206, "ew"),
+    ] {
+        let tag = replaced(&s3, &proxy);
+        request(&proxy, "GET", TARGET, &fields).assert(status, body);
+        assert_is_new(&head(&proxy, TARGET), &tag);
+        let list = format!("\"x\", {tag}");
+        for fields in [("If-None-Match", tag.as_str()), ("If-None-Match", &list)] {
+            s3.server.forget();
+            request(&proxy, "GET", TARGET, &[fields]).assert(304, "");
+            assert_eq!(s3.server.requests().len(), 1);
+        }
+    }
 }
 
 fn a_412_of_s3_is_learned_from(driver: Driver) {

@@ -34,6 +34,7 @@ macro_rules! both_drivers {
 }
 
 mod aborts;
+mod browser;
 mod changes;
 mod check;
 mod clients;
