@@ -158,15 +158,14 @@ pub fn resolve(
     environment: &Environment,
     flags: &Overrides,
 ) -> Result<Config, Problems> {
-    let surroundings = Surroundings { files: files::NONE, profiles: Ok(Profiles::default()) };
+    let surroundings = Surroundings { files: files::NONE, profiles: Profiles::default() };
     resolve_with(file, environment, flags, &surroundings)
 }
 
 /// What a configuration may refer to besides its own text.
 struct Surroundings {
     files: Files,
-    /// Those of AWS's tools, or what is wrong with them.
-    profiles: Result<Profiles, String>,
+    profiles: Profiles,
 }
 
 fn resolve_with(
@@ -184,13 +183,7 @@ fn resolve_with(
 
     let mut reader = Reader::new(settings);
     reader.files = surroundings.files;
-    let none = Profiles::default();
-    let profiles = surroundings.profiles.as_ref().unwrap_or_else(|what| {
-        let remedy = "mend the file, or name another in AWS_CONFIG_FILE";
-        reader.report(&Spot::new(Place::Environment, ""), Fault::new(what.as_str(), remedy));
-        &none
-    });
-    let config = resolve::resolve(&mut reader, environment, profiles, &home(file));
+    let config = resolve::resolve(&mut reader, environment, &surroundings.profiles, &home(file));
     if unreadable {
         // What was not read cannot be said to be missing.
         reader.problems.retain(|problem| problem.place != home(file));

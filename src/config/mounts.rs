@@ -187,7 +187,9 @@ fn path(text: &str) -> Result<String, Fault> {
     let whole = if inner.is_empty() { "/".to_owned() } else { format!("/{inner}/") };
     if whole != text {
         let what = "a path starts and ends with one '/'";
-        return Err(Fault::new(what, format!("write {}", quoted(&whole))));
+        // What stands here may be a secret that has lost its key.
+        let shown = if key_name(text) == text { whole } else { "/name/".to_owned() };
+        return Err(Fault::new(what, format!("write {}", quoted(&shown))));
     }
     if let Some(wrong) = text.chars().find(|&c| !c.is_ascii_graphic() || "?#%\\\"<>".contains(c)) {
         let what = format!("a path cannot contain {}", quoted(&wrong.to_string()));
@@ -276,7 +278,10 @@ impl TopLevel {
         profiles: &Profiles,
         problems: &mut Vec<Problem>,
     ) -> Option<Mount> {
-        let place = profiles.place(self.sources.profile_of(&mount.identity));
+        let place = self.place(&mount, profiles).map_err(|fault| {
+            report_once(Spot::new(Place::Environment, "").problem(fault), problems);
+        });
+        let place = place.ok()?;
         let server = self.server(mount.endpoint, &place, problems);
         let credentials = self.sources.of(mount.identity);
         let customer_key = match mount.key_file {
@@ -324,6 +329,17 @@ impl TopLevel {
             denied_is_missing: mount.denied_is_missing.unwrap_or(self.denied_is_missing),
             cache_control: cache_control.0,
         })
+    }
+
+    /// What the profile of a mount says, where the configuration leaves something open.
+    fn place(&self, mount: &Written, profiles: &Profiles) -> Result<profiles::Place, Fault> {
+        let has_endpoint = |given: &Given<Server>| !matches!(given, Given::Unset);
+        let is_complete = (mount.region.is_some() || self.region.is_some())
+            && (has_endpoint(&mount.endpoint) || has_endpoint(&self.endpoint));
+        match is_complete {
+            true => Ok(profiles::Place::default()),
+            false => profiles.place(self.sources.profile_of(&mount.identity)),
+        }
     }
 
     /// The server that is named for a mount: outside `None` where something is wrong, inside where

@@ -12,12 +12,15 @@ use aws_runtime::env_config::source;
 use aws_types::os_shim_internal::{Env, Fs};
 
 use crate::config::environment::{Environment, ignores_configured_endpoints};
+use crate::config::problem::Fault;
 
 /// All profiles.
 #[derive(Default)]
 pub(super) struct Profiles {
     sections: EnvConfigSections,
     ignore_endpoints: bool,
+    /// Why there are none.
+    broken: Option<String>,
 }
 
 /// Where S3 is, as one profile says it.
@@ -30,40 +33,38 @@ pub(super) struct Place {
 }
 
 impl Profiles {
-    /// Reads the files that `environment` names or implies. Files that do not exist are empty.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub(super) fn load(environment: &Environment) -> Result<Profiles, String> {
-        let set = environment.iter().filter(|(_, value)| !value.trim().is_empty());
-        let variables: HashMap<String, String> =
-            set.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let (env, fs) = (Env::from(variables), Fs::real());
-        let files = EnvConfigFiles::default();
-        // Before there are workers that could be kept waiting.
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
-        let source = runtime.block_on(source::load(&env, &fs, &files));
-        let source = source.map_err(|_| "the files of AWS's tools cannot be read".to_owned())?;
-        let sections = EnvConfigSections::parse(source).map_err(|error| error.to_string())?;
-        Ok(Profiles { sections, ignore_endpoints: ignores_configured_endpoints(environment) })
+    /// Reads the files that `environment` names or implies. Files that do not exist are empty; one
+    /// that is malformed is a mistake only where a profile has to be looked at.
+    pub(super) fn load(environment: &Environment) -> Profiles {
+        let ignore_endpoints = ignores_configured_endpoints(environment);
+        match sections(environment) {
+            Ok(sections) => Profiles { sections, ignore_endpoints, broken: None },
+            Err(what) => Profiles { broken: Some(what), ..Profiles::default() },
+        }
     }
 
     /// What a profile says, or the selected one (`AWS_PROFILE`, or else `default`).
-    pub(super) fn place(&self, name: Option<&str>) -> Place {
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub(super) fn place(&self, name: Option<&str>) -> Result<Place, Fault> {
+        if let Some(what) = &self.broken {
+            let remedy = "mend the file, or name another in AWS_CONFIG_FILE";
+            return Err(Fault::new(what.as_str(), remedy));
+        }
         let name = name.unwrap_or(self.sections.selected_profile());
-        let Some(profile) = self.sections.get_profile(name) else { return Place::default() };
+        let Some(profile) = self.sections.get_profile(name) else { return Ok(Place::default()) };
         let value = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let ignored = profile.get("ignore_configured_endpoint_urls");
         let ignored = self.ignore_endpoints
             || ignored.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
         let of_service = profile.get("services").and_then(|services| self.of_service(services));
         let endpoint_url = of_service.or(profile.get("endpoint_url"));
-        Place {
+        Ok(Place {
             profile: name.to_owned(),
             region: profile.get("region").and_then(value),
             endpoint_url: endpoint_url.filter(|_| !ignored).and_then(value),
-        }
+        })
     }
 
     /// The `endpoint_url` below `s3 =` of `[services NAME]`.
@@ -79,11 +80,29 @@ impl Profiles {
     }
 }
 
+/// The sections of all files.
+///
+/// # Errors
+/// What is wrong with them.
+fn sections(environment: &Environment) -> Result<EnvConfigSections, String> {
+    let set = environment.iter().filter(|(_, value)| !value.trim().is_empty());
+    let variables: HashMap<String, String> =
+        set.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let (env, fs) = (Env::from(variables), Fs::real());
+    // Before there are workers that could be kept waiting.
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let source = runtime.block_on(source::load(&env, &fs, &EnvConfigFiles::default()));
+    let source = source.map_err(|_| "the files of AWS's tools cannot be read".to_owned())?;
+    EnvConfigSections::parse(source).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::problem::{self, Spot};
 
-    fn profiles(config: &str, more: &[(&str, &str)]) -> Result<Profiles, String> {
+    fn profiles(config: &str, more: &[(&str, &str)]) -> Profiles {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config).unwrap();
         let mut environment: Environment =
@@ -99,13 +118,13 @@ mod tests {
         [services ours]\nsts =\n  endpoint_url = http://sts\ns3 =\n  endpoint_url = http://s3:9000\n";
 
     fn said(profiles: &Profiles, name: Option<&str>) -> [Option<String>; 2] {
-        let Place { region, endpoint_url, .. } = profiles.place(name);
+        let Place { region, endpoint_url, .. } = profiles.place(name).unwrap();
         [region, endpoint_url]
     }
 
     #[test]
     fn the_more_specific_endpoint_of_a_profile_counts() {
-        let profiles = profiles(FILE, &[("AWS_PROFILE", " ")]).unwrap();
+        let profiles = profiles(FILE, &[("AWS_PROFILE", " ")]);
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(said(&profiles, None), [some("eu-west-1"), None]);
         assert_eq!(said(&profiles, Some("lab")), [some("RegionOne"), some("http://s3:9000")]);
@@ -116,16 +135,17 @@ mod tests {
 
     #[test]
     fn the_environment_selects_a_profile_and_may_switch_endpoints_off() {
-        let selected = profiles(FILE, &[("AWS_PROFILE", "plain")]).unwrap();
+        let selected = profiles(FILE, &[("AWS_PROFILE", "plain")]);
         assert_eq!(said(&selected, None)[1].as_deref(), Some("http://plain:9000"));
         let off = [("AWS_PROFILE", "lab"), ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "TRUE")];
-        let off = profiles(FILE, &off).unwrap();
+        let off = profiles(FILE, &off);
         assert_eq!(said(&off, None), [Some("RegionOne".to_owned()), None]);
     }
 
     #[test]
     fn a_file_that_cannot_be_understood_is_named_with_its_line() {
-        let said = profiles("[default\nregion = x\n", &[]).err().unwrap();
+        let said = profiles("[default\nregion = x\n", &[]).place(None).unwrap_err();
+        let said = Spot::new(problem::Place::Environment, "").problem(said).to_string();
         assert!(said.contains("on line 1"), "{said}");
     }
 }

@@ -48,8 +48,8 @@ impl ServerCertVerifier for Verifier {
             ocsp_response,
             now,
         ) {
-            // Found after the time has been checked, and before the name would be.
-            Err(error) if is_of_an_authority(&error) && self.named.contains(end_entity) => {
+            // Found after its time has been checked, and before its name would be.
+            Err(error) if lacks_an_authority(&error) && self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -80,9 +80,11 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a server's certificate was refused because it says that it is an authority's.
-pub(super) fn is_of_an_authority(error: &Error) -> bool {
-    pki_error(error).is_some_and(|error| matches!(error, webpki::Error::CaUsedAsEndEntity))
+/// Whether a server's certificate was refused only because no authority stands above it: it calls
+/// itself one, or is of one that is not known.
+fn lacks_an_authority(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        || matches!(pki_error(error), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// The fault of a certificate that rustls has no name of its own for.

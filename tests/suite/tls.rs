@@ -1,9 +1,10 @@
 //! S3 over HTTPS: whom the proxy believes, and what becomes of connections that are cut.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use crate::support::certificates::{Authority, SelfSigned};
@@ -24,6 +25,7 @@ both_drivers!(
     an_expired_certificate_is_not_believed,
     a_certificate_that_is_not_valid_yet_is_not_believed,
     a_certificate_that_is_named_itself_is_believed,
+    a_certificate_of_an_unknown_authority_that_is_named_itself_is_believed,
     a_certificate_that_is_named_itself_is_for_its_time_and_name_only,
     an_authority_that_is_not_named_is_no_server,
     a_server_that_ends_the_handshake_is_described,
@@ -159,7 +161,13 @@ fn a_certificate_that_is_not_valid_yet_is_not_believed(driver: Driver) {
 
 /// A server that shows this certificate, and a configuration that names it.
 fn naming(driver: Driver, certificate: &SelfSigned) -> (TestS3, Config, TempDir) {
-    let (tls, pem) = certificate.server(rustls::ALL_VERSIONS);
+    naming_that_of(driver, certificate.server(rustls::ALL_VERSIONS))
+}
+
+fn naming_that_of(
+    driver: Driver,
+    (tls, pem): (Arc<ServerConfig>, String),
+) -> (TestS3, Config, TempDir) {
     let s3 = TestS3::start_tls(tls);
     s3.put("a.bam", "bytes");
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -178,6 +186,22 @@ fn a_certificate_that_is_named_itself_is_believed(driver: Driver) {
         get_range(&proxy, "/files/a.bam", "bytes=1-2").assert(206, "yt");
         assert_eq!(proxy.stderr().matches(" WARN ").count(), 0, "{}", proxy.stderr());
     }
+}
+
+fn a_certificate_of_an_unknown_authority_that_is_named_itself_is_believed(driver: Driver) {
+    let authority = Authority::new();
+    let server = authority.server_and_certificate("localhost");
+    let (_s3, config, _directory) = naming_that_of(driver, server);
+    get(&config.start(), "/files/a.bam").assert(200, "bytes");
+    let server = authority.server_and_certificate("minio.example.org");
+    let (_s3, config, _directory) = naming_that_of(driver, server);
+    assert_not_believed(&config, "its certificate is for another name: minio.example.org");
+    // Another one of the same authority is not the one that was named.
+    let (_s3, config, _directory) =
+        naming_that_of(driver, authority.server_and_certificate("localhost"));
+    let other = TestS3::start_tls(authority.server("localhost", rustls::ALL_VERSIONS));
+    let config = config.set("endpoint", &other.server.endpoint());
+    assert_not_believed(&config, "of no authority that is believed here");
 }
 
 fn a_certificate_that_is_named_itself_is_for_its_time_and_name_only(driver: Driver) {

@@ -62,6 +62,13 @@ impl Authority {
         self.server_with(params, rustls::ALL_VERSIONS)
     }
 
+    /// The same, and the server's own certificate as PEM.
+    pub(crate) fn server_and_certificate(&self, host: &str) -> (Arc<ServerConfig>, String) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = self.params(host).signed_by(&key, &self.issuer).expect("a certificate");
+        (server_config(&certificate, &key, rustls::ALL_VERSIONS), certificate.pem())
+    }
+
     /// The same for a server of others: its certificate and its key, as PEM files.
     pub(crate) fn server_files(&self, host: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().expect("a key");

@@ -47,6 +47,26 @@ fn secrets_never_occur_in_problems() {
 }
 
 #[test]
+fn what_may_be_a_secret_is_not_repeated_in_the_place_of_a_key() {
+    let hush = "hushhushhush1234";
+    for text in [
+        format!("{hush}: x"),
+        format!("{hush}: x\n{hush}: y"),
+        format!("mounts: {{{hush}: {{bucket: lab}}}}"),
+        format!("mounts: {{/{hush}: {{bucket: lab}}}}"),
+        format!("mounts: {{/{hush}/x: {{bucket: lab}}}}"),
+        format!("mounts: {{/a/: {{bucket: lab, {hush}: x}}}}"),
+        format!("credentials: {{{hush}: x}}"),
+        format!("rewrite_rules: {{{hush}: x}}"),
+        format!("rewrite_rules: {{{hush}: {{from: '(', to: x}}}}"),
+        format!("rewrite_rules: {{a: {{from: a, to: x, {hush}: y}}}}"),
+    ] {
+        let said = says(&format!("bucket_name: lab\n{text}"));
+        assert!(!said.contains(hush), "{text}: {said}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_map_or_no_yaml_is_described_in_one_line() {
     for (text, said) in [
         ("just words", "config.yaml:1: holds no 'key: value' lines; see config.example.yaml"),

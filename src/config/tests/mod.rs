@@ -31,7 +31,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 
 fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
     let file = Some(File { name: "config.yaml", text });
-    let surroundings = Surroundings { files: FILES, profiles: Ok(Profiles::default()) };
+    let surroundings = Surroundings { files: FILES, profiles: Profiles::default() };
     resolve_with(file, &environment(variables), flags, &surroundings)
         .map_err(|problems| problems.to_string())
 }
