@@ -137,3 +137,81 @@ impl Deadlines {
         told.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::task::Context;
+
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(5);
+
+    /// A stream whose send queue is full, and which has waited since `start`.
+    fn full(deadlines: &Rc<Deadlines>, start: Instant) -> (Watch, [UnixStream; 2]) {
+        let (mut sender, peer) = UnixStream::pair().expect("a pair of sockets");
+        sender.set_nonblocking(true).expect("an open socket");
+        while sender.write(&[0; 4096]).is_ok() {}
+        let slot = deadlines.insert(sender.as_raw_fd());
+        let wait = Wait::Sending { since: start, timeout: Duration::from_secs(600) };
+        deadlines.set_wait(slot, wait);
+        (Watch::new(deadlines, slot), [sender, peer])
+    }
+
+    /// Whether the one who waits is told, if it looks now.
+    fn looks(watch: &Watch) -> bool {
+        let is_told = Cell::new(false);
+        let told = Some(|| is_told.set(true));
+        let mut waiting = Box::pin(watch.during(std::future::pending::<()>(), told));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        is_told.get()
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_told_of_once_and_one_that_reads_is_not() {
+        let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
+        let (watch, [_sender, mut peer]) = full(&deadlines, start);
+        assert!(!looks(&watch));
+        deadlines.sweep(start);
+        deadlines.tell_of_stalls(start + AFTER / 2, AFTER, 0);
+        assert!(!looks(&watch), "it has not lasted");
+        // It reads just before its time is over.
+        peer.read_exact(&mut [0; 100_000]).expect("bytes that were sent");
+        deadlines.tell_of_stalls(start + AFTER, AFTER, 0);
+        assert!(!looks(&watch), "it takes bytes");
+        deadlines.tell_of_stalls(start + 2 * AFTER, AFTER, 0);
+        assert!(looks(&watch));
+        assert!(!looks(&watch), "only once");
+    }
+
+    #[test]
+    fn as_many_as_are_wanted_are_told_the_longest_waiting_first() {
+        let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
+        let all: Vec<_> = (0..3).map(|_| full(&deadlines, start)).collect();
+        for (number, (watch, _)) in all.iter().enumerate() {
+            assert!(!looks(watch));
+            deadlines.tell_of_stalls(start + MOMENT * number as u32, AFTER, 0);
+        }
+        let told = || all.iter().map(|(watch, _)| looks(watch)).collect::<Vec<_>>();
+        deadlines.tell_of_stalls(start + MOMENT * 2, AFTER, 1);
+        assert_eq!(told(), [true, false, false]);
+        deadlines.tell_of_stalls(start + MOMENT * 4, AFTER, 2);
+        assert_eq!(told(), [false, true, true]);
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_last_byte_that_was_acknowledged() {
+        let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
+        let (watch, [_sender, mut peer]) = full(&deadlines, start);
+        let time = Duration::from_secs(600);
+        deadlines.sweep(start);
+        peer.read_exact(&mut [0; 100_000]).expect("bytes that were sent");
+        deadlines.sweep(start + time);
+        assert!(deadlines.wait(watch.slot) != Wait::Expired);
+        deadlines.sweep(start + 2 * time);
+        assert!(deadlines.wait(watch.slot) == Wait::Expired);
+    }
+}
