@@ -4,18 +4,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock;
 use monoio::BufResult;
 
 use crate::http1::chunked;
-use crate::http1::conditional::http_date;
-use crate::http1::framing::{BodyLength, decimal};
-use crate::http1::range::ContentRange;
+use crate::http1::framing::BodyLength;
 use crate::http1::response::{Field, ResponseHead};
 use crate::limits;
 use crate::relay::{self, Relay, Terms};
-use crate::s3::error::ServiceError;
-use crate::s3::object::content_range;
 use crate::s3::request::Operation;
 use crate::sys::stream::{Ahead, Stream};
 use crate::transport::Transport;
@@ -29,10 +24,10 @@ use crate::upstream::pool::Lease;
 pub struct Answer {
     operation: Operation,
     ahead: Ahead,
-    head: ResponseHead,
+    pub(super) head: ResponseHead,
     /// Where the body bytes that came with the head start in `buf`.
-    body_start: usize,
-    buf: Vec<u8>,
+    pub(super) body_start: usize,
+    pub(super) buf: Vec<u8>,
     /// `None` once it was given up.
     lease: Option<Lease>,
     relay: Rc<Relay>,
@@ -207,7 +202,7 @@ impl Answer {
     ///
     /// # Errors
     /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
-    async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
+    pub(super) async fn receive_more(&mut self, limit: u64) -> io::Result<()> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (buf, timeout) = (std::mem::take(&mut self.buf), self.stall_timeout);
         let (received, buf) = relay::Source::receive(self, buf, limit, timeout).await;
@@ -230,61 +225,6 @@ impl Answer {
         let too_much = beyond > self.tail;
         self.tail = self.tail.saturating_sub(beyond);
         too_much
-    }
-
-    /// Reads the answer as an error of S3, body included.
-    pub async fn into_error(mut self) -> ServiceError {
-        let (body, remaining) = self.read_error_body().await;
-        let mut error = ServiceError::parse(self.head.status, &body, self.field(Field::RequestId));
-        if let Some(region) = self.field(Field::BucketRegion) {
-            error.region = Some(String::from_utf8_lossy(region).into_owned());
-        }
-        error.date = self.field(Field::Date).and_then(http_date);
-        error.retry_after =
-            self.field(Field::RetryAfter).and_then(|value| retry_after(value, error.date));
-        if let Some(ContentRange::Unsatisfied { size }) =
-            content_range(&self.head, self.head_bytes())
-        {
-            error.actual_object_size = Some(size);
-        }
-        self.finish(remaining).await;
-        error
-    }
-
-    /// The body as far as it could be read, and how many bytes of it are still to come (`None`
-    /// where that is not known, so that the connection must be closed).
-    async fn read_error_body(&mut self) -> (Vec<u8>, Option<u64>) {
-        if self.declares_no_body() {
-            return (Vec::new(), Some(0));
-        }
-        let limit = self.body_start + limits::ERROR_BODY_BYTES;
-        let mut decoded = Vec::new();
-        loop {
-            let came = &self.buf[self.body_start..];
-            match self.head.body_length {
-                BodyLength::Known(length) if came.len() as u64 >= length => {
-                    let exact = came.len() as u64 == length;
-                    return (came[..length as usize].to_vec(), exact.then_some(0));
-                }
-                BodyLength::Chunked => match chunked::decode(came, &mut decoded) {
-                    Ok(chunked::Progress::Complete(length)) => {
-                        let exact = came.len() == length;
-                        return (decoded, exact.then_some(0));
-                    }
-                    Ok(chunked::Progress::Incomplete) => {}
-                    Err(chunked::ChunkedError) => return (decoded, None),
-                },
-                BodyLength::Known(_) | BodyLength::UntilClose => {}
-            }
-            let room = limit.saturating_sub(self.buf.len()) as u64;
-            if room == 0 || self.receive_more(room).await.is_err() {
-                let body = match self.head.body_length {
-                    BodyLength::Chunked => decoded,
-                    _ => self.buf[self.body_start..].to_vec(),
-                };
-                return (body, None);
-            }
-        }
     }
 
     /// Reads nothing more of the answer: the rest is thrown away or the connection closed,
@@ -325,13 +265,13 @@ impl Answer {
     }
 
     /// HEAD, 204 and 304 have no body, whatever their head declares (RFC 9112 §6.3).
-    fn declares_no_body(&self) -> bool {
+    pub(super) fn declares_no_body(&self) -> bool {
         self.operation == Operation::Head || matches!(self.head.status, 204 | 304)
     }
 
     /// Puts the connection back, or drops it. `remaining` are the body bytes not yet read, `None`
     /// where the connection is not usable any more.
-    async fn finish(mut self, remaining: Option<u64>) {
+    pub(super) async fn finish(mut self, remaining: Option<u64>) {
         let remaining = remaining.map(|remaining| remaining + self.tail);
         let keep = |remaining: &u64| {
             // What is left of a chunked body is not counted in bytes of the connection.
@@ -422,29 +362,4 @@ fn decode_behind(
     let decoded = decoder.decode(&mut buf[start..]);
     buf.truncate(start + decoded.unwrap_or(0));
     decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-/// The seconds of a `Retry-After`, which may also hold the time of their end (RFC 9110 §10.2.3) by
-/// S3's clock.
-fn retry_after(value: &[u8], s3_now: Option<u64>) -> Option<u64> {
-    let until = |end: u64| end.saturating_sub(s3_now.unwrap_or_else(clock::unix_seconds));
-    decimal(value).or_else(|| http_date(value).map(until))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after(b"120", None), Some(120));
-        let noon = b"Tue, 24 Nov 2026 12:00:00 GMT";
-        let now = http_date(noon).map(|noon| noon - 7);
-        assert_eq!(retry_after(noon, now), Some(7));
-        assert_eq!(retry_after(noon, now.map(|now| now + 60)), Some(0), "it has passed");
-        assert_eq!(retry_after(b"Tue, 24 Nov 2015 12:00:00 GMT", None), Some(0));
-        for nonsense in [&b""[..], b"-1", b"soon", b"1.5"] {
-            assert_eq!(retry_after(nonsense, now), None);
-        }
-    }
 }

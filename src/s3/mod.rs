@@ -13,6 +13,7 @@ pub mod login;
 pub mod name;
 pub mod object;
 pub mod refresh;
+mod refusal;
 pub mod request;
 pub mod resume;
 pub mod retry;

@@ -286,6 +286,9 @@ fn config(driver: Driver, relay: &FaultRelay) -> Config {
         // Short, so that S3 is often asked for what was known before.
         .set("metadata_ttl", "1s")
         .set("metadata_negative_ttl", "500ms")
+        // Small, so that objects push one another out, and so that its memory is in use before the
+        // storm: the kernel gives it page by page.
+        .set("metadata_entries", "4096")
         .set("upstream_max_connections", &UPSTREAM_CONNECTIONS.to_string())
         .set("upstream_max_idle_connections", &IDLE_UPSTREAM_CONNECTIONS.to_string())
         .set("upstream_idle_timeout", &format!("{}ms", UPSTREAM_IDLE_TIMEOUT.as_millis()))
