@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use s3proxy::{config, server};
@@ -38,6 +39,8 @@ const SMALL: &str = "runs/small.bam";
 const LARGE_READS: usize = 200_000;
 /// Reads that make about 0.2 MB.
 const SMALL_READS: usize = 2_000;
+/// Time for the last lines of the log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// The region to look at.
 const REGION_OF_INTEREST: &str = "chr1:1,000,000-1,002,000";
 
@@ -92,7 +95,8 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
         &config::Environment::default(),
         &config::Overrides::default(),
     )?;
-    let mut proxy = server::start(settings)?;
+    let log = server::open_log(&settings)?;
+    let mut proxy = server::start(settings, &log)?;
     let url = proxy.addresses.first().ok_or("the proxy listens nowhere")?.to_string();
     say("proxy", &format!("{url}  {}", workers(&proxy.drivers)));
     say("proof", &prove(&url, &s3, &bucket.join(LARGE))?);
@@ -102,6 +106,7 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
     let _ = signals.forever().next();
     println!("\nstopping ...");
     proxy.drain();
+    log.finish(LOG_TIMEOUT);
     Ok(())
 }
 

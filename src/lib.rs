@@ -15,7 +15,7 @@
 //! | 4 | `s3` |
 //! | 3 | `upstream`, `relay` |
 //! | 2 | `http1`, `transport` |
-//! | 1 | `sys`, `metrics` |
+//! | 1 | `sys`, `metrics`, `logging` |
 //! | 0 | `limits`, `clock` |
 
 pub mod access_log;
@@ -26,7 +26,7 @@ pub mod config;
 pub mod cors;
 pub mod http1;
 pub mod limits;
-
+pub mod logging;
 pub mod metrics;
 pub mod mount;
 pub mod relay;

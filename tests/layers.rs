@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors, ground floor first.
 const FLOORS: [&[&str]; 9] = [
     &["limits", "clock"],
-    &["sys", "metrics"],
+    &["sys", "metrics", "logging"],
     &["http1", "transport"],
     &["upstream", "relay"],
     &["s3"],

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use s3proxy::config::{self, Environment, File, Overrides};
+use s3proxy::config::{self, Environment, Overrides};
 use s3proxy::server;
 use s3proxy::sys::socket::ListenAddress;
 
@@ -90,8 +90,8 @@ fn ask(stream: &mut TcpStream, request: &[u8], body: usize) {
 
 /// Allocations per request in steady state.
 fn allocations_per(stream: &mut TcpStream, request: &[u8], body: usize) -> f64 {
-    // The first fill pools and maps.
-    (0..50).for_each(|_| ask(stream, request, body));
+    // The first fill pools, maps, and the log's buffers.
+    (0..400).for_each(|_| ask(stream, request, body));
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     (0..REPETITIONS).for_each(|_| ask(stream, request, body));
     (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / REPETITIONS as f64
@@ -99,20 +99,25 @@ fn allocations_per(stream: &mut TcpStream, request: &[u8], body: usize) -> f64 {
 
 #[test]
 fn a_known_head_costs_no_allocation_and_a_get_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log_file = directory.path().join("proxy.log");
     for driver in ["io_uring", "epoll"] {
         let s3 = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let endpoint = s3.local_addr().expect("a bound socket");
         std::thread::spawn(|| serve_as_s3(s3));
         let text = format!(
-            "listen: 127.0.0.1:0\nworkers: 1\naccess_log: false\ndriver: {driver}\n\
+            "listen: 127.0.0.1:0\nworkers: 1\nlog_file: {}\ndriver: {driver}\n\
              endpoint: http://{endpoint}\nregion: us-east-1\nbucket_name: files\n\
              AWS_ACCESS_KEY_ID: AKIDEXAMPLE\nAWS_SECRET_ACCESS_KEY: secret\n\
-             allow_version_id: true\nrequester_pays: true\n"
+             allow_version_id: true\nrequester_pays: true\n",
+            log_file.display()
         );
-        let file = File { name: "config.yaml", text: &text };
-        let config = config::resolve(Some(file), &Environment::new(), &Overrides::default());
+        let file = directory.path().join("config.yaml");
+        std::fs::write(&file, text).expect("a new directory");
+        let config = config::load(Some(&file), &Environment::new(), &Overrides::default());
         let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-        let mut running = server::start(config).expect("a server");
+        let log = server::open_log(&config).expect("a log file");
+        let mut running = server::start(config, &log).expect("a server");
         let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
         let mut client = TcpStream::connect(address).expect("a listening proxy");
 

@@ -1,16 +1,19 @@
 //! The program: flags, then configuration, then the run, then the exit code.
 
 pub mod flags;
-mod logging;
+mod output;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::cli::flags::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
+use crate::cli::output::{complain, say};
 use crate::config::{self, Config};
+use crate::logging::{self, LogWriter, UNBOUNDED};
 use crate::server::{self, Running, check};
 use crate::sys::process;
 
@@ -33,30 +36,59 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the counters.
+/// Longest wait for the last lines of the log, which nobody may be reading any more.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The same after a second signal, which is for the impatient.
+const SHORT_LOG_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the counters, SIGHUP opens the log
+/// file again.
 fn serve(config: Config) -> u8 {
-    process::raise_open_files_limit();
-    let started = logging::start(&config).map_err(|error| error.to_string()).and_then(|()| {
-        // Before anything listens, so that an early signal is not lost.
-        let signals =
-            Signals::new([SIGTERM, SIGINT, SIGUSR1]).map_err(|error| error.to_string())?;
-        let running = server::start(config).map_err(|error| error.to_string())?;
-        Ok((signals, running))
+    // Before anything else, so that an early signal is not lost. A file that may grow no more, as
+    // with `ulimit -f`, is like a full disk to the log and must not end the process.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGXFSZ]);
+    let opened = signals.map_err(|error| error.to_string()).and_then(|signals| {
+        let log = server::open_log(&config).map_err(|error| error.to_string())?;
+        Ok((signals, log))
     });
-    let (mut signals, mut running) = match started {
-        Ok(started) => started,
+    let (signals, log) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             complain(&error);
             return EXIT_FAILED;
         }
     };
+    logging::install(&log, config.log_level);
+    let code = serve_until_told(config, signals, &log);
+    log.finish(LOG_TIMEOUT);
+    code
+}
+
+fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8 {
+    process::raise_open_files_limit();
+    let mut running = match server::start(config, log) {
+        Ok(running) => running,
+        Err(error) => {
+            log.finish(LOG_TIMEOUT);
+            complain(&error);
+            return EXIT_FAILED;
+        }
+    };
     announce(&running);
-    while signals.forever().next() == Some(SIGUSR1) {
-        log::info!("{}", running.counters());
-    }
+    let end = signals.forever().find(|&signal| match signal {
+        SIGUSR1 => {
+            log::info!(target: UNBOUNDED, "{}", running.counters());
+            false
+        }
+        other => is_end(other, log),
+    });
+    debug_assert!(end.is_some(), "signals are never closed");
     log::info!("draining: running answers may finish; a second signal ends at once");
+    let second_log = log.clone();
     std::thread::spawn(move || {
-        signals.forever().find(|&signal| signal != SIGUSR1);
+        signals.forever().find(|&signal| is_end(signal, &second_log));
+        second_log.finish(SHORT_LOG_TIMEOUT);
         std::process::exit(i32::from(EXIT_FAILED));
     });
     running.drain();
@@ -64,29 +96,34 @@ fn serve(config: Config) -> u8 {
     EXIT_OK
 }
 
+/// Whether a signal ends the process; SIGHUP is handled here.
+fn is_end(signal: i32, log: &LogWriter) -> bool {
+    if signal == SIGHUP {
+        log.reopen();
+    }
+    matches!(signal, SIGTERM | SIGINT)
+}
+
 /// Says where the server listens and how it runs; scripts wait for the first line.
 fn announce(running: &Running) {
-    let mut out = io::stdout().lock();
-    for address in &running.addresses {
-        say(&mut out, &format!("listening on {address}"));
-    }
+    let mut lines: Vec<String> =
+        running.addresses.iter().map(|address| format!("listening on {address}")).collect();
     let count = running.drivers.len();
     let first = &running.drivers[0];
     let workers = if count == 1 { "1 worker" } else { &format!("{count} workers") };
-    if running.drivers.iter().all(|driver| driver == first) {
-        say(&mut out, &format!("{workers}: {first}"));
-    } else {
-        say(&mut out, &format!("{workers}: {}", running.drivers.join(", ")));
-    }
+    lines.push(match running.drivers.iter().all(|driver| driver == first) {
+        true => format!("{workers}: {first}"),
+        false => format!("{workers}: {}", running.drivers.join(", ")),
+    });
+    say(&lines.join("\n"));
 }
 
 /// `--check`: says in words what works and what does not.
 fn run_check(config: Config, object: Option<&str>) -> u8 {
-    let mut out = io::stdout().lock();
     match check::run(config, object) {
         Ok(findings) => {
             for finding in &findings {
-                say(&mut out, &finding.to_string());
+                let _ = writeln!(io::stdout(), "{finding}");
             }
             if findings.iter().all(|finding| finding.works()) { EXIT_OK } else { EXIT_FAILED }
         }
@@ -95,14 +132,4 @@ fn run_check(config: Config, object: Option<&str>) -> u8 {
             EXIT_FAILED
         }
     }
-}
-
-/// A line on standard output. Where nobody reads it any more, serving is still worth it.
-fn say(out: &mut impl Write, line: &str) {
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-/// What is wrong, on standard error; where that is closed the exit code still tells.
-fn complain(what: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "s3proxy: {what}");
 }

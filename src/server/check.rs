@@ -80,7 +80,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> {
     config.retries.timeout = config.retries.timeout.min(RETRY_TIMEOUT);
     let named = named.map(|named| find(&config, named)).transpose().map_err(io::Error::other)?;
-    let shared = share(config).map_err(io::Error::other)?;
+    let shared = share(config, None).map_err(io::Error::other)?;
     let mut event_loop = driver::build(shared.config.driver)?;
     let findings = event_loop.runtime.block_on(async {
         let core = Core::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;

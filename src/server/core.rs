@@ -2,7 +2,6 @@
 //! nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use crate::cache::latest::Latest;
 use crate::cache::metadata::{Known, MetadataMap};
 use crate::clock;
 use crate::config::Config;
+use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::relay::Relay;
 use crate::relay::buffers::Buffers;
@@ -28,7 +28,7 @@ use crate::upstream::conn::Connector;
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
 
-/// Bytes of access log that a core collects before it writes them.
+/// Bytes of access log that a core collects before it hands them over.
 const LOG_BYTES: usize = 32 * 1024;
 
 /// Scratch memory that a core keeps for the next requests.
@@ -45,7 +45,7 @@ pub struct Shared {
     /// What S3 last said of each key.
     pub latest: Arc<Latest>,
     /// Where access log lines go; `None` is nowhere.
-    pub access_log: Option<File>,
+    pub access_log: Option<LogWriter>,
 }
 
 /// One core.
@@ -174,11 +174,10 @@ impl Core {
 
     fn flush_log(&self) {
         let mut lines = self.log_lines.borrow_mut();
-        if let Some(mut file) = self.shared.access_log.as_ref()
+        if let Some(log) = &self.shared.access_log
             && !lines.is_empty()
         {
-            // A full disk must not stop the service.
-            let _ = file.write_all(&lines);
+            log.push(&lines);
             lines.clear();
         }
     }

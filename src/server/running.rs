@@ -1,17 +1,15 @@
 //! Starts the workers and ends them.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::cache::latest::Latest;
 use crate::config::Config;
+use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::s3::refresh;
 use crate::s3::source::Source;
@@ -66,11 +64,12 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Listens, starts the workers, and comes back when all of them accept connections.
+/// Listens, starts the workers, and comes back when all of them accept connections. Requests are
+/// logged to `log`, where the configuration wants that.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is left running then but threads that nobody can reach.
-pub fn start(config: Config) -> Result<Running, StartError> {
+pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
     let count = config.workers.unwrap_or_else(cpu::usable_cores);
     let unsent = config.upstream.read_ahead;
     let mut listeners = Vec::new();
@@ -84,7 +83,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
     warn_of_exposed_keys(&config);
-    let shared = share(config)?;
+    let access_log = config.access_log.then(|| log.clone());
+    let shared = share(config, access_log)?;
 
     let (sender, receiver) = mpsc::channel();
     let cores = cores_for(count);
@@ -133,8 +133,11 @@ fn warn_of_exposed_keys(config: &Config) {
 /// serving.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gets credentials, resolves the origins, reads whom to trust, and opens the access log.
-pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
+/// Gets credentials, resolves the origins, and reads whom to trust.
+pub(super) fn share(
+    config: Config,
+    access_log: Option<LogWriter>,
+) -> Result<Arc<Shared>, StartError> {
     let sources = sources(&config);
     let side = Side::start().map_err(StartError::Thread)?;
     if !sources.is_empty() {
@@ -158,11 +161,6 @@ pub(super) fn share(config: Config) -> Result<Arc<Shared>, StartError> {
         Arc::clone(proxy.map_or(origin, |proxy| &proxy.origin))
     };
     resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
-    let access_log = match (config.access_log, &config.log_file) {
-        (false, _) => None,
-        (true, Some(path)) => Some(open_log(path)?),
-        (true, None) => io::stderr().as_fd().try_clone_to_owned().ok().map(File::from),
-    };
     let latest = Arc::new(Latest::new(config.metadata.max_entries));
     Ok(Arc::new(Shared { config, resolver, trust, latest, access_log }))
 }
@@ -179,13 +177,16 @@ fn sources(config: &Config) -> Vec<Arc<Source>> {
     sources
 }
 
-/// Opens a log file to append to.
+/// Opens the log where the configuration has it.
 ///
 /// # Errors
-/// [`StartError::LogFile`].
-pub fn open_log(path: &Path) -> Result<File, StartError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|error| StartError::LogFile { path: path.display().to_string(), error })
+/// [`StartError::LogFile`], [`StartError::Thread`].
+pub fn open_log(config: &Config) -> Result<LogWriter, StartError> {
+    let path = config.log_file.as_deref();
+    LogWriter::start(path).map_err(|error| match path {
+        Some(path) => StartError::LogFile { path: path.display().to_string(), error },
+        None => StartError::Thread(error),
+    })
 }
 
 /// The cores that `count` workers stay on. With fewer workers than cores the first is chosen by

@@ -52,6 +52,7 @@ mod fixtures;
 mod http;
 mod keys;
 mod lifecycle;
+mod logging;
 mod metadata;
 mod mounts;
 mod names;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
@@ -150,23 +150,42 @@ impl Process {
 
     /// Has the file of this name in the program's directory be its `/etc/resolv.conf`, which needs
     /// root.
-    #[allow(unsafe_code, reason = "rustix marks all of unshare(2) so for one flag of it")]
     pub(crate) fn with_resolv_conf(self, name: &str) -> Process {
         let path = self.directory.path().join(name);
         self.before_exec(move || {
-            // Mounts of its own, so that nobody else's file is changed.
-            // SAFETY: only the unsharing of descriptors may harm, which is not asked for.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            unshare_mounts()?;
             Ok(mount_bind(&path, "/etc/resolv.conf")?)
         })
+    }
+
+    /// Has the program's directory hold a file system of this name with room for 64 KiB, which
+    /// needs root.
+    pub(crate) fn with_small_disk(self, name: &str) -> Process {
+        let path = self.directory.path().join(name);
+        fs::create_dir(&path).expect("a free name");
+        self.before_exec(move || {
+            unshare_mounts()?;
+            Ok(mount("none", &path, "tmpfs", MountFlags::empty(), Some(c"size=64k"))?)
+        })
+    }
+
+    /// Has its standard output go elsewhere; it is not collected then.
+    pub(crate) fn stdout_to(mut self, stdout: impl Into<Stdio>) -> Process {
+        self.command.stdout(stdout);
+        self
+    }
+
+    /// The same for its standard error.
+    pub(crate) fn stderr_to(mut self, stderr: impl Into<Stdio>) -> Process {
+        self.command.stderr(stderr);
+        self
     }
 
     /// Starts it.
     pub(crate) fn spawn(mut self) -> Running {
         let mut child = self.command.spawn().expect("the program starts");
-        let stdout = Collected::of(child.stdout.take().expect("standard output is piped"));
-        let stderr = Collected::of(child.stderr.take().expect("standard error is piped"));
+        let stdout = child.stdout.take().map(Collected::of).unwrap_or_default();
+        let stderr = child.stderr.take().map(Collected::of).unwrap_or_default();
         Running { child, stdout, stderr, directory: self.directory }
     }
 
@@ -182,6 +201,14 @@ impl Process {
             stderr: running.stderr.text(),
         }
     }
+}
+
+/// Gives the process mounts of its own, so that nobody else's files are changed.
+#[allow(unsafe_code, reason = "rustix marks all of unshare(2) so for one flag of it")]
+fn unshare_mounts() -> std::io::Result<()> {
+    // SAFETY: only the unsharing of descriptors may harm, which is not asked for.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
 /// What a run left.
@@ -203,6 +230,11 @@ pub(crate) struct Running {
 impl Running {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a running process");
     }
 
     /// Waits for the end by itself.
@@ -283,6 +315,12 @@ impl Proxy {
         self.running.directory.path().to_owned()
     }
 
+    /// Where a file of that directory is found, even if it is on a mount of the program's own.
+    pub(crate) fn path_in_its_mounts(&self, name: &str) -> PathBuf {
+        let (pid, path) = (self.running.child.id(), self.directory().join(name));
+        PathBuf::from(format!("/proc/{pid}/root{}", path.display()))
+    }
+
     /// Open file descriptors.
     pub(crate) fn fd_count(&self) -> usize {
         self.fds().len()
@@ -308,7 +346,12 @@ impl Proxy {
 
     /// Asks it to end, as an init system does.
     pub(crate) fn terminate(&self) {
-        kill_process(self.running.pid(), Signal::TERM).expect("a running process");
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
     }
 
     /// Waits for its end and its last words, then returns the exit code.
@@ -343,6 +386,7 @@ impl Drop for Proxy {
 }
 
 /// The text that a stream brings, collected on a thread so that the writer never waits.
+#[derive(Default)]
 struct Collected {
     text: Arc<Mutex<String>>,
     thread: Option<std::thread::JoinHandle<()>>,

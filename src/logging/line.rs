@@ -1,0 +1,85 @@
+//! What a line of the log looks like: `2026-11-24T03:30:56Z WARN words`.
+
+use std::fmt::{self, Write};
+
+use log::Level;
+
+use crate::clock::{self, CivilTime};
+use crate::logging::LINE_BYTES;
+
+/// Formats a message as a line of at most [`LINE_BYTES`], line end included.
+pub(super) fn format(level: Level, message: fmt::Arguments<'_>) -> String {
+    let CivilTime { year, month, day, hour, minute, second } =
+        CivilTime::new(clock::unix_seconds());
+    let mut line = Line::default();
+    // Writing to memory fails only where the line is full, and the rest of it is left out then.
+    let _ = write!(
+        line.text,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z {level} "
+    );
+    let _ = line.write_fmt(message);
+    let mut text = line.text;
+    text.push('\n');
+    text
+}
+
+/// A line in the making, to which nothing can be written that ends it or disturbs a terminal.
+#[derive(Default)]
+struct Line {
+    text: String,
+}
+
+/// What stands in place of the rest of a line that is too long.
+const CUT: &str = " ...";
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            // Room for the longest escape, `\u{10ffff}`, and for the end.
+            if self.text.len() + 10 + CUT.len() >= LINE_BYTES {
+                self.text.push_str(CUT);
+                return Err(fmt::Error);
+            }
+            if is_disturbing(c) {
+                write!(self.text, "{}", c.escape_default())?;
+            } else {
+                self.text.push(c);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, what separates lines in Unicode, and what changes the direction of the text
+/// after it (UAX #9).
+fn is_disturbing(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        let line = format(Level::Warn, format_args!("{text}"));
+        line.split_once(" WARN ").unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn a_message_is_one_line_and_cannot_disturb_a_terminal() {
+        assert_eq!(message("größe 5 µs"), "größe 5 µs\n");
+        assert_eq!(message("a\nb\x1b[31m\u{7f}\u{9b}"), "a\\nb\\u{1b}[31m\\u{7f}\\u{9b}\n");
+        assert_eq!(message("a\u{202e}b\u{2066}\u{2028}"), "a\\u{202e}b\\u{2066}\\u{2028}\n");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        for text in ["k".repeat(10_000), "\u{202e}".repeat(2_000), "é".repeat(5_000)] {
+            let line = format(Level::Warn, format_args!("{text}{text}"));
+            assert!((LINE_BYTES - 20..=LINE_BYTES).contains(&line.len()), "{}", line.len());
+            assert!(line.ends_with(" ...\n"));
+        }
+    }
+}

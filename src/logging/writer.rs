@@ -1,0 +1,301 @@
+//! The thread that writes the log, and the bounded queue before it.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{Level, Record};
+
+use crate::logging::limiter::{Admission, LeftOut, Limiter, PERIOD};
+use crate::logging::line;
+use crate::logging::output::Output;
+
+/// Bytes of lines that may wait to be written. As many again may be on their way.
+const QUEUE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Memory that is kept for the next lines, in bytes.
+const KEPT_BYTES: usize = 128 * 1024;
+
+/// Time between two tries to write to a full disk or a pipe without a reader.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// The log. Clones write to the same place.
+#[derive(Clone)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when there is something to do for the thread.
+    work: Condvar,
+    /// Told when the thread has written everything after [`State::ending`].
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    dropped: u64,
+    limiter: Limiter,
+    reopen: bool,
+    ending: bool,
+    ended: bool,
+}
+
+impl LogWriter {
+    /// Opens `path`, or takes standard error, and starts the thread.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened or the thread cannot be had.
+    pub fn start(path: Option<&Path>) -> io::Result<LogWriter> {
+        let output = path.map_or_else(Output::stderr, Output::open)?;
+        let shared = Arc::new(Shared::default());
+        let writer = Writer { shared: Arc::clone(&shared), output, failure: None };
+        thread::Builder::new().name("log".to_owned()).spawn(|| writer.run())?;
+        Ok(LogWriter { shared })
+    }
+
+    /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). They are dropped
+    /// and counted where too many wait already.
+    pub fn push(&self, lines: &[u8]) {
+        let mut state = self.shared.lock();
+        if state.lines.len() + lines.len() > QUEUE_BYTES {
+            state.dropped += memchr::memchr_iter(b'\n', lines).count() as u64;
+            return;
+        }
+        state.lines.extend_from_slice(lines);
+        drop(state);
+        self.shared.work.notify_one();
+    }
+
+    /// Writes a message; where `kind` is given, only so often within a minute.
+    pub(super) fn record(&self, record: &Record<'_>, kind: Option<u64>) {
+        if kind.is_some_and(|kind| !self.shared.admits(kind)) {
+            return;
+        }
+        let line = line::format(record.level(), *record.args());
+        if let Some(kind) = kind {
+            self.shared.lock().limiter.remember(kind, line.trim_end());
+        }
+        self.push(line.as_bytes());
+    }
+
+    /// Has the file opened again, as after a rotation, before anything more is written.
+    pub fn reopen(&self) {
+        self.shared.lock().reopen = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Waits until everything is written, but no longer than `timeout`. To be called when the
+    /// process is about to end.
+    pub fn finish(&self, timeout: Duration) {
+        let mut state = self.shared.lock();
+        state.ending = true;
+        self.shared.work.notify_one();
+        let ended = |state: &mut State| !state.ended;
+        let waited = self.shared.ended.wait_timeout_while(state, timeout, ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that could panic is done while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admits(&self, kind: u64) -> bool {
+        let admission = self.lock().limiter.admit(kind, Instant::now());
+        if admission == Admission::FirstLeftOut {
+            // The thread must wake up at the end of the period.
+            self.work.notify_one();
+        }
+        admission == Admission::Write
+    }
+
+    /// Waits until there is something to do, or until `deadline`.
+    fn wait_for_work<'s>(
+        &'s self,
+        state: MutexGuard<'s, State>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'s, State> {
+        let Some(deadline) = deadline else {
+            return self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        self.work.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The thread's own.
+struct Writer {
+    shared: Arc<Shared>,
+    output: Output,
+    /// Why writing last failed.
+    failure: Option<io::Error>,
+}
+
+/// What the thread is to do next.
+enum Work {
+    /// Write these lines, after those that say what is missing.
+    Lines {
+        dropped: u64,
+        left_out: Vec<LeftOut>,
+    },
+    Reopen,
+    End,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            match self.next(&mut batch) {
+                Work::Lines { dropped, left_out } => {
+                    self.write(&batch);
+                    batch.clear();
+                    self.report(dropped, &left_out);
+                    batch.shrink_to(KEPT_BYTES);
+                }
+                Work::Reopen => self.reopen(&[], &mut 0),
+                Work::End => {
+                    self.shared.lock().ended = true;
+                    self.shared.ended.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for work. Lines are taken into `batch`, which is empty.
+    fn next(&self, batch: &mut Vec<u8>) -> Work {
+        let mut state = self.shared.lock();
+        loop {
+            let (now, ending) = (Instant::now(), state.ending);
+            if std::mem::take(&mut state.reopen) {
+                return Work::Reopen;
+            }
+            let next_end = state.limiter.next_end();
+            let is_due = next_end.is_some_and(|end| end <= now || ending);
+            if is_due || !state.lines.is_empty() || state.dropped > 0 {
+                let left_out = state.limiter.take_left_out(now, ending);
+                std::mem::swap(batch, &mut state.lines);
+                return Work::Lines { dropped: std::mem::take(&mut state.dropped), left_out };
+            }
+            if ending {
+                return Work::End;
+            }
+            state = self.shared.wait_for_work(state, next_end);
+        }
+    }
+
+    /// Writes all of `lines`, however long that takes. Where the process ends it is given up.
+    fn write(&mut self, lines: &[u8]) {
+        let mut at = 0;
+        while at < lines.len() {
+            let written = self.output.write_some(lines, &mut at);
+            let mut state = self.shared.lock();
+            if let Err(error) = written {
+                if state.ending {
+                    drop(state);
+                    self.output.cut_partial_line(lines, &mut at);
+                    return;
+                }
+                self.failure = Some(error);
+                if !state.reopen {
+                    let retry = Instant::now() + RETRY_PERIOD;
+                    while !state.reopen && !state.ending && Instant::now() < retry {
+                        state = self.shared.wait_for_work(state, Some(retry));
+                    }
+                }
+            }
+            let reopen = std::mem::take(&mut state.reopen);
+            drop(state);
+            if reopen {
+                self.reopen(lines, &mut at);
+            }
+        }
+    }
+
+    fn reopen(&mut self, lines: &[u8], at: &mut usize) {
+        let name = self.output.name();
+        if !self.output.has_path() {
+            log::info!(target: super::UNBOUNDED, "the log goes to {name}: nothing to open again");
+            return;
+        }
+        match self.output.reopen(lines, at) {
+            Ok(()) => log::info!(target: super::UNBOUNDED, "{name} was opened again"),
+            Err(error) => log::error!(
+                target: super::UNBOUNDED,
+                "cannot open {name} again: {error}; the old file stays in use"
+            ),
+        }
+    }
+
+    /// Says what is missing. Written directly, since the queue may be full again.
+    fn report(&mut self, dropped: u64, left_out: &[LeftOut]) {
+        let mut lines = String::new();
+        if dropped > 0 {
+            let reason = match self.failure.take() {
+                Some(error) => format!(": {error}"),
+                None => " fast enough".to_owned(),
+            };
+            let (were, name) =
+                (if dropped == 1 { "line was" } else { "lines were" }, self.output.name());
+            lines += &line::format(
+                Level::Warn,
+                format_args!(
+                    "{dropped} log {were} dropped because {name} could not be written{reason}"
+                ),
+            );
+        }
+        for LeftOut { messages, example } in left_out {
+            let seconds = PERIOD.as_secs();
+            lines += &line::format(
+                Level::Warn,
+                format_args!("{messages} more of this kind within {seconds} s: {example}"),
+            );
+        }
+        self.write(lines.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_arrive_before_the_end_and_what_does_not_fit_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let log = LogWriter::start(Some(&path)).unwrap();
+        let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+        (0..100).for_each(|_| log.push(&line));
+        log.push(&line.repeat(QUEUE_BYTES / 100 + 1));
+        log.finish(Duration::from_secs(20));
+        let text = std::fs::read(&path).unwrap();
+        let (lines, report) = text.split_at(line.len() * 100);
+        assert_eq!(lines, line.repeat(100));
+        let report = String::from_utf8_lossy(report);
+        let count = QUEUE_BYTES / 100 + 1;
+        assert!(report.contains(&format!(" WARN {count} log lines were dropped because ")));
+    }
+
+    #[test]
+    fn a_rotated_file_is_opened_again_and_no_line_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
+        let log = LogWriter::start(Some(&path)).unwrap();
+        log.push(b"a\n");
+        std::fs::rename(&path, &old).unwrap();
+        log.reopen();
+        log.push(b"b\n");
+        log.finish(Duration::from_secs(20));
+        let both = [std::fs::read(&old).unwrap(), std::fs::read(&path).unwrap()];
+        assert_eq!(both.concat(), b"a\nb\n");
+    }
+}

@@ -1,0 +1,238 @@
+//! The log under adverse conditions: nobody reads it, its file is rotated, or may grow no more.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+
+use crate::support::memory_store::TestS3;
+use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
+use crate::support::raw_http::{Client, get};
+use crate::support::{PATIENCE, eventually};
+
+both_drivers!(
+    a_log_that_nobody_reads_stops_nothing_and_the_gap_is_told,
+    standard_error_that_nobody_reads_stops_nothing,
+    standard_output_that_nobody_reads_stops_nothing,
+    a_hangup_opens_the_log_file_again_and_no_line_is_lost,
+    a_hangup_without_a_log_file_changes_nothing,
+    a_log_file_that_cannot_be_opened_again_stays_in_use,
+    a_file_that_may_grow_no_more_gets_whole_lines,
+    what_is_logged_just_before_the_end_arrives,
+);
+
+mod with_a_disk_of_its_own {
+    use super::on_a_full_disk_lines_go_on_where_they_stopped;
+
+    both_drivers!(
+        #[ignore = "needs root"]
+        on_a_full_disk_lines_go_on_where_they_stopped,
+    );
+}
+
+const TARGET: &str = "/files/reads.bam";
+
+/// A named pipe with a reader that does not read.
+fn stalled_pipe(directory: &Path) -> (PathBuf, File) {
+    let path = directory.join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(made.success());
+    let reader = OpenOptions::new().read(true).write(true).open(&path).expect("a named pipe");
+    (path, reader)
+}
+
+/// Requests whose log lines are more than pipe and queue hold together.
+fn overflow(proxy: &Proxy) {
+    let target = format!("/files/{}", "k".repeat(900));
+    let mut client = Client::connect(proxy);
+    let agent = "a".repeat(1000);
+    for _ in 0..1500 {
+        client.request("HEAD", &target, &[("User-Agent", &agent)]);
+    }
+}
+
+fn a_log_that_nobody_reads_stops_nothing_and_the_gap_is_told(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (path, reader) = stalled_pipe(directory.path());
+    let yaml = Config::over(driver, &s3).set("log_file", &path.display().to_string()).yaml();
+    let mut proxy = Proxy::start(Process::with_config(&yaml));
+    overflow(&proxy);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    // The reader goes on: it finds whole lines, and is told how many are missing.
+    let mut lines = BufReader::new(reader).lines();
+    let mut read = 0;
+    let told = loop {
+        let line = lines.next().expect("a pipe that is open").expect("text");
+        if line.contains("dropped") {
+            break line;
+        }
+        assert!(line.contains("\"HEAD ") && line.contains(" ms="), "not whole: {line}");
+        read += 1;
+    };
+    let missing = told.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    assert!(missing.is_some_and(|missing| missing > 0 && missing < 1500), "{read}: {told}");
+    assert!(told.contains("could not be written fast enough"), "{told}");
+    drop(lines);
+    // And it stops again.
+    let reader = OpenOptions::new().read(true).write(true).open(&path).expect("a named pipe");
+    overflow(&proxy);
+    let asked = Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    drop(reader);
+}
+
+fn standard_error_that_nobody_reads_stops_nothing(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let process = Process::with_config(&Config::over(driver, &s3).yaml()).stderr_to(writer);
+    let mut proxy = Proxy::start(process);
+    overflow(&proxy);
+    proxy.signal(Signal::HUP);
+    proxy.signal(Signal::USR1);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    let text = std::io::read_to_string(reader).expect("text");
+    assert!(text.ends_with('\n') && text.lines().all(is_whole), "{text}");
+}
+
+fn standard_output_that_nobody_reads_stops_nothing(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("a pipe");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("a pipe");
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).expect("a pipe");
+    let mut process = Process::new(&["-c", "test.yaml"]).stdout_to(writer);
+    let socket = process.path_of("proxy.sock");
+    let listen = format!("unix:{socket}");
+    process.write("test.yaml", Config::over(driver, &s3).set("listen", &listen).yaml());
+    let mut running = process.spawn();
+    eventually("it listens", || UnixStream::connect(&socket).is_ok());
+    let mut client = UnixStream::connect(&socket).expect("a listening proxy");
+    client.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
+    client.write_all(b"GET /files/reads.bam HTTP/1.0\r\n\r\n").expect("a listening proxy");
+    let answer = std::io::read_to_string(client).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ACGT"), "{answer}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(0));
+}
+
+/// Whether this is a whole line of those that [`overflow`] and the program's end bring.
+fn is_whole(line: &str) -> bool {
+    let of_a_request = line.contains("\"HEAD ") || line.contains("\"GET ");
+    (of_a_request && line.contains(" ms=")) || line.contains("Z WARN ") || line.contains("Z INFO ")
+}
+
+fn hang_up(proxy: &Proxy) {
+    proxy.signal(Signal::HUP);
+}
+
+fn lines_of(path: &Path) -> usize {
+    fs::read_to_string(path).unwrap_or_default().matches("GET /files/").count()
+}
+
+fn a_hangup_opens_the_log_file_again_and_no_line_is_lost(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
+    let path = proxy.directory().join("proxy.log");
+    let mut client = Client::connect(&proxy);
+    for rotation in 0..5 {
+        (0..20).for_each(|_| client.request("GET", TARGET, &[]).assert(200, "ACGT"));
+        fs::rename(&path, path.with_extension(rotation.to_string())).expect("a log file");
+        hang_up(&proxy);
+        eventually("there is a new file", || path.exists());
+    }
+    client.request("GET", TARGET, &[]).assert(200, "ACGT");
+    let all = || {
+        let old = (0..5).map(|rotation| path.with_extension(rotation.to_string()));
+        old.map(|path| lines_of(&path)).sum::<usize>() + lines_of(&path)
+    };
+    eventually("every request is logged", || all() == 101);
+    assert!(lines_of(&path) >= 1);
+}
+
+fn a_hangup_without_a_log_file_changes_nothing(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let mut proxy = proxy_over(driver, &s3);
+    hang_up(&proxy);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    eventually("the request is logged", || proxy.stderr().contains("GET /files/reads.bam"));
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+}
+
+fn a_log_file_that_cannot_be_opened_again_stays_in_use(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
+    let (path, old) = (proxy.directory().join("proxy.log"), proxy.directory().join("old.log"));
+    fs::rename(&path, &old).expect("a log file");
+    fs::create_dir(&path).expect("a free name");
+    hang_up(&proxy);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    eventually("the old file has the line", || lines_of(&old) == 1);
+    let text = fs::read_to_string(&old).expect("the old file");
+    assert!(text.contains("proxy.log again") && text.contains("stays in use"), "{text}");
+}
+
+fn a_file_that_may_grow_no_more_gets_whole_lines(driver: Driver) {
+    const MOST: u64 = 64 * 1024 + 7;
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let yaml = Config::over(driver, &s3).set("log_file", "proxy.log").yaml();
+    let process = Process::with_config(&yaml).before_exec(|| {
+        let limit = Rlimit { current: Some(MOST), maximum: Some(MOST) };
+        Ok(setrlimit(Resource::Fsize, limit)?)
+    });
+    let mut proxy = Proxy::start(process);
+    let path = proxy.directory().join("proxy.log");
+    overflow(&proxy);
+    eventually("the file is full", || fs::metadata(&path).is_ok_and(|file| file.len() == MOST));
+    get(&proxy, TARGET).assert(200, "ACGT");
+    // Emptied, as somebody does in need.
+    File::create(&path).expect("a log file");
+    eventually("it goes on", || fs::metadata(&path).is_ok_and(|file| file.len() > 1000));
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    let text = fs::read_to_string(&path).expect("a log file");
+    assert!(text.ends_with('\n'), "the end of a line: {:?}", &text[text.len() - 50..]);
+    text.lines().for_each(|line| assert!(is_whole(line), "not whole: {line}"));
+}
+
+fn on_a_full_disk_lines_go_on_where_they_stopped(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let yaml = Config::over(driver, &s3).set("log_file", "disk/proxy.log").yaml();
+    let mut proxy = Proxy::start(Process::with_config(&yaml).with_small_disk("disk"));
+    let path = proxy.path_in_its_mounts("disk/proxy.log");
+    let other = proxy.path_in_its_mounts("disk/other");
+    fs::write(&other, [0; 16 * 1024]).expect("room for it");
+    let length = || fs::metadata(&path).map_or(0, |file| file.len());
+    overflow(&proxy);
+    eventually("the disk is full", || length() == 48 * 1024);
+    get(&proxy, TARGET).assert(200, "ACGT");
+    fs::remove_file(&other).expect("a file");
+    eventually("the disk is full again", || length() == 64 * 1024);
+    let file = File::open(&path).expect("a log file");
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    let text = std::io::read_to_string(file).expect("text");
+    assert!(text.ends_with('\n'), "the end of a line: {:?}", &text[text.len() - 50..]);
+    text.lines().for_each(|line| assert!(is_whole(line), "not whole: {line}"));
+}
+
+fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let mut proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    (0..500).for_each(|_| client.request("GET", TARGET, &[]).assert(200, "ACGT"));
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    assert_eq!(proxy.stderr().matches("GET /files/reads.bam").count(), 500);
+    assert!(proxy.stderr().contains("requests=500 "), "{}", proxy.stderr());
+}
