@@ -157,7 +157,7 @@ impl ContentRange {
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
         // A server that is asked for what begins at the end may say so with a part of no bytes.
-        if first == size && last + 1 == size {
+        if first == size && last.checked_add(1) == Some(size) {
             return Some(ContentRange::Unsatisfied { size });
         }
         (first <= last && last < size)
@@ -258,7 +258,15 @@ mod tests {
             ContentRange::parse(b"bytes */10"),
             Some(ContentRange::Unsatisfied { size: 10 })
         );
-        for bad in ["bytes 4-0/10", "bytes 0-10/10", "bytes 0-4/*", "bytes=0-4/10", "0-4/10", ""] {
+        for bad in [
+            "bytes 10-18446744073709551615/10",
+            "bytes 4-0/10",
+            "bytes 0-10/10",
+            "bytes 0-4/*",
+            "bytes=0-4/10",
+            "0-4/10",
+            "",
+        ] {
             assert_eq!(ContentRange::parse(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -46,8 +46,9 @@ pub struct Fetch<'a> {
 struct Part {
     /// `None` is all of it, as 200.
     extent: Option<Extent>,
-    /// Bytes of S3's body before the part.
-    skip: u64,
+    /// Bytes of S3's body before the part, where it is cut out of the whole object; what is behind it
+    /// must then not be left on the connection either.
+    skip: Option<u64>,
 }
 
 /// What came of it.
@@ -205,7 +206,7 @@ impl Fetch<'_> {
                 return Err(failure);
             }
         };
-        if let (1.., Some(extent)) = (skip, extent)
+        if let (Some(skip), Some(extent)) = (skip, extent)
             && let Err(error) = answer.skip(skip, extent.length(), metadata.size).await
         {
             return Err(broken_off(object, &error));
@@ -278,22 +279,22 @@ impl Fetch<'_> {
                 && head.body_length.may_be(length)
                 && (wanted.is_some() || head.status == 200);
             return match fits {
-                true => Ok(Part { extent: wanted, skip: 0 }),
+                true => Ok(Part { extent: wanted, skip: None }),
                 false => Err(unfit(head.status, object)),
             };
         }
         match wanted {
-            None => Ok(Part { extent: None, skip: 0 }),
+            None => Ok(Part { extent: None, skip: None }),
             // 206 even where the range is all of it: some clients take a 200 for "no ranges".
-            Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: 0 }),
+            Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: None }),
             // The server ignores ranges, as it may (RFC 9110 §14.2).
             Some(extent)
                 if head.body_length == BodyLength::Known(size)
                     && extent.first <= limits::SKIPPED_BYTES =>
             {
-                Ok(Part { extent: wanted, skip: extent.first })
+                Ok(Part { extent: wanted, skip: Some(extent.first) })
             }
-            Some(_) => Ok(Part { extent: None, skip: 0 }),
+            Some(_) => Ok(Part { extent: None, skip: None }),
         }
     }
 

@@ -60,6 +60,7 @@ mod overload;
 mod proxies;
 mod ranges;
 mod relay;
+mod responses;
 mod rewriting;
 mod servers;
 mod signing;
