@@ -217,7 +217,8 @@ impl Fetch<'_> {
         let delivery = Delivery {
             bucket: self.bucket,
             request: self.s3_request(object),
-            etag: metadata.etag(),
+            // A server that ignores ranges cannot be asked for the rest of one.
+            etag: metadata.etag().filter(|_| skip.is_none()),
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,

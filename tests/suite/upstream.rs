@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::support::certificates::Authority;
 use crate::support::object::synthetic_bytes;
 use crate::support::proxy::{Config, Driver, Proxy};
-use crate::support::raw_http::{Answer, Client, get, get_range, head, request};
+use crate::support::raw_http::{Answer, Client, get, get_range, head, request, request_head};
 use crate::support::scripted_upstream::{Peer, ScriptedUpstream, s3_error};
 
 both_drivers!(
@@ -21,6 +21,7 @@ both_drivers!(
     a_200_with_a_wrong_content_range_is_502_and_its_length_is_not_believed,
     a_range_that_the_server_ignores_is_cut_out_of_the_whole,
     a_whole_object_that_is_too_much_to_read_over_is_sent_whole,
+    a_slow_client_of_a_server_that_ignores_ranges_gets_all_its_bytes,
     any_number_of_fields_is_read,
     a_head_without_a_length_is_made_up_for,
     a_chunked_object_is_served_with_its_length,
@@ -272,6 +273,19 @@ fn a_whole_object_that_is_too_much_to_read_over_is_sent_whole(driver: Driver) {
     let answer = get_range(&proxy(driver, &upstream), TARGET, "bytes=17000000-17000099");
     assert_eq!((answer.status, answer.field("content-range")), (200, None));
     assert!(answer.body == synthetic_bytes(0, LARGE as usize));
+}
+
+fn a_slow_client_of_a_server_that_ignores_ranges_gets_all_its_bytes(driver: Driver) {
+    const LARGE: u64 = 64 << 20;
+    let upstream = ignores_ranges(LARGE);
+    let config = Config::new(driver, &upstream.endpoint()).set("client_pause_timeout", "200ms");
+    let proxy = config.start();
+    let mut client = Client::connect(&proxy);
+    client.send(request_head("GET", TARGET, &[("Range", "bytes=1-50000000")]));
+    assert_eq!(client.head().status, 206);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(client.exactly(50_000_000) == synthetic_bytes(1, 50_000_000));
+    assert_eq!(upstream.connections(), 1, "the rest cannot be asked for on another");
 }
 
 fn any_number_of_fields_is_read(driver: Driver) {
