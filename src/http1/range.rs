@@ -156,8 +156,9 @@ impl ContentRange {
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
-        // A server that is asked for what begins at the end may say so with a part of no bytes.
-        if first == size && last.checked_add(1) == Some(size) {
+        // A server that is asked for what begins at the end or behind it may say so with a part of no
+        // bytes: its own last byte is then the last one of the object.
+        if first >= size && last == size - 1 {
             return Some(ContentRange::Unsatisfied { size });
         }
         (first <= last && last < size)
@@ -258,8 +259,13 @@ mod tests {
             ContentRange::parse(b"bytes */10"),
             Some(ContentRange::Unsatisfied { size: 10 })
         );
+        for none in ["bytes 10-9/10", "bytes 15-9/10"] {
+            let parsed = ContentRange::parse(none.as_bytes());
+            assert_eq!(parsed, Some(ContentRange::Unsatisfied { size: 10 }), "{none}");
+        }
         for bad in [
             "bytes 10-18446744073709551615/10",
+            "bytes 10-8/10",
             "bytes 4-0/10",
             "bytes 0-10/10",
             "bytes 0-4/*",

@@ -145,29 +145,37 @@ impl Answer {
     /// As `recv(2)`; `UnexpectedEof` where S3 has closed the connection.
     pub async fn skip(&mut self, count: u64, length: u64, size: u64) -> io::Result<()> {
         self.tail = size - count - length;
+        self.begin_decoding()?;
         let came = (self.buf.len() - self.body_start) as u64;
         if count <= came {
             // Less than what is in memory, so it fits.
             self.buf.drain(self.body_start..self.body_start + count as usize);
             return Ok(());
         }
+        let mut left = count - came;
+        while left > 0 {
+            self.buf.truncate(self.body_start);
+            self.receive_more(left).await?;
+            left -= (self.buf.len() - self.body_start) as u64;
+        }
         self.buf.truncate(self.body_start);
-        let Some(lease) = &mut self.lease else { return Err(io::ErrorKind::NotConnected.into()) };
-        let buf = self.relay.buffers.take();
-        let (skipped, buf) =
-            relay::copy::discard(&mut lease.stream, buf, count - came, self.stall_timeout).await;
-        self.relay.buffers.put_back(buf);
-        skipped
+        Ok(())
     }
 
     /// Decodes what came of the body with the head, and [gathers](Self::gather) more.
     async fn begin_body(&mut self, length: u64) -> io::Result<()> {
-        if self.head.body_length == BodyLength::Chunked {
+        self.begin_decoding()?;
+        self.gather(length).await
+    }
+
+    /// From here on a chunked body is decoded, that of it included which came with the head.
+    fn begin_decoding(&mut self) -> io::Result<()> {
+        if self.head.body_length == BodyLength::Chunked && self.decoder.is_none() {
             let mut decoder = Box::<chunked::Decoder>::default();
             decode_behind(&mut decoder, &mut self.buf, self.body_start)?;
             self.decoder = Some(decoder);
         }
-        self.gather(length).await
+        Ok(())
     }
 
     /// Receives the first bytes of the body, and where the body of `length` bytes is small all of

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::http1::conditional::IfRange;
-use crate::http1::framing::BodyLength;
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::request::Request;
 use crate::http1::response::Field;
@@ -289,10 +288,7 @@ impl Fetch<'_> {
             // 206 even where the range is all of it: some clients take a 200 for "no ranges".
             Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: None }),
             // The server ignores ranges, as it may (RFC 9110 §14.2).
-            Some(extent)
-                if head.body_length == BodyLength::Known(size)
-                    && extent.first <= limits::SKIPPED_BYTES =>
-            {
+            Some(extent) if extent.first <= limits::SKIPPED_BYTES => {
                 Ok(Part { extent: wanted, skip: Some(extent.first) })
             }
             Some(_) => Ok(Part { extent: None, skip: None }),

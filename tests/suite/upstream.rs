@@ -20,6 +20,8 @@ both_drivers!(
     a_200_with_a_content_range_is_a_part,
     a_200_with_a_wrong_content_range_is_502_and_its_length_is_not_believed,
     a_range_that_the_server_ignores_is_cut_out_of_the_whole,
+    a_part_of_the_whole_leaves_nothing_to_the_next_response,
+    a_range_that_is_ignored_is_cut_out_of_a_chunked_whole,
     a_whole_object_that_is_too_much_to_read_over_is_sent_whole,
     a_slow_client_of_a_server_that_ignores_ranges_gets_all_its_bytes,
     any_number_of_fields_is_read,
@@ -265,6 +267,64 @@ fn a_range_that_the_server_ignores_is_cut_out_of_the_whole(driver: Driver) {
         answer.assert(206, synthetic_bytes(first, length));
     }
     client.assert_open();
+}
+
+/// The head is sent first and the body later, so that none of it is in memory with the head.
+fn a_part_of_the_whole_leaves_nothing_to_the_next_response(driver: Driver) {
+    const SMALL: usize = 50_000;
+    let upstream = ScriptedUpstream::start(|peer| {
+        while peer.next_request() {
+            peer.send(format!("HTTP/1.1 200 OK\r\n{FIELDS}Content-Length: {SMALL}\r\n\r\n"));
+            if !peer.last_head().starts_with("HEAD ") {
+                peer.rest(Duration::from_millis(20));
+                peer.send(synthetic_bytes(0, SMALL));
+            }
+        }
+    });
+    let proxy = proxy(driver, &upstream);
+    let mut client = Client::connect(&proxy);
+    for (range, first, length) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-9999", 0, 10_000),
+        ("bytes=1-1", 1, 1),
+        ("bytes=-1", 49_999, 1),
+    ] {
+        for _ in 0..2 {
+            let answer = client.request("GET", TARGET, &[("Range", range)]);
+            answer.assert(206, synthetic_bytes(first, length));
+        }
+    }
+}
+
+fn a_range_that_is_ignored_is_cut_out_of_a_chunked_whole(driver: Driver) {
+    for head_tells in [true, false] {
+        let upstream = ScriptedUpstream::start(move |peer| {
+            while peer.next_request() {
+                let is_head = peer.last_head().starts_with("HEAD ");
+                // Without a length in either, nobody could know the size.
+                let is_one_byte = wanted(peer, SIZE) == Some((0, 0));
+                if (is_head && head_tells) || (is_one_byte && !head_tells) {
+                    let (head, body) = good(peer);
+                    peer.send([head.as_bytes(), &body].concat());
+                    continue;
+                }
+                peer.send(format!("HTTP/1.1 200 OK\r\n{FIELDS}Transfer-Encoding: chunked\r\n\r\n"));
+                if !is_head {
+                    peer.send(chunked(&synthetic_bytes(0, SIZE as usize)));
+                }
+            }
+        });
+        let proxy = proxy(driver, &upstream);
+        assert_served(&proxy);
+        for (range, first, length) in [
+            ("bytes=0-9", 0, 10),
+            ("bytes=-1", SIZE - 1, 1),
+            ("bytes=5-300000", 5, 299_996),
+            ("bytes=-30000", SIZE - 30_000, 30_000),
+        ] {
+            get_range(&proxy, TARGET, range).assert(206, synthetic_bytes(first, length));
+        }
+    }
 }
 
 fn a_whole_object_that_is_too_much_to_read_over_is_sent_whole(driver: Driver) {
