@@ -109,7 +109,8 @@ impl Metadata {
             // With a Content-Range a 200 is a part too, and its length not that of the object.
             Some(Some(ContentRange::Part { size, .. })) => Some(size),
             Some(Some(ContentRange::Unsatisfied { size }))
-                if size == 0 || head.body_length.may_be(0) =>
+                if size == 0
+                    || matches!(head.body_length, BodyLength::Known(0) | BodyLength::Chunked) =>
             {
                 Some(size)
             }
