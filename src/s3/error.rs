@@ -40,6 +40,8 @@ pub enum Kind {
     NotFound,
     /// The credentials are good, but may not read this object.
     AccessDenied,
+    /// The object is in an archive (S3 Glacier) and cannot be read before it is restored.
+    Archived,
     /// A HEAD's bare 400 or 403: S3 did not say whether the object or the credentials are at
     /// fault.
     Unexplained,
@@ -92,7 +94,8 @@ impl ServiceError {
         match self.code.as_str() {
             "AccessDenied" if self.is_refusal_by_garage() => Kind::Credentials,
             "NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" => Kind::NotFound,
-            "AccessDenied" | "AllAccessDisabled" | "InvalidObjectState" => Kind::AccessDenied,
+            "AccessDenied" | "AllAccessDisabled" => Kind::AccessDenied,
+            "InvalidObjectState" => Kind::Archived,
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "ExpiredToken"
@@ -130,6 +133,17 @@ impl ServiceError {
             | "XMinioInvalidResourceName" => Kind::InvalidKey,
             _ => self.kind_of_status(),
         }
+    }
+
+    /// Whether it says no more than that there is no such key.
+    pub fn is_plain_not_found(&self) -> bool {
+        self.status == 404 && matches!(self.code.as_str(), "" | "NoSuchKey")
+    }
+
+    /// The `target` of log messages about it. They are counted apart for each bucket and code, so
+    /// that a flood of one does not hide another.
+    pub fn log_target(&self, bucket: &str) -> String {
+        format!("s3proxy::s3::{bucket}::{} {}", self.status, self.code)
     }
 
     /// Whether this is what S3 says of a key that does not exist to those who may not list the
@@ -284,6 +298,7 @@ mod tests {
         };
         assert_eq!(kind("AccessDenied"), Kind::AccessDenied);
         assert_eq!(kind("SomethingNew"), Kind::AccessDenied);
+        assert_eq!(kind("InvalidObjectState"), Kind::Archived);
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
         assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
