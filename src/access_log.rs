@@ -111,17 +111,21 @@ fn first_line(head: &[u8]) -> &[u8] {
 /// a field early, or disturb a terminal, is written as `\xHH`, so that no client can forge an
 /// entry.
 fn write_escaped(value: &[u8], most: usize, out: &mut Vec<u8>) {
+    let is_escaped = |byte: u8| matches!(byte, b'"' | b'\\' | ..=0x1f | 0x7f..);
+    if value.len() <= most && !value.iter().any(|&byte| is_escaped(byte)) {
+        out.extend_from_slice(value);
+        return;
+    }
     let end = out.len() + most;
     for &byte in value {
-        let is_escaped = matches!(byte, b'"' | b'\\' | ..=0x1f | 0x7f..);
-        if out.len() + if is_escaped { 4 } else { 1 } > end {
+        let length = if is_escaped(byte) { 4 } else { 1 };
+        if out.len() + length > end {
             return;
         }
-        if is_escaped {
+        match length {
+            1 => out.push(byte),
             // Writing to memory does not fail.
-            let _ = write!(out, "\\x{byte:02x}");
-        } else {
-            out.push(byte);
+            _ => drop(write!(out, "\\x{byte:02x}")),
         }
     }
 }

@@ -7,6 +7,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
+use crate::logging::is_disturbing;
 
 /// The parts of an error answer that are acted upon. Empty where the answer has no such part; a
 /// HEAD's never has any.
@@ -257,7 +258,7 @@ fn unescape(text: &[u8]) -> String {
 
 /// One short line without control characters, fit for a log.
 fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let clean = |c: char| if is_disturbing(c) { ' ' } else { c };
     text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
 }
 
@@ -278,6 +279,13 @@ mod tests {
             error.to_string(),
             "S3 said 404 NoSuchKey: The <key> does & not exist (request id 4442587FB7D0A2F9)"
         );
+    }
+
+    #[test]
+    fn what_s3_says_cannot_disturb_a_terminal() {
+        let body = "<Error><Message>a\u{1b}[31m\u{202e}b</Message></Error>".as_bytes();
+        let error = ServiceError::parse(403, body, Some("\u{9b}ID".as_bytes()));
+        assert_eq!(error.to_string(), "S3 said 403: a [31m b (request id  ID)");
     }
 
     #[test]
