@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use s3proxy::{config, server};
+use s3s::dto::{GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[path = "../tests/support/genomics.rs"]
@@ -79,8 +81,7 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
         say("", &format!("{}  {}", path.display(), megabytes(fs::metadata(&path)?.len())));
     }
 
-    let files = s3s_fs::FileSystem::new(options.directory.join("s3"));
-    let s3 = S3Server::start(files.map_err(|error| format!("the S3 server: {error:?}"))?)?;
+    let s3 = S3Server::start(Files::new(options.directory.join("s3"))?)?;
     say("S3", &format!("{}  bucket {BUCKET}, every signature is checked", s3.endpoint()));
 
     let config_path = options.directory.join("config.yaml");
@@ -108,6 +109,48 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
     proxy.drain();
     log.finish(LOG_TIMEOUT);
     Ok(())
+}
+
+/// The files of a directory as S3 shows them: their keys are their paths. The file system alone
+/// would fail for the path of a directory, and know several paths of one file.
+struct Files {
+    root: PathBuf,
+    store: s3s_fs::FileSystem,
+}
+
+impl Files {
+    fn new(root: PathBuf) -> Result<Files, String> {
+        let store = s3s_fs::FileSystem::new(&root);
+        let store = store.map_err(|error| format!("the S3 server: {error:?}"))?;
+        Ok(Files { root, store })
+    }
+
+    fn check_key(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let is_plain = |segment: &str| !matches!(segment, "" | "." | "..");
+        if key.split('/').all(is_plain) && self.root.join(bucket).join(key).is_file() {
+            return Ok(());
+        }
+        Err(s3_error!(NoSuchKey))
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Files {
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.check_key(&request.input.bucket, &request.input.key)?;
+        self.store.get_object(request).await
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.check_key(&request.input.bucket, &request.input.key)?;
+        self.store.head_object(request).await
+    }
 }
 
 fn say(what: &str, text: &str) {

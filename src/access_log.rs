@@ -11,6 +11,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::clock::CivilTime;
+use crate::logging;
 
 /// What is logged of one request.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +20,8 @@ pub struct Entry<'a> {
     pub peer: Option<IpAddr>,
     /// When it was answered, in seconds since 1970.
     pub unix_seconds: u64,
-    /// The method as sent, empty where the head could not be read.
-    pub method: &'a str,
-    /// The target as sent.
-    pub target: &'a str,
-    /// The minor version of HTTP/1.
-    pub minor_version: u8,
+    /// What was asked.
+    pub request: RequestLine<'a>,
     /// The status.
     pub status: u16,
     /// Bytes of the body that the client was sent.
@@ -37,8 +34,32 @@ pub struct Entry<'a> {
     pub duration_ms: u128,
 }
 
-/// Longest target, agent or range that is logged whole, in bytes.
-const VALUE_BYTES: usize = 2048;
+/// The first line of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestLine<'a> {
+    /// Of a request that was understood.
+    Parsed {
+        /// The method as sent.
+        method: &'a str,
+        /// The target as sent.
+        target: &'a str,
+        /// The minor version of HTTP/1.
+        minor_version: u8,
+    },
+    /// Of a head that was refused: what was received of it.
+    Refused(&'a [u8]),
+}
+
+// Most bytes of each field in a line, escapes included. Together with all else they are less than
+// the log's longest line.
+const METHOD_BYTES: usize = 64;
+const TARGET_BYTES: usize = 2048;
+const AGENT_BYTES: usize = 1024;
+const RANGE_BYTES: usize = 512;
+const OTHER_BYTES: usize = 256;
+const _: () = assert!(
+    METHOD_BYTES + TARGET_BYTES + AGENT_BYTES + RANGE_BYTES + OTHER_BYTES < logging::LINE_BYTES
+);
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -57,34 +78,54 @@ fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
     let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(entry.unix_seconds);
     let month = MONTHS[month as usize - 1];
     write!(out, " - - [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] \"")?;
-    if entry.method.is_empty() {
-        out.push(b'-');
-    } else {
-        write_escaped(entry.method.as_bytes(), out);
-        out.push(b' ');
-        write_escaped(entry.target.as_bytes(), out);
-        write!(out, " HTTP/1.{}", entry.minor_version)?;
+    match entry.request {
+        RequestLine::Parsed { method, target, minor_version } => {
+            write_escaped(method.as_bytes(), METHOD_BYTES, out);
+            out.push(b' ');
+            write_escaped(target.as_bytes(), TARGET_BYTES, out);
+            write!(out, " HTTP/1.{minor_version}")?;
+        }
+        RequestLine::Refused(head) => match first_line(head) {
+            b"" => out.push(b'-'),
+            line => write_escaped(line, TARGET_BYTES, out),
+        },
     }
     write!(out, "\" {} {} \"-\" \"", entry.status, entry.body_bytes)?;
-    write_escaped(entry.user_agent.unwrap_or(b"-"), out);
+    write_escaped(entry.user_agent.unwrap_or(b"-"), AGENT_BYTES, out);
     out.push(b'"');
     if let Some(range) = entry.range {
         out.extend_from_slice(b" range=\"");
-        write_escaped(range, out);
+        write_escaped(range, RANGE_BYTES, out);
         out.push(b'"');
     }
     writeln!(out, " ms={}", entry.duration_ms)
 }
 
-/// Everything that could end a line or a field early is written as `\xHH`, so that no client can
-/// forge an entry; UTF-8 stays readable.
-fn write_escaped(value: &[u8], out: &mut Vec<u8>) {
-    for &byte in value.iter().take(VALUE_BYTES) {
-        match byte {
-            b'"' | b'\\' | 0..=0x1f | 0x7f => {
-                let _ = write!(out, "\\x{byte:02x}");
-            }
-            _ => out.push(byte),
+/// The first line that is not empty, without its end.
+fn first_line(head: &[u8]) -> &[u8] {
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    head.split(is_end).find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+/// Appends as much of a value as becomes at most `most` bytes. Everything that could end a line or
+/// a field early, or disturb a terminal, is written as `\xHH`, so that no client can forge an
+/// entry.
+fn write_escaped(value: &[u8], most: usize, out: &mut Vec<u8>) {
+    let is_escaped = |byte: u8| matches!(byte, b'"' | b'\\' | ..=0x1f | 0x7f..);
+    if value.len() <= most && !value.iter().any(|&byte| is_escaped(byte)) {
+        out.extend_from_slice(value);
+        return;
+    }
+    let end = out.len() + most;
+    for &byte in value {
+        let length = if is_escaped(byte) { 4 } else { 1 };
+        if out.len() + length > end {
+            return;
+        }
+        match length {
+            1 => out.push(byte),
+            // Writing to memory does not fail.
+            _ => drop(write!(out, "\\x{byte:02x}")),
         }
     }
 }
@@ -94,15 +135,17 @@ mod tests {
     use super::*;
 
     fn line(target: &str) -> String {
+        line_of(RequestLine::Parsed { method: "GET", target, minor_version: 1 }, b"a\"b\n")
+    }
+
+    fn line_of(request: RequestLine<'_>, agent: &[u8]) -> String {
         let entry = Entry {
             peer: Some("127.0.0.1".parse().unwrap()),
             unix_seconds: 1_795_521_600,
-            method: "GET",
-            target,
-            minor_version: 1,
+            request,
             status: 206,
             body_bytes: 5,
-            user_agent: Some(b"a\"b\n"),
+            user_agent: Some(agent),
             range: Some(b"bytes=0-4"),
             duration_ms: 3,
         };
@@ -115,13 +158,33 @@ mod tests {
     fn a_line_is_in_the_combined_format() {
         assert_eq!(
             line("/files/é"),
-            "127.0.0.1 - - [24/Nov/2026:12:00:00 +0000] \"GET /files/é HTTP/1.1\" 206 5 \"-\" \
-             \"a\\x22b\\x0a\" range=\"bytes=0-4\" ms=3\n"
+            "127.0.0.1 - - [24/Nov/2026:12:00:00 +0000] \"GET /files/\\xc3\\xa9 HTTP/1.1\" 206 5 \
+             \"-\" \"a\\x22b\\x0a\" range=\"bytes=0-4\" ms=3\n"
         );
     }
 
     #[test]
-    fn a_long_target_is_cut() {
+    fn a_long_line_is_cut() {
         assert!(line(&"k".repeat(10_000)).len() < 2_300);
+        for bytes in [[b'k'; 20_000], [0xff; 20_000]] {
+            let line = line_of(RequestLine::Refused(&bytes), &bytes);
+            assert!((3_000..logging::LINE_BYTES).contains(&line.len()), "{}", line.len());
+        }
+    }
+
+    #[test]
+    fn a_refused_head_is_logged_by_its_first_line() {
+        let logged = |head: &[u8]| {
+            let line = line_of(RequestLine::Refused(head), b"-");
+            line.split('"').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(
+            logged(b"GET  /\x1b[31m\xff HTTP/1.1\r\nA: b\r\n\r\n"),
+            "GET  /\\x1b[31m\\xff HTTP/1.1"
+        );
+        assert_eq!(logged(b"\nGET /a HTTP/1.1\nA: b"), "GET /a HTTP/1.1");
+        assert_eq!(logged(b"GET /no-end"), "GET /no-end");
+        assert_eq!(logged(b"\r\n"), "-");
+        assert_eq!(logged(b""), "-");
     }
 }

@@ -31,6 +31,12 @@ pub fn route<'m, 'p>(mounts: &'m [Mount], path: &'p str) -> Option<(BucketId, &'
     })
 }
 
+/// Whether a path is that of a mount but for the slash at its end.
+pub fn is_mount_without_slash(mounts: &[Mount], path: &str) -> bool {
+    let without_slash = |mount: &Mount| behind(path, mount.path.trim_end_matches('/'));
+    path != "/" && mounts.iter().any(|mount| without_slash(mount) == Some(""))
+}
+
 /// What follows `mount` in `path`. A percent-encoded character is the character itself (RFC 3986
 /// §6.2.2.2), but for the slash, which separates only where it is not encoded (§2.2).
 fn behind<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
@@ -95,6 +101,9 @@ mod tests {
         for path in ["/", "/files", "/Files/a", "/x/files/a"] {
             assert_eq!(found(path), None, "{path}");
         }
+        let is_mount = |path| is_mount_without_slash(&mounts, path);
+        assert!(is_mount("/files") && is_mount("/%66iles") && is_mount("/files/runs"));
+        assert!(!is_mount("/") && !is_mount("/file") && !is_mount("/files2") && !is_mount(""));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Write for Line {
 
 /// Control characters, what separates lines in Unicode, and what changes the direction of the text
 /// after it (UAX #9).
-fn is_disturbing(c: char) -> bool {
+pub(crate) fn is_disturbing(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

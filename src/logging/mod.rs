@@ -17,6 +17,7 @@ use std::panic;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+pub(crate) use line::is_disturbing;
 pub use writer::LogWriter;
 
 /// Longest line, in bytes, with its end: what a pipe takes at once or not at all (`PIPE_BUF`).

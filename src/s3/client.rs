@@ -146,6 +146,7 @@ impl Client {
                 // In a box: rare, and its state would be part of every request's.
                 let corrected = Box::pin(corrections.make(target, &outcome, signed)).await;
                 if corrected {
+                    note_passing(target, request, &outcome);
                     continue;
                 }
             }
@@ -155,14 +156,15 @@ impl Client {
             let Some(at_least) = wait_after(&outcome) else { return outcome };
             let (budget, now) = (Some(&self.budget), Instant::now());
             let wait = tries.next(&self.retries, budget, now, at_least, fastrand::f64());
-            match (&outcome, &wait) {
-                (Ok(Reply::Refused(error)), Ok(_)) => log::debug!("{error}"),
-                (Err(error), Ok(_)) => log::debug!("{error}"),
+            let wait = match wait {
+                Ok(wait) => wait,
                 // What it was is said where the client is told.
-                (_, Err(reason)) => log::debug!("given up {reason}"),
-                (Ok(Reply::Object(_)), Ok(_)) => {}
-            }
-            let Ok(wait) = wait else { return outcome };
+                Err(reason) => {
+                    log::debug!("given up {reason}");
+                    return outcome;
+                }
+            };
+            note_passing(target, request, &outcome);
             // What it holds of the failed try must not be held meanwhile.
             drop(outcome);
             self.relay.counters.s3_retries.add(1);
@@ -283,6 +285,23 @@ impl Target {
     /// Whether the bucket is elsewhere than the next request would be sent.
     pub(super) fn is_astray(&self) -> bool {
         !Arc::ptr_eq(&self.bucket.location(), self.writer.borrow().location())
+    }
+}
+
+/// Logs a failure after which the request is sent again.
+fn note_passing(
+    target: &Target,
+    request: &ObjectRequest<'_>,
+    outcome: &Result<Reply, ClientError>,
+) {
+    match outcome {
+        Ok(Reply::Refused(error)) => log::info!(
+            target: &error.log_target(&target.bucket.name),
+            "{:?}: {error}; it is asked again",
+            request.key
+        ),
+        Err(error) => log::debug!("{error}"),
+        Ok(Reply::Object(_)) => {}
     }
 }
 

@@ -7,6 +7,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
+use crate::logging::is_disturbing;
 
 /// The parts of an error answer that are acted upon. Empty where the answer has no such part; a
 /// HEAD's never has any.
@@ -40,6 +41,8 @@ pub enum Kind {
     NotFound,
     /// The credentials are good, but may not read this object.
     AccessDenied,
+    /// The object is in an archive (S3 Glacier) and cannot be read before it is restored.
+    Archived,
     /// A HEAD's bare 400 or 403: S3 did not say whether the object or the credentials are at
     /// fault.
     Unexplained,
@@ -92,7 +95,8 @@ impl ServiceError {
         match self.code.as_str() {
             "AccessDenied" if self.is_refusal_by_garage() => Kind::Credentials,
             "NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" => Kind::NotFound,
-            "AccessDenied" | "AllAccessDisabled" | "InvalidObjectState" => Kind::AccessDenied,
+            "AccessDenied" | "AllAccessDisabled" => Kind::AccessDenied,
+            "InvalidObjectState" => Kind::Archived,
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "ExpiredToken"
@@ -130,6 +134,17 @@ impl ServiceError {
             | "XMinioInvalidResourceName" => Kind::InvalidKey,
             _ => self.kind_of_status(),
         }
+    }
+
+    /// Whether it says no more than that there is no such key.
+    pub fn is_plain_not_found(&self) -> bool {
+        self.status == 404 && matches!(self.code.as_str(), "" | "NoSuchKey")
+    }
+
+    /// The `target` of log messages about it. They are counted apart for each bucket and code, so
+    /// that a flood of one does not hide another.
+    pub fn log_target(&self, bucket: &str) -> String {
+        format!("s3proxy::s3::{bucket}::{} {}", self.status, self.code)
     }
 
     /// Whether this is what S3 says of a key that does not exist to those who may not list the
@@ -243,7 +258,7 @@ fn unescape(text: &[u8]) -> String {
 
 /// One short line without control characters, fit for a log.
 fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let clean = |c: char| if is_disturbing(c) { ' ' } else { c };
     text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
 }
 
@@ -267,6 +282,13 @@ mod tests {
     }
 
     #[test]
+    fn what_s3_says_cannot_disturb_a_terminal() {
+        let body = "<Error><Message>a\u{1b}[31m\u{202e}b</Message></Error>".as_bytes();
+        let error = ServiceError::parse(403, body, Some("\u{9b}ID".as_bytes()));
+        assert_eq!(error.to_string(), "S3 said 403: a [31m b (request id  ID)");
+    }
+
+    #[test]
     fn a_range_error_carries_the_objects_size() {
         let body = b"<Error><Code>InvalidRange</Code><RangeRequested>bytes=99-</RangeRequested>\
             <ActualObjectSize>10</ActualObjectSize></Error>";
@@ -284,6 +306,7 @@ mod tests {
         };
         assert_eq!(kind("AccessDenied"), Kind::AccessDenied);
         assert_eq!(kind("SomethingNew"), Kind::AccessDenied);
+        assert_eq!(kind("InvalidObjectState"), Kind::Archived);
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
         assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);

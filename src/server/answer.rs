@@ -29,14 +29,18 @@ pub enum Failure {
     VersionId(VersionIdError),
     /// S3 says that the `versionId` is none.
     VersionRefused,
-    /// The path is outside every mount, or is a mount itself.
+    /// The path is outside every mount.
     NotMounted,
+    /// The path is that of a mount: there is no key behind it.
+    NoKey,
     /// S3 has no such key, version or bucket.
     NotFound,
     /// S3 does not accept such a key, so no object has it.
     InvalidKey,
     /// S3 does not let the proxy read it.
     AccessDenied,
+    /// The object is in an archive and must be restored before it can be read.
+    Archived,
     /// A condition failed.
     PreconditionFailed,
     /// No byte of the range exists.
@@ -83,8 +87,8 @@ impl Failure {
             | Failure::VersionId(_)
             | Failure::VersionRefused => 400,
             Failure::Method => 405,
-            Failure::NotMounted | Failure::NotFound | Failure::InvalidKey => 404,
-            Failure::AccessDenied => 403,
+            Failure::NotMounted | Failure::NoKey | Failure::NotFound | Failure::InvalidKey => 404,
+            Failure::AccessDenied | Failure::Archived => 403,
             Failure::PreconditionFailed => 412,
             Failure::RangeNotSatisfiable { .. } => 416,
             Failure::Credentials
@@ -116,9 +120,11 @@ impl Failure {
             Failure::Body => "a GET or HEAD request must not have a body",
             Failure::Method => "only GET, HEAD and OPTIONS are allowed",
             Failure::NotMounted => "no files here: the path is outside every mount",
+            Failure::NoKey => "no object name: the path ends where a key should begin",
             Failure::NotFound => "no such object in the bucket",
             Failure::InvalidKey => "no such object: S3 does not accept this key",
             Failure::AccessDenied => "S3 denies access to this key",
+            Failure::Archived => "the object is archived: restore it first",
             Failure::PreconditionFailed => "a condition of the request failed",
             Failure::RangeNotSatisfiable { size } => {
                 return Cow::Owned(format!("the range is outside the object of {size} bytes"));
@@ -162,6 +168,7 @@ impl Failure {
             Kind::NotFound => Failure::NotFound,
             Kind::InvalidKey => Failure::InvalidKey,
             Kind::AccessDenied => Failure::AccessDenied,
+            Kind::Archived => Failure::Archived,
             Kind::Credentials => Failure::Credentials,
             Kind::Clock => Failure::Clock,
             Kind::WrongEndpoint => Failure::WrongEndpoint,
@@ -219,6 +226,8 @@ mod tests {
             Failure::VersionId(VersionIdError::Empty),
             Failure::NotFound,
             Failure::AccessDenied,
+            Failure::Archived,
+            Failure::NoKey,
             Failure::PreconditionFailed,
             Failure::RangeNotSatisfiable { size: 0 },
             Failure::BadAnswer,

@@ -282,6 +282,7 @@ fn judge(error: &ServiceError, named: Option<&ObjectName>, path: &str) -> (Verdi
                  be read: name an object that exists, s3proxy --check {path}KEY; {error}"
             ),
         ),
+        (Kind::Archived, _) => failed("the object is archived: restore it, or name another one"),
         (Kind::RangeNotSatisfiable, _) => (Verdict::Works, "an empty object was read".to_owned()),
         (Kind::Credentials, _) => {
             failed("the credentials are refused: check the access key, the secret and their expiry")

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::access_log;
+use crate::access_log::{self, RequestLine};
 use crate::clock;
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::http1::request::{self, Request};
@@ -130,7 +130,7 @@ impl ClientConnection {
         let mut scratch = self.core.take_scratch();
         let outcome = handler::handle(&self.core, &request, &mut self.stream, &mut scratch).await;
         self.core.put_back_scratch(scratch);
-        log(&self.core, self.peer, Some(&request), &outcome, started);
+        log(&self.core, self.peer, Head::Parsed(&request), &outcome, started);
         if outcome.keep_alive {
             self.remove_head(length);
             return true;
@@ -163,7 +163,7 @@ impl ClientConnection {
         self.core.put_back_scratch(scratch);
         let complete = sent.is_ok();
         let outcome = Outcome { status: failure.status(), body_bytes, keep_alive: false, complete };
-        log(&self.core, self.peer, None, &outcome, started);
+        log(&self.core, self.peer, Head::Refused(&self.buf), &outcome, started);
         if complete {
             self.linger().await;
         }
@@ -191,24 +191,31 @@ impl ClientConnection {
     }
 }
 
-fn log(
-    core: &Core,
-    peer: Option<SocketAddr>,
-    request: Option<&Request<'_>>,
-    outcome: &Outcome,
-    started: Instant,
-) {
+/// The head that a response was for.
+enum Head<'a> {
+    Parsed(&'a Request<'a>),
+    /// What was received of it.
+    Refused(&'a [u8]),
+}
+
+fn log(core: &Core, peer: Option<SocketAddr>, head: Head<'_>, outcome: &Outcome, started: Instant) {
     core.counters.requests.add(1);
+    let (line, user_agent, range) = match head {
+        Head::Parsed(request) => {
+            let Request { method_text: method, target_text: target, minor_version, .. } = *request;
+            let line = RequestLine::Parsed { method, target, minor_version };
+            (line, request.user_agent, request.range)
+        }
+        Head::Refused(bytes) => (RequestLine::Refused(bytes), None, None),
+    };
     core.log(&access_log::Entry {
         peer: peer.map(|peer| peer.ip()),
         unix_seconds: clock::unix_seconds(),
-        method: request.map_or("", |request| request.method_text),
-        target: request.map_or("", |request| request.target_text),
-        minor_version: request.map_or(1, |request| request.minor_version),
+        request: line,
         status: outcome.status,
         body_bytes: outcome.body_bytes,
-        user_agent: request.and_then(|request| request.user_agent),
-        range: request.and_then(|request| request.range),
+        user_agent,
+        range,
         duration_ms: started.elapsed().as_millis(),
     });
 }

@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use log::Level;
+
 use crate::cache::metadata::Miss;
 use crate::s3::client::{BucketId, ClientError};
 use crate::s3::clock::Skew;
@@ -38,8 +40,8 @@ pub fn describe(error: &ClientError) -> Failure {
     failure
 }
 
-/// What the client is told of an error that S3 answered with. Remembers what is about the key;
-/// logs what is about the proxy.
+/// What the client is told of an error that S3 answered with. Logs all but a plain 404, and
+/// remembers what is about the key.
 pub fn explain(
     core: &Core,
     bucket: BucketId,
@@ -62,24 +64,55 @@ pub fn explain(
         None if error.status == 403 => Failure::AccessDenied,
         None => Failure::BadAnswer,
     };
+    // S3 does not tell a wrong customer key from a missing permission.
+    let kind = match failure {
+        Failure::AccessDenied if mount.bucket.customer_key.is_some() => Kind::CustomerKey,
+        _ => error.kind(),
+    };
+    let remedy = remedy(error, kind, source);
+    note(core, bucket, object, error, level(error, failure), &remedy);
     let miss = match failure {
         Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
         Failure::AccessDenied => Miss::AccessDenied,
-        Failure::PreconditionFailed | Failure::VersionRefused => return failure,
-        _ => {
-            log::warn!("{object:?}: {error}{}", remedy(error, error.kind(), source));
-            return failure;
-        }
+        // An archived object has metadata, which HEAD may read.
+        _ => return failure,
     };
-    // S3 does not tell a wrong customer key from a missing permission.
-    if miss == Miss::AccessDenied && mount.bucket.customer_key.is_some() {
-        log::warn!("{object:?}: {error}{}", remedy(error, Kind::CustomerKey, source));
-    } else {
-        log::debug!("{object:?}: {error}");
-    }
     let name = object.as_str();
     core.metadata.borrow_mut().learn_miss(bucket, name, miss, asked, Instant::now());
     failure
+}
+
+/// Logs S3's 416: it is not the last word on the range, but support may ask for its request id.
+pub fn note_unsatisfiable(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+    error: &ServiceError,
+) {
+    note(core, bucket, object, error, Level::Info, "");
+}
+
+fn note(
+    core: &Core,
+    bucket: BucketId,
+    object: &ObjectName,
+    error: &ServiceError,
+    level: Level,
+    remedy: &str,
+) {
+    let target = error.log_target(&core.config().mounts[bucket.0].bucket.name);
+    log::log!(target: &target, level, "{object:?}: {error}{remedy}");
+}
+
+/// How much an operator must know of it: nothing of a missing key, little of what the client's own
+/// conditions, range, version or key brought about.
+fn level(error: &ServiceError, failure: Failure) -> Level {
+    match failure {
+        _ if error.is_plain_not_found() => Level::Debug,
+        Failure::NotFound if error.code != "NoSuchBucket" => Level::Info,
+        Failure::InvalidKey | Failure::PreconditionFailed | Failure::VersionRefused => Level::Info,
+        _ => Level::Warn,
+    }
 }
 
 /// Whether S3, or a server in front of it, stumbled over a key that not every server takes as it is: it
@@ -120,6 +153,10 @@ fn remedy(error: &ServiceError, kind: Kind, source: Option<&Source>) -> String {
         }
         (Kind::Clock, _) => return format!("; {}", clock_words(error)),
         (Kind::WrongEndpoint, _) => "; check 'region' and 'endpoint' of this mount",
+        (Kind::NotFound, _) if error.code == "NoSuchBucket" => {
+            "; check the name of the bucket and 'endpoint' of this mount"
+        }
+        (Kind::Archived, _) => "; the object is archived: restore it first (RestoreObject)",
         (Kind::CustomerKey, _) => "; check 'sse_customer_key_file' of this mount",
         _ => "",
     };

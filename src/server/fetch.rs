@@ -20,7 +20,7 @@ use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::resume::Delivery;
 use crate::server::answer::Failure;
 use crate::server::core::{Core, Scratch};
-use crate::server::explain::{describe, explain};
+use crate::server::explain::{describe, explain, note_unsatisfiable};
 use crate::server::known::{forget, judge, recall};
 use crate::server::writer::{Head, HeadWriter, Outcome};
 use crate::sys::stream::Stream;
@@ -108,6 +108,7 @@ impl Fetch<'_> {
                 Err(Failure::BadAnswer)
             }
             Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
+                note_unsatisfiable(self.core, self.bucket, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {

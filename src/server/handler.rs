@@ -122,9 +122,12 @@ pub fn locate_in(
     rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
-    let (bucket, mount, rest) = mount::route(&config.mounts, path).ok_or(Failure::NotMounted)?;
+    let Some((bucket, mount, rest)) = mount::route(&config.mounts, path) else {
+        let is_mount = mount::is_mount_without_slash(&config.mounts, path);
+        return Err(if is_mount { Failure::NoKey } else { Failure::NotMounted });
+    };
     if rest.is_empty() {
-        return Err(Failure::NotMounted);
+        return Err(Failure::NoKey);
     }
     let key = object.start();
     percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
@@ -134,7 +137,7 @@ pub fn locate_in(
     }
     mount.prepend_prefix(key).map_err(Failure::Key)?;
     if key.is_empty() {
-        return Err(Failure::NotMounted);
+        return Err(Failure::NoKey);
     }
     if mount.allow_version_id {
         object.read_version_id(query).map_err(Failure::VersionId)?;

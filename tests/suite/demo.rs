@@ -59,6 +59,18 @@ fn the_demo_proves_itself_and_what_it_prints_can_be_pasted() {
     let size = std::fs::metadata(local).expect("the large file").len();
     assert!((15_000_000..25_000_000).contains(&size), "{size} bytes are not about 20 MB");
 
+    let url = pasted.split_whitespace().find_map(|word| word.strip_suffix("/runs/demo.bam"));
+    let url = url.unwrap_or_else(|| panic!("no URL to paste: {text}"));
+    for path in ["", "/", "/runs", "/runs/", "/runs/.", "/..", "/runs/demo.bam/", "/runs/no.bam"] {
+        for method in ["GET", "HEAD"] {
+            let target = format!("{url}{path}");
+            let arguments = ["-sS", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"];
+            let head: &[&str] = if method == "HEAD" { &["-I"] } else { &[] };
+            let status = run(directory.path(), "curl", &[&arguments, head, &[&target]].concat());
+            assert_eq!(status.trim_ascii(), b"404", "{method} {target}");
+        }
+    }
+
     kill_process(Pid::from_child(&child.0), Signal::INT).expect("a running demo");
     assert_eq!(child.0.wait().expect("a child of ours").code(), Some(0));
 }

@@ -15,6 +15,7 @@ both_drivers!(
     a_prefix_counts_towards_the_length_of_a_key,
     no_query_ever_reaches_s3,
     the_empty_key_never_becomes_a_listing,
+    a_path_without_a_key_says_so,
     a_target_that_is_no_key_is_400,
 );
 
@@ -265,4 +266,21 @@ fn a_target_that_is_no_key_is_400(driver: Driver) {
     client.send(b"GET /files/\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n");
     client.answer_to("GET").assert_error(400);
     assert_eq!(s3.server.requests().len(), 0);
+}
+
+fn a_path_without_a_key_says_so(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = proxy_over(driver, &s3);
+    for path in ["/files/", "/files", "/%66iles/", "/files/?versionId=1"] {
+        let answer = get(&proxy, path);
+        answer.assert_error(404);
+        assert!(answer.text().starts_with("no object name"), "{path}: {}", answer.text());
+        assert_eq!(head(&proxy, path).status, 404, "{path}");
+    }
+    for path in ["/", "/file", "/filesystem/", "/other/reads.bam"] {
+        let answer = get(&proxy, path);
+        answer.assert_error(404);
+        assert!(answer.text().contains("outside every mount"), "{path}: {}", answer.text());
+    }
+    assert!(s3.server.requests().is_empty());
 }

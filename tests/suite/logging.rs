@@ -1,9 +1,12 @@
-//! The log under adverse conditions: nobody reads it, its file is rotated, or may grow no more.
+//! The log under adverse conditions (nobody reads it, its file is rotated or may grow no more), and
+//! what it says of S3's errors.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -11,7 +14,8 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
-use crate::support::raw_http::{Client, get};
+use crate::support::raw_http::{Client, get, request};
+use crate::support::scripted_upstream::{Peer, ScriptedUpstream, ok, ok_head, s3_error};
 use crate::support::{PATIENCE, eventually};
 
 both_drivers!(
@@ -22,7 +26,11 @@ both_drivers!(
     a_hangup_without_a_log_file_changes_nothing,
     a_log_file_that_cannot_be_opened_again_stays_in_use,
     a_file_that_may_grow_no_more_gets_whole_lines,
+    the_log_cannot_disturb_a_terminal_or_be_forged,
     what_is_logged_just_before_the_end_arrives,
+    every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id,
+    a_flood_of_denials_is_counted_and_hides_no_other_error,
+    an_archived_object_is_403_and_says_so,
 );
 
 mod with_a_disk_of_its_own {
@@ -226,6 +234,24 @@ fn on_a_full_disk_lines_go_on_where_they_stopped(driver: Driver) {
     text.lines().for_each(|line| assert!(is_whole(line), "not whole: {line}"));
 }
 
+fn the_log_cannot_disturb_a_terminal_or_be_forged(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = proxy_over(driver, &s3);
+    let mut client = Client::connect(&proxy);
+    client.send(
+        b"GET /files/\xc3\xa9\xc2\x9b HTTP/1.1\r\nHost: x\r\nUser-Agent: \xff\xe2\x80\xae\r\n\r\n",
+    );
+    client.answer_to("GET");
+    let mut refused = Client::connect(&proxy);
+    refused.send(b"GET  /\x1b[31m\xff\" HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(refused.answer_to("GET").status, 400);
+    eventually("both are logged", || proxy.stderr().matches(" 400 ").count() >= 1);
+    eventually("both are logged", || proxy.stderr().contains("\\xff\\xe2\\x80\\xae"));
+    let text = proxy.stderr();
+    assert!(text.contains("\"GET  /\\x1b[31m\\xff\\x22 HTTP/1.1\" 400"), "{text}");
+    assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text}");
+}
+
 fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let mut proxy = proxy_over(driver, &s3);
@@ -235,4 +261,125 @@ fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
     assert_eq!(proxy.exit_code(), Some(0));
     assert_eq!(proxy.stderr().matches("GET /files/reads.bam").count(), 500);
     assert!(proxy.stderr().contains("requests=500 "), "{}", proxy.stderr());
+}
+
+/// An error as S3 tells it: without its document where HEAD asked.
+fn refusal(peer: &Peer, status: &str, code: &str) -> String {
+    let error = s3_error(status, code);
+    let error = error.replacen("\r\n", "\r\nx-amz-request-id: 4442587FB7D0A2F9\r\n", 1);
+    match peer.last_head().starts_with("HEAD") {
+        true => error[..error.find("\r\n\r\n").expect("a head") + 4].to_owned(),
+        false => error,
+    }
+}
+
+/// The part of a target that names the object.
+fn last_segment(head: &str) -> &str {
+    head.split(' ').nth(1).and_then(|target| target.rsplit('/').next()).unwrap_or_default()
+}
+
+fn every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id(driver: Driver) {
+    const ERRORS: [(&str, &str); 9] = [
+        ("400 Bad Request", "InvalidRequest"),
+        ("403 Forbidden", "AccessDenied"),
+        ("403 Forbidden", "AllAccessDisabled"),
+        ("403 Forbidden", "InvalidObjectState"),
+        ("404 Not Found", "NoSuchBucket"),
+        ("412 Precondition Failed", "PreconditionFailed"),
+        ("416 Range Not Satisfiable", "InvalidRange"),
+        ("500 Internal Server Error", "InternalError"),
+        ("503 Service Unavailable", "SlowDown"),
+    ];
+    let upstream = ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            let head = peer.last_head();
+            let number = last_segment(&head).trim_start_matches(|c: char| !c.is_ascii_digit());
+            let error = number.parse().ok().and_then(|number: usize| ERRORS.get(number));
+            let (status, code) = error.copied().unwrap_or(("404 Not Found", "NoSuchKey"));
+            peer.send(refusal(peer, status, code));
+        }
+    });
+    let proxy = Config::new(driver, &upstream.endpoint()).set("retry_timeout", "1s").start();
+    let fields = [("If-Match", "\"a\""), ("Range", "bytes=9-")];
+    for number in 0..=ERRORS.len() {
+        request(&proxy, "GET", &format!("/files/get{number}"), &fields);
+        request(&proxy, "HEAD", &format!("/files/head{number}"), &[]);
+    }
+    eventually("the last one is logged", || proxy.stderr().contains("/head9 HTTP/1.1\" 404 "));
+    let text = proxy.stderr();
+    let logged = |key: &str, error: &str| {
+        let (key, error) = (format!("\"{key}\""), format!("S3 said {error}"));
+        let mut lines = text.lines().filter(|line| line.contains(&key));
+        lines.any(|line| line.contains(&error) && line.contains("(request id 4442587FB7D0A2F9)"))
+    };
+    for (number, (status, code)) in ERRORS.iter().enumerate() {
+        let error = format!("{} {code}: The test says so", &status[..3]);
+        assert!(logged(&format!("get{number}"), &error), "GET {status} {code}:\n{text}");
+        // Only of 400 and 403 a HEAD's reason is asked for, and its 404 is always plain.
+        let error = if number < 4 { &error } else { &status[..3] };
+        let is_plain = *code == "NoSuchBucket";
+        assert!(
+            is_plain || logged(&format!("head{number}"), error),
+            "HEAD {status} {code}:\n{text}"
+        );
+    }
+    assert!(!logged("get9", "404") && !logged("head9", "404"), "{text}");
+}
+
+fn a_flood_of_denials_is_counted_and_hides_no_other_error(driver: Driver) {
+    let upstream = ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            let is_archived = last_segment(&peer.last_head()) == "archived";
+            let code = if is_archived { "InvalidObjectState" } else { "AccessDenied" };
+            peer.send(refusal(peer, "403 Forbidden", code));
+        }
+    });
+    let mut proxy = Config::new(driver, &upstream.endpoint()).start();
+    let mut client = Client::connect(&proxy);
+    for number in 0..40 {
+        let method = if number % 2 == 0 { "GET" } else { "HEAD" };
+        assert_eq!(client.request(method, &format!("/files/{number}.bai"), &[]).status, 403);
+    }
+    client.request("GET", "/files/archived", &[]).assert_error(403);
+    proxy.terminate();
+    assert_eq!(proxy.exit_code(), Some(0));
+    let text = proxy.stderr();
+    let (counts, others): (Vec<_>, Vec<_>) =
+        text.lines().partition(|line| line.contains(" more of this kind within 60 s: "));
+    let denied = |lines: &[&str]| lines.iter().filter(|line| line.contains("AccessDenied")).count();
+    assert_eq!((denied(&others), denied(&counts)), (10, 1), "{text}");
+    assert!(counts.iter().any(|line| line.contains(" WARN 30 more of this kind")), "{text}");
+    assert!(others.iter().any(|line| line.contains("S3 said 403 InvalidObjectState")), "{text}");
+}
+
+fn an_archived_object_is_403_and_says_so(driver: Driver) {
+    let restored = Arc::new(AtomicBool::new(false));
+    let is_restored = Arc::clone(&restored);
+    let upstream = ScriptedUpstream::start(move |peer| {
+        while peer.next_request() {
+            if peer.last_head().starts_with("HEAD") {
+                peer.send(ok_head(4));
+            } else if is_restored.load(Ordering::SeqCst) {
+                peer.send(ok("ACGT"));
+            } else {
+                peer.send(refusal(peer, "403 Forbidden", "InvalidObjectState"));
+            }
+        }
+    });
+    let proxy = Config::new(driver, &upstream.endpoint()).start();
+    for _ in 0..2 {
+        let answer = get(&proxy, TARGET);
+        answer.assert_error(403);
+        assert_eq!(answer.text(), "the object is archived: restore it first\n");
+        // S3 tells the metadata of archived objects.
+        assert_eq!(request(&proxy, "HEAD", TARGET, &[]).status, 200);
+    }
+    eventually("it is logged", || {
+        proxy.stderr().contains(
+            "\"reads.bam\": S3 said 403 InvalidObjectState: The test says so (request id \
+             4442587FB7D0A2F9); the object is archived: restore it first",
+        )
+    });
+    restored.store(true, Ordering::SeqCst);
+    get(&proxy, TARGET).assert(200, "ACGT");
 }
