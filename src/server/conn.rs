@@ -98,7 +98,8 @@ impl ClientConnection {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.stream.receive(buf, usize::MAX, left).await
             }
-            None if self.core.draining.get() => return false,
+            // What has arrived by now is answered still.
+            None if self.core.draining.get() && !self.stream.has_unread_bytes() => return false,
             None => self.stream.receive_idle(buf, idle_deadline).await,
         };
         self.buf = buf;
@@ -119,7 +120,10 @@ impl ClientConnection {
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
                 let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
-                Request { is_followed, ..request }
+                // It may be in the socket still, which matters only where this would be the last.
+                let more_has_arrived = self.buf.len() > length
+                    || self.core.draining.get() && self.stream.has_unread_bytes();
+                Request { is_followed, more_has_arrived, ..request }
             }
             Err(error) => {
                 self.refuse(Failure::Request(error)).await;

@@ -19,7 +19,7 @@ use crate::server::conn;
 use crate::server::core::{Core, Shared};
 use crate::sys::cpu;
 use crate::sys::driver;
-use crate::sys::socket::{Accepted, Listener};
+use crate::sys::socket::{self, Accepted, Listener};
 use crate::sys::stream::Stream;
 
 /// What a worker is started with.
@@ -51,8 +51,9 @@ const ACCEPT_BURST: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Worker {
-    /// Runs until drained. To be called on the worker's own thread.
-    pub fn run(self) {
+    /// Runs until drained; the number of connections that were cut then. To be called on the
+    /// worker's own thread.
+    pub fn run(self) -> usize {
         if let Some(core) = self.core
             && let Err(error) = cpu::pin_thread(core)
         {
@@ -62,10 +63,10 @@ impl Worker {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 let _ = self.started.send(Err(error));
-                return;
+                return 0;
             }
         };
-        event_loop.runtime.block_on(async {
+        let cut = event_loop.runtime.block_on(async {
             let core = Core::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
             let ready = core.map_err(io::Error::other).and_then(|core| {
                 let (listeners, drain) = self.register(&core)?;
@@ -74,17 +75,20 @@ impl Worker {
             match ready {
                 Ok((core, listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));
-                    serve(&core, listeners, drain).await;
+                    let cut = serve(&core, listeners, drain).await;
                     core.sweep(Instant::now());
+                    cut
                 }
                 Err(error) => {
                     let _ = self.started.send(Err(error));
+                    0
                 }
             }
         });
         // A runtime that is dropped with operations in flight waits for them in vain; the process
         // ends when all workers have come to this point.
         std::mem::forget(event_loop.runtime);
+        cut
     }
 
     /// Registers the worker's sockets with its event loop.
@@ -96,7 +100,8 @@ impl Worker {
     }
 }
 
-async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) {
+/// Serves until told to end, then drains. The number of connections that did not end in time.
+async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) -> usize {
     for listener in &listeners {
         monoio::spawn(accept(Rc::clone(core), Rc::clone(listener)));
     }
@@ -104,16 +109,35 @@ async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) {
     wait_for_end(drain).await;
 
     core.draining.set(true);
-    listeners.iter().for_each(|listener| listener.close());
+    for listener in &listeners {
+        accept_the_rest(core, listener);
+        listener.close();
+        accept_the_rest(core, listener);
+    }
     core.deadlines.close_idle();
     let deadline = Instant::now() + core.config().clients.drain_timeout;
     while core.connections.get() > 0 && Instant::now() < deadline {
         monoio::time::sleep(Duration::from_millis(10)).await;
         core.deadlines.close_idle();
     }
-    if core.connections.get() > 0 {
-        log::warn!("{} connections were cut at the end of drain_timeout", core.connections.get());
+    core.connections.get()
+}
+
+/// Accepts what waits to be accepted when the listener is closed.
+fn accept_the_rest(core: &Rc<Core>, listener: &Listener) {
+    // More cannot wait; whoever comes meanwhile must not keep the process from its end.
+    for _ in 0..socket::BACKLOG {
+        match listener.accept() {
+            Ok(accepted) => start(core, accepted),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(_) => return,
+        }
     }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    // The client gave up before it was accepted.
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
 /// Waits until the other end of a socket is closed.
@@ -169,8 +193,7 @@ fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
             Ok(accepted) => start(core, accepted),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return Ok(()),
-                // The client gave up before it was accepted.
-                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ if is_about_one_connection(&error) => {}
                 _ => return Err(error),
             },
         }

@@ -96,6 +96,18 @@ impl Slot {
         self.wait = Wait::Expired;
     }
 
+    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down: what
+    /// arrives at this very moment, or was received and is not yet known to the reader, can be
+    /// answered all the same.
+    fn end_idle_wait(&mut self) -> bool {
+        if !matches!(self.wait, Wait::IdleUntil(_)) || sockopt::unread_bytes(self.borrow()) > 0 {
+            return false;
+        }
+        let _ = SockRef::from(&self.borrow()).shutdown(Shutdown::Read);
+        self.wait = Wait::None;
+        true
+    }
+
     /// Asks the kernel whether the peer has acknowledged bytes since the last time. What an earlier
     /// wait saw is as good: that it differs means that the peer takes bytes.
     pub(super) fn look(&mut self, now: Instant) {
@@ -141,13 +153,11 @@ impl Deadlines {
         self.slots.borrow_mut().entries.iter_mut().flatten().for_each(|slot| slot.sweep(now));
     }
 
-    /// Shuts down every socket that waits for an idle client.
+    /// Ends the waits for idle clients, of whom no request has arrived.
     pub fn close_idle(&self) {
-        for slot in self.slots.borrow_mut().entries.iter_mut().flatten() {
-            if matches!(slot.wait, Wait::IdleUntil(_)) {
-                slot.shut_down();
-            }
-        }
+        self.each_slot(|slot| {
+            slot.end_idle_wait();
+        });
     }
 
     /// Lets `change` see every slot.

@@ -304,6 +304,11 @@ impl Stream {
         let _ = SockRef::from(&borrow(&self.socket)).shutdown(Shutdown::Write);
     }
 
+    /// Whether bytes of the peer have arrived that were not received yet.
+    pub fn has_unread_bytes(&self) -> bool {
+        sockopt::unread_bytes(self.borrow()) > 0
+    }
+
     /// Whether the peer has sent nothing and closed nothing since the last receive. A pooled
     /// connection that is not quiet must not be used: the bytes would be taken for the answer to
     /// the next request.
