@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -162,7 +163,14 @@ pub(super) fn share(
     };
     resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
     let latest = Arc::new(Latest::new(config.metadata.max_entries));
-    Ok(Arc::new(Shared { config, resolver, trust, latest, access_log }))
+    Ok(Arc::new(Shared {
+        config,
+        resolver,
+        trust,
+        latest,
+        access_log,
+        descriptors_wanted: AtomicBool::new(false),
+    }))
 }
 
 /// The sources of credentials that must be kept fresh, each once.

@@ -19,8 +19,10 @@ use crate::server::conn;
 use crate::server::core::{Core, Shared};
 use crate::sys::cpu;
 use crate::sys::driver;
+use crate::sys::process;
 use crate::sys::socket::{self, Accepted, Listener};
 use crate::sys::stream::Stream;
+use crate::upstream::pool;
 
 /// What a worker is started with.
 pub struct Worker {
@@ -108,14 +110,14 @@ async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) -> 
     monoio::spawn(sweep(Rc::clone(core)));
     wait_for_end(drain).await;
 
+    let deadline = Instant::now() + core.config().clients.drain_timeout;
     core.draining.set(true);
     for listener in &listeners {
-        accept_the_rest(core, listener);
+        accept_the_rest(core, listener, deadline).await;
         listener.close();
-        accept_the_rest(core, listener);
+        accept_the_rest(core, listener, deadline).await;
     }
     core.deadlines.close_idle();
-    let deadline = Instant::now() + core.config().clients.drain_timeout;
     while core.connections.get() > 0 && Instant::now() < deadline {
         monoio::time::sleep(Duration::from_millis(10)).await;
         core.deadlines.close_idle();
@@ -124,12 +126,17 @@ async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) -> 
 }
 
 /// Accepts what waits to be accepted when the listener is closed.
-fn accept_the_rest(core: &Rc<Core>, listener: &Listener) {
+async fn accept_the_rest(core: &Rc<Core>, listener: &Listener, deadline: Instant) {
     // More cannot wait; whoever comes meanwhile must not keep the process from its end.
     for _ in 0..socket::BACKLOG {
         match listener.accept() {
             Ok(accepted) => start(core, accepted),
             Err(error) if is_about_one_connection(&error) => {}
+            // Idle clients are let go anyway.
+            Err(error) if process::is_out_of_descriptors(&error) && Instant::now() < deadline => {
+                core.deadlines.close_idle();
+                monoio::time::sleep(pool::CLOSING_TIME).await;
+            }
             Err(_) => return,
         }
     }
@@ -173,6 +180,9 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
                     log::info!("connections are accepted again");
                 }
             }
+            Err(error) if process::is_out_of_descriptors(&error) && core.give_up_idle() => {
+                monoio::time::sleep(pool::CLOSING_TIME).await;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut out_of_resources, true) {
                     log::error!("cannot accept connections for now: {error}");
@@ -208,7 +218,9 @@ fn start(core: &Rc<Core>, accepted: Accepted) {
         // Closed at once: even to say so would hold too many.
         return;
     }
-    let refused = core.connections.get() >= most;
+    // Who is idle may come again; who has just come wants something now.
+    let is_full = core.connections.get() >= most;
+    let refused = is_full && !core.deadlines.give_up_idle(Instant::now());
     match Stream::from_std(socket, &core.deadlines) {
         Ok(stream) => {
             let core = Rc::clone(core);

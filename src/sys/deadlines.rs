@@ -59,8 +59,13 @@ pub(super) enum Wait {
     None,
     /// Bytes, until then.
     Until(Instant),
-    /// The next request of an idle client, until then.
-    IdleUntil(Instant),
+    /// The next request of an idle client.
+    Idle {
+        /// Until then.
+        deadline: Instant,
+        /// From then on it may be given up for the sake of others.
+        yields_from: Instant,
+    },
     /// Room to send, until the peer has taken nothing for so long.
     Sending {
         /// When it was last seen to take something.
@@ -100,7 +105,7 @@ impl Slot {
     /// arrives at this very moment, or was received and is not yet known to the reader, can be
     /// answered all the same.
     fn end_idle_wait(&mut self) -> bool {
-        if !matches!(self.wait, Wait::IdleUntil(_)) || sockopt::unread_bytes(self.borrow()) > 0 {
+        if !matches!(self.wait, Wait::Idle { .. }) || sockopt::unread_bytes(self.borrow()) > 0 {
             return false;
         }
         let _ = SockRef::from(&self.borrow()).shutdown(Shutdown::Read);
@@ -128,7 +133,7 @@ impl Slot {
     fn sweep(&mut self, now: Instant) {
         let over = |since: Instant, timeout| now.saturating_duration_since(since) >= timeout;
         match self.wait {
-            Wait::Until(deadline) | Wait::IdleUntil(deadline) if deadline <= now => {
+            Wait::Until(deadline) | Wait::Idle { deadline, .. } if deadline <= now => {
                 self.shut_down();
             }
             Wait::Sending { since, timeout } if over(since, timeout) || self.is_look_due(now) => {
@@ -158,6 +163,24 @@ impl Deadlines {
         self.each_slot(|slot| {
             slot.end_idle_wait();
         });
+    }
+
+    /// Ends the wait for the client that has been idle for longest and of whom nothing has arrived;
+    /// `false` where there is none that may be given up. Looks at every socket: for rare needs.
+    pub fn give_up_idle(&self, now: Instant) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let mut longest: Option<(Instant, &mut Slot)> = None;
+        for slot in slots.entries.iter_mut().flatten() {
+            // All wait for the same time, so that the first to end began first.
+            if let Wait::Idle { deadline, yields_from } = slot.wait
+                && yields_from <= now
+                && longest.as_ref().is_none_or(|(first, _)| deadline < *first)
+                && sockopt::unread_bytes(slot.borrow()) == 0
+            {
+                longest = Some((deadline, slot));
+            }
+        }
+        longest.is_some_and(|(_, slot)| slot.end_idle_wait())
     }
 
     /// Lets `change` see every slot.

@@ -89,7 +89,8 @@ impl Stream {
     }
 
     /// As [`receive`](Self::receive), for the first bytes of a request: the wait may also be
-    /// ended by [`Deadlines::close_idle`].
+    /// ended by [`Deadlines::close_idle`], and from `yields_from` on by [`Deadlines::give_up_idle`]:
+    /// that looks like the end of the stream.
     ///
     /// # Errors
     /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.
@@ -97,8 +98,9 @@ impl Stream {
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
+        yields_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, Wait::IdleUntil(deadline)).await
+        self.receive_until(buf, usize::MAX, Wait::Idle { deadline, yields_from }).await
     }
 
     async fn receive_until(
