@@ -32,7 +32,8 @@ environment wins over the file.
 
 Exit codes:
   0   fine
-  1   the run failed, or --check found something that does not work
+  1   the run failed, downloads were cut at the end of drain_timeout, or --check found something
+      that does not work
   2   the command line is not understood
   78  the configuration has mistakes; each is printed on a line of its own";
 

@@ -91,9 +91,14 @@ fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8
         second_log.finish(SHORT_LOG_TIMEOUT);
         std::process::exit(i32::from(EXIT_FAILED));
     });
-    running.drain();
+    let cut = running.drain();
     log::info!("{}", running.counters());
-    EXIT_OK
+    if cut == 0 {
+        return EXIT_OK;
+    }
+    let connections = if cut == 1 { "connection was" } else { "connections were" };
+    log::warn!("{cut} client {connections} cut at the end of drain_timeout");
+    EXIT_FAILED
 }
 
 /// Whether a signal ends the process; SIGHUP is handled here.

@@ -59,6 +59,8 @@ pub struct Request<'a> {
     /// Whether the whole head of another request was received with this one (pipelining, RFC 9112
     /// §9.3.2). Set by the connection.
     pub is_followed: bool,
+    /// Whether at least the beginning of another request has arrived. Set by the connection.
+    pub more_has_arrived: bool,
 }
 
 /// The fields of a cross-origin request (Fetch Standard, "CORS protocol").
@@ -147,6 +149,7 @@ pub fn parse(head: &[u8]) -> Result<Request<'_>, RequestError> {
         max_age_s: None,
         user_agent: None,
         is_followed: false,
+        more_has_arrived: false,
     };
     read_fields(parsed.headers, &mut request)?;
     if request.target == Target::Asterisk && request.method != Method::Options {

@@ -22,7 +22,9 @@ use crate::sys::stream::Stream;
 pub async fn serve(core: Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { core, stream, peer, buf };
-    while let Reading::Head(length) = connection.read_head().await {
+    let mut grace = NEW_CLIENT_GRACE;
+    while let Reading::Head(length) = connection.read_head(grace).await {
+        grace = Duration::ZERO;
         if !connection.answer(length).await {
             break;
         }
@@ -53,16 +55,22 @@ enum Reading {
     Over,
 }
 
+/// How long a client that has sent nothing yet is not given up for the sake of others: its request
+/// may be on the way.
+const NEW_CLIENT_GRACE: Duration = Duration::from_millis(500);
+
 /// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
 impl ClientConnection {
-    /// Receives until the buffer starts with a whole head.
-    async fn read_head(&mut self) -> Reading {
+    /// Receives until the buffer starts with a whole head. A client that is idle for longer than
+    /// `grace` may be given up for the sake of others.
+    async fn read_head(&mut self, grace: Duration) -> Reading {
         let clients = &self.core.config().clients;
         let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
         // Of the whole wait: empty lines do not renew it.
-        let idle_deadline = Instant::now() + keep_alive_timeout;
+        let now = Instant::now();
+        let idle = (now + keep_alive_timeout, now + grace);
         let mut deadline = None;
         loop {
             self.skip_empty_lines();
@@ -80,15 +88,15 @@ impl ClientConnection {
             if !self.buf.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + head_timeout);
             }
-            if !self.receive(deadline, idle_deadline).await {
+            if !self.receive(deadline, idle).await {
                 return Reading::Over;
             }
         }
     }
 
     /// Receives more of a head. `deadline` is that of the head, once it has begun; before that
-    /// the connection is idle, until `idle_deadline`, and may be closed at any time.
-    async fn receive(&mut self, deadline: Option<Instant>, idle_deadline: Instant) -> bool {
+    /// the connection is idle, until the first time of `idle`, and yields to others from the second on.
+    async fn receive(&mut self, deadline: Option<Instant>, idle: (Instant, Instant)) -> bool {
         if self.buf.len() == self.buf.capacity() {
             self.buf.reserve_exact(limits::REQUEST_HEAD_BYTES + 1 - self.buf.len());
         }
@@ -98,8 +106,9 @@ impl ClientConnection {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.stream.receive(buf, usize::MAX, left).await
             }
-            None if self.core.draining.get() => return false,
-            None => self.stream.receive_idle(buf, idle_deadline).await,
+            // What has arrived by now is answered still.
+            None if self.core.draining.get() && !self.stream.has_unread_bytes() => return false,
+            None => self.stream.receive_idle(buf, idle.0, idle.1).await,
         };
         self.buf = buf;
         matches!(received, Ok(1..))
@@ -119,7 +128,10 @@ impl ClientConnection {
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
                 let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
-                Request { is_followed, ..request }
+                // It may be in the socket still, which matters only where this would be the last.
+                let more_has_arrived = self.buf.len() > length
+                    || self.core.draining.get() && self.stream.has_unread_bytes();
+                Request { is_followed, more_has_arrived, ..request }
             }
             Err(error) => {
                 self.refuse(Failure::Request(error)).await;

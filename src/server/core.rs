@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::access_log;
@@ -46,7 +47,12 @@ pub struct Shared {
     pub latest: Arc<Latest>,
     /// Where access log lines go; `None` is nowhere.
     pub access_log: Option<LogWriter>,
+    /// A worker has no descriptor for a client and nothing idle to give up: the others may have.
+    pub descriptors_wanted: AtomicBool,
 }
+
+/// Idle connections that a worker gives up for another, each time that it looks.
+const GIVEN_UP_FOR_ANOTHER: usize = 8;
 
 /// One core.
 pub struct Core {
@@ -139,11 +145,31 @@ impl Core {
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
+        if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
+            self.give_up_for_another();
+        }
         let pause_timeout = self.config().clients.pause_timeout;
         self.deadlines.tell_of_stalls(now, pause_timeout, self.pool.waiting_requests());
         self.pool.sweep(now);
         self.metadata.borrow_mut().sweep(now);
         self.flush_log();
+    }
+
+    /// Gives up an idle connection for its descriptor: that of the client that has been idle for
+    /// longest, or one to S3. `false` where nothing is idle, which the other workers are told.
+    pub fn give_up_idle(&self) -> bool {
+        let is_one = self.deadlines.give_up_idle(Instant::now()) || self.pool.close_one_idle();
+        if !is_one {
+            self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
+        }
+        is_one
+    }
+
+    fn give_up_for_another(&self) {
+        let given_up = (0..GIVEN_UP_FOR_ANOTHER).take_while(|_| self.give_up_idle()).count();
+        if given_up > 0 {
+            self.shared.descriptors_wanted.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The value of a `Date` field, formatted once a second.

@@ -213,6 +213,7 @@ impl Fetch<'_> {
         }
         let status = if extent.is_some() { 206 } else { 200 };
         let writer = HeadWriter { core: self.core, request: self.request };
+        let keep_alive = writer.keeps_connection();
         writer.write(head, &Head::of_object(status, metadata, extent));
         let delivery = Delivery {
             bucket: self.bucket,
@@ -246,7 +247,7 @@ impl Fetch<'_> {
             status,
             body_bytes: sent.bytes.saturating_sub(head.len() as u64),
             // A body that is short must not be followed by another answer.
-            keep_alive: complete && writer.keeps_connection(),
+            keep_alive: complete && keep_alive,
             complete,
         }))
     }

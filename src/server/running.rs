@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub struct Running {
     pub drivers: Vec<String>,
     counters: Vec<Arc<Counters>>,
     drains: Vec<UnixStream>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<usize>>,
 }
 
 /// Listens, starts the workers, and comes back when all of them accept connections. Requests are
@@ -162,7 +163,14 @@ pub(super) fn share(
     };
     resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
     let latest = Arc::new(Latest::new(config.metadata.max_entries));
-    Ok(Arc::new(Shared { config, resolver, trust, latest, access_log }))
+    Ok(Arc::new(Shared {
+        config,
+        resolver,
+        trust,
+        latest,
+        access_log,
+        descriptors_wanted: AtomicBool::new(false),
+    }))
 }
 
 /// The sources of credentials that must be kept fresh, each once.
@@ -206,8 +214,9 @@ impl Running {
         Counters::sum(self.counters.iter().map(Arc::as_ref))
     }
 
-    /// Stops listening, lets running answers finish, and waits for the workers' end.
-    pub fn drain(&mut self) {
+    /// Stops listening, lets running answers finish, and waits for the workers' end. The number of
+    /// connections that were cut because they did not finish in time.
+    pub fn drain(&mut self) -> usize {
         for drain in &self.drains {
             // It fails only where the worker has ended by itself.
             let _ = drain.shutdown(Shutdown::Both);
@@ -217,10 +226,12 @@ impl Running {
                 let _ = std::fs::remove_file(path);
             }
         }
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
+        let ends = self.workers.drain(..).map(|worker| {
+            worker.join().unwrap_or_else(|_| {
                 log::error!("a worker ended by a defect of s3proxy");
-            }
-        }
+                0
+            })
+        });
+        ends.sum()
     }
 }

@@ -19,8 +19,10 @@ use crate::server::conn;
 use crate::server::core::{Core, Shared};
 use crate::sys::cpu;
 use crate::sys::driver;
-use crate::sys::socket::{Accepted, Listener};
+use crate::sys::process;
+use crate::sys::socket::{self, Accepted, Listener};
 use crate::sys::stream::Stream;
+use crate::upstream::pool;
 
 /// What a worker is started with.
 pub struct Worker {
@@ -51,8 +53,9 @@ const ACCEPT_BURST: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Worker {
-    /// Runs until drained. To be called on the worker's own thread.
-    pub fn run(self) {
+    /// Runs until drained; the number of connections that were cut then. To be called on the
+    /// worker's own thread.
+    pub fn run(self) -> usize {
         if let Some(core) = self.core
             && let Err(error) = cpu::pin_thread(core)
         {
@@ -62,10 +65,10 @@ impl Worker {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 let _ = self.started.send(Err(error));
-                return;
+                return 0;
             }
         };
-        event_loop.runtime.block_on(async {
+        let cut = event_loop.runtime.block_on(async {
             let core = Core::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
             let ready = core.map_err(io::Error::other).and_then(|core| {
                 let (listeners, drain) = self.register(&core)?;
@@ -74,17 +77,20 @@ impl Worker {
             match ready {
                 Ok((core, listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));
-                    serve(&core, listeners, drain).await;
+                    let cut = serve(&core, listeners, drain).await;
                     core.sweep(Instant::now());
+                    cut
                 }
                 Err(error) => {
                     let _ = self.started.send(Err(error));
+                    0
                 }
             }
         });
         // A runtime that is dropped with operations in flight waits for them in vain; the process
         // ends when all workers have come to this point.
         std::mem::forget(event_loop.runtime);
+        cut
     }
 
     /// Registers the worker's sockets with its event loop.
@@ -96,24 +102,49 @@ impl Worker {
     }
 }
 
-async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) {
+/// Serves until told to end, then drains. The number of connections that did not end in time.
+async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) -> usize {
     for listener in &listeners {
         monoio::spawn(accept(Rc::clone(core), Rc::clone(listener)));
     }
     monoio::spawn(sweep(Rc::clone(core)));
     wait_for_end(drain).await;
 
-    core.draining.set(true);
-    listeners.iter().for_each(|listener| listener.close());
-    core.deadlines.close_idle();
     let deadline = Instant::now() + core.config().clients.drain_timeout;
+    core.draining.set(true);
+    for listener in &listeners {
+        accept_the_rest(core, listener, deadline).await;
+        listener.close();
+        accept_the_rest(core, listener, deadline).await;
+    }
+    core.deadlines.close_idle();
     while core.connections.get() > 0 && Instant::now() < deadline {
         monoio::time::sleep(Duration::from_millis(10)).await;
         core.deadlines.close_idle();
     }
-    if core.connections.get() > 0 {
-        log::warn!("{} connections were cut at the end of drain_timeout", core.connections.get());
+    core.connections.get()
+}
+
+/// Accepts what waits to be accepted when the listener is closed.
+async fn accept_the_rest(core: &Rc<Core>, listener: &Listener, deadline: Instant) {
+    // More cannot wait; whoever comes meanwhile must not keep the process from its end.
+    for _ in 0..socket::BACKLOG {
+        match listener.accept() {
+            Ok(accepted) => start(core, accepted),
+            Err(error) if is_about_one_connection(&error) => {}
+            // Idle clients are let go anyway.
+            Err(error) if process::is_out_of_descriptors(&error) && Instant::now() < deadline => {
+                core.deadlines.close_idle();
+                monoio::time::sleep(pool::CLOSING_TIME).await;
+            }
+            Err(_) => return,
+        }
     }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    // The client gave up before it was accepted.
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
 /// Waits until the other end of a socket is closed.
@@ -149,6 +180,9 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
                     log::info!("connections are accepted again");
                 }
             }
+            Err(error) if process::is_out_of_descriptors(&error) && core.give_up_idle() => {
+                monoio::time::sleep(pool::CLOSING_TIME).await;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut out_of_resources, true) {
                     log::error!("cannot accept connections for now: {error}");
@@ -169,8 +203,7 @@ fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
             Ok(accepted) => start(core, accepted),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return Ok(()),
-                // The client gave up before it was accepted.
-                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ if is_about_one_connection(&error) => {}
                 _ => return Err(error),
             },
         }
@@ -185,7 +218,9 @@ fn start(core: &Rc<Core>, accepted: Accepted) {
         // Closed at once: even to say so would hold too many.
         return;
     }
-    let refused = core.connections.get() >= most;
+    // Who is idle may come again; who has just come wants something now.
+    let is_full = core.connections.get() >= most;
+    let refused = is_full && !core.deadlines.give_up_idle(Instant::now());
     match Stream::from_std(socket, &core.deadlines) {
         Ok(stream) => {
             let core = Rc::clone(core);

@@ -66,7 +66,8 @@ impl<'a> Head<'a> {
 impl HeadWriter<'_> {
     /// Whether the connection is kept after the answer.
     pub fn keeps_connection(&self) -> bool {
-        self.request.keep_alive && !self.request.has_body && !self.core.draining.get()
+        let may_go_on = !self.core.draining.get() || self.request.more_has_arrived;
+        self.request.keep_alive && !self.request.has_body && may_go_on
     }
 
     /// Writes the head of an object's answer to `out`, which is cleared first.

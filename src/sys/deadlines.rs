@@ -59,8 +59,13 @@ pub(super) enum Wait {
     None,
     /// Bytes, until then.
     Until(Instant),
-    /// The next request of an idle client, until then.
-    IdleUntil(Instant),
+    /// The next request of an idle client.
+    Idle {
+        /// Until then.
+        deadline: Instant,
+        /// From then on it may be given up for the sake of others.
+        yields_from: Instant,
+    },
     /// Room to send, until the peer has taken nothing for so long.
     Sending {
         /// When it was last seen to take something.
@@ -96,6 +101,18 @@ impl Slot {
         self.wait = Wait::Expired;
     }
 
+    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down: what
+    /// arrives at this very moment, or was received and is not yet known to the reader, can be
+    /// answered all the same.
+    fn end_idle_wait(&mut self) -> bool {
+        if !matches!(self.wait, Wait::Idle { .. }) || sockopt::unread_bytes(self.borrow()) > 0 {
+            return false;
+        }
+        let _ = SockRef::from(&self.borrow()).shutdown(Shutdown::Read);
+        self.wait = Wait::None;
+        true
+    }
+
     /// Asks the kernel whether the peer has acknowledged bytes since the last time. What an earlier
     /// wait saw is as good: that it differs means that the peer takes bytes.
     pub(super) fn look(&mut self, now: Instant) {
@@ -116,7 +133,7 @@ impl Slot {
     fn sweep(&mut self, now: Instant) {
         let over = |since: Instant, timeout| now.saturating_duration_since(since) >= timeout;
         match self.wait {
-            Wait::Until(deadline) | Wait::IdleUntil(deadline) if deadline <= now => {
+            Wait::Until(deadline) | Wait::Idle { deadline, .. } if deadline <= now => {
                 self.shut_down();
             }
             Wait::Sending { since, timeout } if over(since, timeout) || self.is_look_due(now) => {
@@ -141,13 +158,29 @@ impl Deadlines {
         self.slots.borrow_mut().entries.iter_mut().flatten().for_each(|slot| slot.sweep(now));
     }
 
-    /// Shuts down every socket that waits for an idle client.
+    /// Ends the waits for idle clients, of whom no request has arrived.
     pub fn close_idle(&self) {
-        for slot in self.slots.borrow_mut().entries.iter_mut().flatten() {
-            if matches!(slot.wait, Wait::IdleUntil(_)) {
-                slot.shut_down();
+        self.each_slot(|slot| {
+            slot.end_idle_wait();
+        });
+    }
+
+    /// Ends the wait for the client that has been idle for longest and of whom nothing has arrived;
+    /// `false` where there is none that may be given up. Looks at every socket: for rare needs.
+    pub fn give_up_idle(&self, now: Instant) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let mut longest: Option<(Instant, &mut Slot)> = None;
+        for slot in slots.entries.iter_mut().flatten() {
+            // All wait for the same time, so that the first to end began first.
+            if let Wait::Idle { deadline, yields_from } = slot.wait
+                && yields_from <= now
+                && longest.as_ref().is_none_or(|(first, _)| deadline < *first)
+                && sockopt::unread_bytes(slot.borrow()) == 0
+            {
+                longest = Some((deadline, slot));
             }
         }
+        longest.is_some_and(|(_, slot)| slot.end_idle_wait())
     }
 
     /// Lets `change` see every slot.

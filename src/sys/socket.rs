@@ -13,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::sys::{sockopt, stream};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,8 @@ impl Listener {
         self.waiter.readable(false).await
     }
 
-    /// Listens no more: new connections are refused, and a wait for one ends.
+    /// Listens no more: new connections are refused, and a wait for one ends. The kernel resets TCP
+    /// connections that were not accepted; those of a Unix socket can be accepted still.
     pub fn close(&self) {
         // It fails where another worker has closed the same Unix socket.
         let _ = SockRef::from(&stream::borrow(&self.waiter)).shutdown(net::Shutdown::Read);

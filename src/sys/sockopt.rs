@@ -34,6 +34,14 @@ pub(super) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> Option<libc::c_int
     (result == 0).then_some(bytes)
 }
 
+/// Bytes that have arrived and were not received yet (`SIOCINQ`); 0 where the kernel does not say.
+pub(super) fn unread_bytes(socket: BorrowedFd<'_>) -> libc::c_int {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: as in `unacknowledged_bytes`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { bytes } else { 0 }
+}
+
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) {
     let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is borrowed and so open; the option value is a C int that outlives

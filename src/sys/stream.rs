@@ -89,7 +89,8 @@ impl Stream {
     }
 
     /// As [`receive`](Self::receive), for the first bytes of a request: the wait may also be
-    /// ended by [`Deadlines::close_idle`].
+    /// ended by [`Deadlines::close_idle`], and from `yields_from` on by [`Deadlines::give_up_idle`]:
+    /// that looks like the end of the stream.
     ///
     /// # Errors
     /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.
@@ -97,8 +98,9 @@ impl Stream {
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
+        yields_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, Wait::IdleUntil(deadline)).await
+        self.receive_until(buf, usize::MAX, Wait::Idle { deadline, yields_from }).await
     }
 
     async fn receive_until(
@@ -302,6 +304,11 @@ impl Stream {
     pub fn finish_sending(&self) {
         // It fails only where the peer has gone already.
         let _ = SockRef::from(&borrow(&self.socket)).shutdown(Shutdown::Write);
+    }
+
+    /// Whether bytes of the peer have arrived that were not received yet.
+    pub fn has_unread_bytes(&self) -> bool {
+        sockopt::unread_bytes(self.borrow()) > 0
     }
 
     /// Whether the peer has sent nothing and closed nothing since the last receive. A pooled

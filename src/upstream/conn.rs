@@ -75,6 +75,11 @@ impl Connector {
         Connector { settings, addresses: Addresses::default(), tls, deadlines }
     }
 
+    /// Gives up the client that has been idle for longest; `false` where there is none.
+    pub(super) fn give_up_idle_client(&self) -> bool {
+        self.deadlines.give_up_idle(Instant::now())
+    }
+
     /// Opens a connection to one of the addresses of `origin`, each tried in turn: the origin of
     /// `route`, or the proxy before it.
     ///

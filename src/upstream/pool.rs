@@ -6,8 +6,9 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::sys::process::is_out_of_descriptors;
 use crate::sys::stream::Ahead;
 use crate::upstream::conn::{Connection, Connector};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
@@ -154,7 +155,22 @@ impl Pool {
         }
         let resolved = Arc::clone(&self.origins.borrow()[origin.0]);
         let route = Rc::clone(&self.routes.borrow()[origin.0]);
-        let connected = self.connector.connect(&resolved, &route, ahead).await;
+        let mut tries = DESCRIPTOR_TRIES;
+        let connected = loop {
+            let connected = self.connector.connect(&resolved, &route, ahead).await;
+            tries -= 1;
+            match connected {
+                Err(error)
+                    if tries > 0
+                        && is_out_of_descriptors(&error)
+                        && (self.close_one_idle() || self.connector.give_up_idle_client()) =>
+                {
+                    // A socket is closed when its task has had its turn.
+                    monoio::time::sleep(CLOSING_TIME).await;
+                }
+                connected => break connected,
+            }
+        };
         let connection =
             connected.map_err(|error| PoolError::Connect { origin: route.to_string(), error })?;
         Ok(Lease { connection: Some(connection), origin, pool: Rc::clone(self), _permit: permit })
@@ -196,13 +212,20 @@ impl Pool {
         connection.is_current(&self.origins.borrow()[origin.0])
     }
 
-    /// Makes room for another connection.
-    fn close_one_idle(&self) {
-        if self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some() {
-            self.idle_count.update(|count| count - 1);
-        }
+    /// Makes room for another connection; `false` where none is idle.
+    pub fn close_one_idle(&self) -> bool {
+        let is_one = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some();
+        self.idle_count.update(|count| count - usize::from(is_one));
+        is_one
     }
 }
+
+/// Times that a connection is tried to be opened by a process without descriptors. What it gives up
+/// for it may be taken by a new client first.
+const DESCRIPTOR_TRIES: usize = 8;
+
+/// Time for a connection that is given up to be closed.
+pub const CLOSING_TIME: Duration = Duration::from_millis(1);
 
 /// Shelves of one origin, by how far S3 may send ahead on the connections.
 const ORIGIN_SHELVES: usize = 2;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use seccompiler::{BpfProgram, apply_filter};
 
 use crate::support::memory_store::TestS3;
@@ -19,6 +20,7 @@ both_drivers!(
     the_first_lines_say_where_it_listens_and_on_what,
     sigterm_lets_a_running_transfer_finish_and_exits_0,
     sigterm_closes_idle_connections_at_once,
+    requests_that_arrived_before_sigterm_are_answered,
     a_transfer_that_outlasts_the_drain_is_cut,
     a_busy_port_is_one_clear_line_and_exit_1,
     it_listens_on_a_unix_socket,
@@ -74,6 +76,52 @@ fn sigterm_closes_idle_connections_at_once(driver: Driver) {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
+/// The process is stopped while the requests arrive, so that it finds them together with the signal.
+fn requests_that_arrived_before_sigterm_are_answered(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    for workers in ["1", "2"] {
+        let config = Config::over(driver, &s3).set("drain_timeout", "60s").set("workers", workers);
+        let mut proxy = config.start();
+        let mut kept: Vec<_> = (0..20).map(|_| Client::connect(&proxy)).collect();
+        for client in &mut kept {
+            client.request("GET", TARGET, &[]).assert(200, "ACGT");
+        }
+        let mut silent: Vec<_> = (0..20).map(|_| Client::connect(&proxy)).collect();
+        let mut partly: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
+        let [first, rest] = ["GET /files/reads.bam HTTP/1.1\r\n", "Host: x\r\n\r\n"];
+        partly.iter_mut().for_each(|client| client.send(first));
+        get(&proxy, TARGET).assert(200, "ACGT");
+        proxy.signal(Signal::STOP);
+        let mut queued: Vec<_> = (0..200).map(|_| Client::connect(&proxy)).collect();
+        let mut pipelining = Client::connect(&proxy);
+        for (number, client) in kept.iter_mut().chain(&mut silent).chain(&mut queued).enumerate() {
+            let method = if number % 2 == 0 { "GET" } else { "HEAD" };
+            client.send(request_head(method, TARGET, &[]));
+        }
+        partly.iter_mut().for_each(|client| client.send(rest));
+        for method in ["GET", "HEAD", "GET"] {
+            pipelining.send(request_head(method, TARGET, &[]));
+        }
+        proxy.terminate();
+        proxy.signal(Signal::CONT);
+        for (number, client) in kept.iter_mut().chain(&mut silent).chain(&mut queued).enumerate() {
+            let method = if number % 2 == 0 { "GET" } else { "HEAD" };
+            let answer = client.answer_to(method);
+            answer.assert(200, if method == "GET" { "ACGT" } else { "" });
+            client.assert_closed();
+        }
+        for client in &mut partly {
+            client.answer_to("GET").assert(200, "ACGT");
+            client.assert_closed();
+        }
+        pipelining.answer_to("GET").assert(200, "ACGT");
+        pipelining.answer_to("HEAD").assert(200, "");
+        pipelining.answer_to("GET").assert(200, "ACGT");
+        pipelining.assert_closed();
+        assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.stderr());
+    }
+}
+
 fn a_transfer_that_outlasts_the_drain_is_cut(driver: Driver) {
     let s3 = TestS3::with("reads.bam", Object::synthetic(64 << 20));
     let mut proxy = Config::over(driver, &s3).set("drain_timeout", "1s").start();
@@ -83,7 +131,9 @@ fn a_transfer_that_outlasts_the_drain_is_cut(driver: Driver) {
     proxy.terminate();
     let code = proxy.exit_code();
     assert!(client.rest().len() < 64 << 20, "the body cannot have come whole");
-    assert_eq!(code, Some(0), "being told to end is no failure");
+    assert_eq!(code, Some(1), "a client was cut");
+    let stderr = proxy.stderr();
+    assert!(stderr.contains("1 client connection was cut at the end of drain_timeout"), "{stderr}");
 }
 
 fn a_busy_port_is_one_clear_line_and_exit_1(driver: Driver) {

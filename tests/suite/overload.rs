@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use crate::support::eventually;
 use crate::support::memory_store::TestS3;
@@ -17,6 +17,10 @@ both_drivers!(
     a_request_too_many_in_the_queue_is_told_so_at_once,
     a_request_that_waited_long_enough_is_told_so,
     a_process_without_descriptors_pauses_and_recovers,
+    the_client_that_has_been_idle_for_longest_yields_to_a_new_one,
+    a_client_that_never_sent_anything_yields_too_but_not_at_once,
+    an_idle_client_whose_request_has_arrived_does_not_yield,
+    idle_clients_yield_when_descriptors_run_out,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -34,7 +38,9 @@ fn a_client_too_many_is_told_so_and_the_others_go_on(driver: Driver) {
     downloading.send(request_head("GET", TARGET, &[]));
     assert_eq!(downloading.head().content_length(), 64 << 20);
     let mut second = Client::connect(&proxy);
-    second.assert_open();
+    let [first, rest] = ["GET /outside HTTP/1.1\r\n", "Host: x\r\n\r\n"];
+    second.send(first);
+    std::thread::sleep(Duration::from_millis(50));
     // Those who have asked, those who have not yet, and more of them than are told so.
     for _ in 0..3 {
         let asked = Instant::now();
@@ -46,7 +52,8 @@ fn a_client_too_many_is_told_so_and_the_others_go_on(driver: Driver) {
     assert_turned_away(&told);
     assert!(told.announces_close());
     let crowd: Vec<_> = (0..300).map(|_| Client::connect(&proxy)).collect();
-    second.assert_open();
+    second.send(rest);
+    second.answer_to("GET").assert_error(404);
     drop((crowd, silent));
     assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
     drop(downloading);
@@ -130,9 +137,12 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
     assert_eq!(downloading.head().content_length(), 64 << 20);
     // More than there are descriptors for; the rest wait to be accepted.
     let mut crowd: Vec<_> = (0..FILES).map(|_| Client::connect(&proxy)).collect();
+    let [first, rest] = ["GET /files/other.bam HTTP/1.1\r\n", "Host: x\r\n\r\n"];
+    crowd.iter_mut().for_each(|client| client.send(first));
     eventually("it says so", || proxy.stderr().contains("cannot accept connections for now"));
     // One that was accepted asks for what needs one more descriptor.
-    assert_turned_away(&crowd[0].request("GET", "/files/other.bam", &[]));
+    crowd[0].send(rest);
+    assert_turned_away(&crowd[0].answer_to("GET"));
     assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
     std::thread::sleep(Duration::from_millis(500));
     let said = proxy.stderr().matches("cannot accept connections for now").count();
@@ -143,4 +153,72 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
         answer.status == 206
     });
     eventually("it says so", || proxy.stderr().contains("connections are accepted again"));
+}
+
+/// A client that waits after an answer.
+fn idle(proxy: &Proxy) -> Client {
+    let mut client = Client::connect(proxy);
+    client.request("GET", TARGET, &[]).assert(200, "ACGT");
+    client
+}
+
+fn the_client_that_has_been_idle_for_longest_yields_to_a_new_one(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("max_client_connections", "4").start();
+    let mut clients: Vec<_> = (0..4).map(|_| idle(&proxy)).collect();
+    // It was the first to come, but not the first to become idle.
+    clients[0].request("HEAD", TARGET, &[]).assert(200, "");
+    let mut new: Vec<_> = (0..2).map(|_| idle(&proxy)).collect();
+    clients[1].assert_closed();
+    clients[2].assert_closed();
+    for client in [0, 3] {
+        clients[client].request("GET", TARGET, &[]).assert(200, "ACGT");
+    }
+    new[0].request("GET", TARGET, &[]).assert(200, "ACGT");
+}
+
+fn a_client_that_never_sent_anything_yields_too_but_not_at_once(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("max_client_connections", "8").start();
+    let silent: Vec<_> = (0..8).map(|_| Client::connect(&proxy)).collect();
+    eventually("a new client is served", || get(&proxy, TARGET).status == 200);
+    drop(silent);
+}
+
+fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    let proxy = Config::over(driver, &s3).set("max_client_connections", "8").start();
+    for _ in 0..5 {
+        let mut clients: Vec<_> = (0..8).map(|_| idle(&proxy)).collect();
+        proxy.signal(Signal::STOP);
+        // New ones first, so that they may be accepted before the requests of the others are read.
+        let mut new: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
+        for client in new.iter_mut().chain(&mut clients[..4]) {
+            client.send(request_head("GET", TARGET, &[]));
+        }
+        proxy.signal(Signal::CONT);
+        for client in new.iter_mut().chain(&mut clients[..4]) {
+            client.answer_to("GET").assert(200, "ACGT");
+        }
+    }
+}
+
+fn idle_clients_yield_when_descriptors_run_out(driver: Driver) {
+    const FILES: u64 = 64;
+    let s3 = TestS3::with("reads.bam", "ACGT");
+    for workers in ["1", "2"] {
+        let process =
+            Process::with_config(&Config::over(driver, &s3).set("workers", workers).yaml());
+        let proxy = Proxy::start(process.before_exec(|| {
+            let limit = Rlimit { current: Some(FILES), maximum: Some(FILES) };
+            Ok(setrlimit(Resource::Nofile, limit)?)
+        }));
+        // Each stays, and so finds fewer descriptors than the one before.
+        let idle: Vec<_> = (0..3 * FILES).map(|_| idle(&proxy)).collect();
+        // S3 is asked by those who have just come.
+        let mut new = Client::connect(&proxy);
+        new.request("GET", TARGET, &[("Cache-Control", "no-cache")]).assert(200, "ACGT");
+        drop(idle);
+        assert!(!proxy.stderr().contains("\" 503 "), "{}", proxy.stderr());
+    }
 }
