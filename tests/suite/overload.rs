@@ -191,11 +191,10 @@ fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
     for _ in 0..5 {
         let mut clients: Vec<_> = (0..8).map(|_| idle(&proxy)).collect();
         proxy.signal(Signal::STOP);
-        // New ones first, so that they may be accepted before the requests of the others are read.
+        // The signal may take a moment: only who has asked already is sure not to yield.
+        clients[..4].iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         let mut new: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
-        for client in new.iter_mut().chain(&mut clients[..4]) {
-            client.send(request_head("GET", TARGET, &[]));
-        }
+        new.iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         proxy.signal(Signal::CONT);
         for client in new.iter_mut().chain(&mut clients[..4]) {
             client.answer_to("GET").assert(200, "ACGT");
