@@ -48,8 +48,8 @@ impl Shown<'_> {
     }
 }
 
-/// The fields of a 304 besides `ETag`, then those that only a 200 or 206 has. A 304 names the version too, since
-/// an object that is stored once more has the same entity tag and another version.
+/// The fields of a 304 besides `ETag`, then those that only a 200 or 206 has. A 304 names the version
+/// too, since an object that is stored once more has the same entity tag and another version.
 const CACHE_FIELDS: [(&str, Field); 3] = [
     ("Last-Modified: ", Field::LastModified),
     ("Cache-Control: ", Field::CacheControl),

@@ -139,10 +139,10 @@ fn nothing_in_the_example_is_active_but_the_bucket() {
 
 #[test]
 fn files_that_cannot_be_used_are_mistakes_with_their_line() {
-    let said = says(&short_and("ca_file: no.pem\nlog_file: /root/x.log"));
+    let said = says(&short_and("ca_file: no.pem\nlog_file: /srv/x.log"));
     let expected = "\
 config.yaml:4: ca_file: 'no.pem' cannot be read: entity not found; name a PEM file with the certificates of your authority
-config.yaml:5: log_file: '/root/x.log' cannot be written to: permission denied; name a file in a directory that exists";
+config.yaml:5: log_file: '/srv/x.log' cannot be written to: permission denied; name a file in a directory that exists";
     assert_eq!(said, expected);
     let said = with(SHORT, &[("AWS_CA_BUNDLE", "lab.key")], &Overrides::default()).unwrap_err();
     assert!(said.starts_with("environment: AWS_CA_BUNDLE: 'lab.key' holds no certificate;"));
