@@ -21,16 +21,16 @@ use s3proxy::http1::request;
 use s3proxy::http1::response::ResponseHead;
 use s3proxy::http1::target::percent_decode;
 use s3proxy::limits;
-use s3proxy::mount::Mount;
-use s3proxy::rewrite::{Rule, Rules, When};
+use s3proxy::policy::rewrite::{Rule, Rules, When};
+use s3proxy::policy::route::Mount;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
+use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::{Metadata, Shown};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
-use s3proxy::s3::source::{Current, Source};
 use s3proxy::upstream::Origin;
 
 /// As htslib sends it.

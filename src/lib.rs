@@ -1,6 +1,6 @@
 //! s3proxy puts private S3 objects behind plain URLs, read-only, for programs that cannot sign.
 //!
-//! Read one request in this order: [`server::worker`] accepts, [`server::conn`] reads a head,
+//! Read one request in this order: [`server::accept`] accepts, [`server::connection`] reads a head,
 //! [`server::handler`] answers it; below them [`s3::client`] signs and sends over an
 //! [`upstream`] connection, and [`relay`] moves the body.
 //!
@@ -11,7 +11,7 @@
 //! | 8 | `cli` |
 //! | 7 | `server` |
 //! | 6 | `config` |
-//! | 5 | `mount`, `rewrite`, `cors`, `access_log`, `cache` |
+//! | 5 | `policy`, `access_log`, `cache` |
 //! | 4 | `s3` |
 //! | 3 | `upstream`, `relay` |
 //! | 2 | `http1`, `transport` |
@@ -23,14 +23,12 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod cors;
 pub mod http1;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
-pub mod mount;
+pub mod policy;
 pub mod relay;
-pub mod rewrite;
 pub mod s3;
 pub mod server;
 pub mod sys;

@@ -17,13 +17,13 @@ use s3proxy::http1::target::percent_decode;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::client::BucketId;
 use s3proxy::s3::credentials::Credentials;
-use s3proxy::s3::customer_key::CustomerKey;
+use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::name::ObjectName;
 use s3proxy::s3::object::{Metadata, Shown};
+use s3proxy::s3::object_name::ObjectName;
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
-use s3proxy::s3::source::{Current, Source};
+use s3proxy::s3::sse_c::CustomerKey;
 use s3proxy::upstream::Origin;
 
 thread_local! {

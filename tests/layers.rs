@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 9] = [
     &["http1", "transport"],
     &["upstream", "relay"],
     &["s3"],
-    &["mount", "rewrite", "cors", "access_log", "cache"],
+    &["policy", "access_log", "cache"],
     &["config"],
     &["server"],
     &["cli"],

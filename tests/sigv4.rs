@@ -18,13 +18,13 @@ use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::range::ByteRange;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::credentials::Credentials;
-use s3proxy::s3::customer_key::CustomerKey;
+use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
     EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
 };
-use s3proxy::s3::source::{Current, Source};
+use s3proxy::s3::sse_c::CustomerKey;
 use s3proxy::upstream::Origin;
 
 /// The directory of the SigV4 vectors inside the aws-sigv4 package, wherever cargo keeps it.

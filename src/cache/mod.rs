@@ -1,6 +1,6 @@
 //! What is remembered of S3.
 
-pub mod flight;
 pub mod latest;
 pub mod metadata;
 mod misses;
+pub mod single_flight;

@@ -1,6 +1,6 @@
 //! The program: flags, then configuration, then the run, then the exit code.
 
-pub mod flags;
+pub mod args;
 mod output;
 
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use crate::cli::flags::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
+use crate::cli::args::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
 use crate::cli::output::{complain, say};
 use crate::config::{self, Config};
 use crate::logging::{self, LogWriter, UNBOUNDED};

@@ -6,7 +6,7 @@ use crate::config::login;
 use crate::config::problem::{Fault, Place, Problem};
 use crate::config::reader::Reader;
 use crate::s3::credentials::Credentials;
-use crate::s3::login::{Login, Role};
+use crate::s3::credentials::login::{Login, Role};
 
 /// As whom a bucket is asked.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use crate::config::files::Files;
 use crate::config::problem::{Fault, Problem, Spot};
 use crate::config::reader::Reader;
 use crate::config::values;
-use crate::s3::customer_key::{CustomerKey, KEY_BYTES};
+use crate::s3::sse_c::{CustomerKey, KEY_BYTES};
 
 /// Largest key file that is read, in bytes: a key in base64 takes 44.
 const FILE_BYTES: usize = 1024;

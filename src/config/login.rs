@@ -8,7 +8,7 @@ use crate::config::problem::{Fault, Problem, Spot};
 use crate::config::reader::{Reader, no_value};
 use crate::config::schema::CREDENTIALS_KEYS;
 use crate::config::yaml::{Entry, Value};
-use crate::s3::login::{Login, Role};
+use crate::s3::credentials::login::{Login, Role};
 
 const KEYS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
 

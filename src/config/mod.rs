@@ -50,12 +50,13 @@ use self::files::{Files, read_bounded};
 use self::problem::{Fault, Spot};
 use self::profiles::Profiles;
 use self::reader::Reader;
+use crate::policy::{cors, rewrite, route};
 use crate::s3::retry;
-use crate::sys::driver;
+use crate::sys::event_loop;
 use crate::sys::socket::ListenAddress;
 use crate::transport::trust;
 use crate::upstream::proxy::Proxies;
-use crate::{cache, cors, mount, relay, rewrite, upstream};
+use crate::{cache, relay, upstream};
 
 /// The file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config.yaml";
@@ -71,9 +72,9 @@ pub struct Config {
     /// Worker threads; `None` is one per usable core.
     pub workers: Option<usize>,
     /// The event loop.
-    pub driver: driver::Choice,
+    pub driver: event_loop::Choice,
     /// The mounts, at least one, those with the longest path first.
-    pub mounts: Vec<mount::Mount>,
+    pub mounts: Vec<route::Mount>,
     /// `rewrite_rules`.
     pub rewrite_rules: rewrite::Rules,
     /// CORS.

@@ -16,10 +16,10 @@ use crate::config::sources::Sources;
 use crate::config::values;
 use crate::config::web::{self, CacheControl};
 use crate::config::yaml::{Entry, Value};
-use crate::mount::Mount;
+use crate::policy::route::Mount;
 use crate::s3::bucket::Bucket;
-use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint, is_aws_region};
+use crate::s3::sse_c::CustomerKey;
 use crate::upstream::proxy::Proxies;
 
 /// Where `bucket_name` is mounted, as in the 2014 application.

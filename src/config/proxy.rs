@@ -12,7 +12,7 @@ use crate::config::environment::Environment;
 use crate::config::problem::{Fault, Place, Problem, Spot};
 use crate::config::reader::Reader;
 use crate::http1::target::percent_decode;
-use crate::mount::Mount;
+use crate::policy::route::Mount;
 use crate::upstream::proxy::{Exempt, HttpProxy, Proxies};
 
 /// Longest name or password, in bytes.

@@ -15,7 +15,7 @@ use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, proxy, rules, web};
 use crate::s3::retry;
-use crate::sys::driver;
+use crate::sys::event_loop;
 use crate::sys::socket::ListenAddress;
 use crate::transport::trust;
 use crate::{relay, upstream};
@@ -34,7 +34,7 @@ pub(super) fn resolve(
     Config {
         listen: listen(reader),
         workers: reader.value_or("workers", values::workers, None),
-        driver: reader.value_or("driver", values::driver, driver::Choice::Auto),
+        driver: reader.value_or("driver", values::driver, event_loop::Choice::Auto),
         mounts,
         proxies,
         rewrite_rules: rules::read(reader),

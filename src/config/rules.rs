@@ -6,7 +6,7 @@ use crate::config::reader::Reader;
 use crate::config::schema::RULE_KEYS;
 use crate::config::yaml::{Entry, Value};
 use crate::limits;
-use crate::rewrite::{Rule, Rules, When};
+use crate::policy::rewrite::{Rule, Rules, When};
 
 /// All rules; the key with nothing behind it is no rules, as it was in 2014.
 pub(super) fn read(reader: &mut Reader) -> Rules {

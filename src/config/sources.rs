@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::config::credentials::{self, AwsKeys, Given, Identity};
 use crate::config::reader::Reader;
-use crate::s3::login::{Login, Role};
-use crate::s3::source::Source;
+use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::login::{Login, Role};
 use crate::upstream::proxy::Proxies;
 
 /// The top level's identity, and the sources so far.

@@ -7,7 +7,7 @@ use log::LevelFilter;
 
 use crate::config::problem::{Fault, quoted};
 use crate::s3::endpoint::Addressing;
-use crate::sys::driver;
+use crate::sys::event_loop;
 
 /// Longest duration that makes sense in any setting: 30 days.
 const DURATION_MS_MAX: u64 = 30 * 24 * 3_600_000;
@@ -104,8 +104,8 @@ pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
 }
 
 /// The event loop.
-pub(super) fn driver(text: &str) -> Result<driver::Choice, Fault> {
-    use driver::Choice::{Auto, Epoll, IoUring};
+pub(super) fn driver(text: &str) -> Result<event_loop::Choice, Fault> {
+    use event_loop::Choice::{Auto, Epoll, IoUring};
     choice(text, &[("auto", Auto), ("io_uring", IoUring), ("epoll", Epoll)])
 }
 
@@ -215,7 +215,7 @@ mod tests {
             "'warning' is not a choice; write one of off, error, warn, info, debug, trace"
         );
         assert_eq!(say(boolean("1")), "'1' is not a choice; write one of true, false");
-        assert_eq!(driver("io_uring"), Ok(driver::Choice::IoUring));
+        assert_eq!(driver("io_uring"), Ok(event_loop::Choice::IoUring));
         assert_eq!(addressing("auto"), Ok(Addressing::Auto));
         assert_eq!(addressing("virtual"), Ok(Addressing::Virtual));
     }

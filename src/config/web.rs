@@ -2,7 +2,7 @@
 
 use crate::config::problem::{Fault, quoted};
 use crate::config::reader::Reader;
-use crate::cors::Policy;
+use crate::policy::cors::Policy;
 
 /// Names that say that the content is compressed by itself, or an index of such content; readers of
 /// them break when a stored `Content-Encoding: gzip` makes their HTTP library decompress it on the

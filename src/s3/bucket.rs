@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::s3::clock::{CLOCK_NEWS_S, S3Clock, Skew};
-use crate::s3::customer_key::CustomerKey;
+use crate::s3::credentials::handle::Source;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
-use crate::s3::source::Source;
+use crate::s3::sse_c::CustomerKey;
 
 /// One bucket, with all that is needed to sign and send a request for an object of it.
 #[derive(Clone, Debug)]

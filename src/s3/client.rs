@@ -12,14 +12,14 @@ use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
 use crate::relay::Relay;
-use crate::s3::answer::Answer;
 use crate::s3::bucket::Bucket;
-use crate::s3::correct::Corrections;
+use crate::s3::corrections::Corrections;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
+use crate::s3::response::Response;
 use crate::s3::retry::{self, Budget, Tries};
 use crate::sys::stream::Ahead;
-use crate::upstream::conn::{HeadError, is_ours};
+use crate::upstream::connection::{HeadError, is_ours};
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
 
@@ -47,7 +47,7 @@ pub(super) struct Target {
 /// What S3 replied.
 pub enum Reply {
     /// 200, 206 or 304.
-    Object(Answer),
+    Object(Response),
     /// Anything else.
     Refused(ServiceError),
 }
@@ -77,7 +77,7 @@ impl ClientError {
     /// closed it while the request was on its way (RFC 9112 §9.3.1). GET and HEAD are safe to
     /// repeat.
     fn is_closed_idle_connection(&self) -> bool {
-        matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoAnswer(_)))
+        matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
 
     /// Whether the next try may go better.
@@ -249,7 +249,7 @@ impl Client {
                 return Err(error);
             }
         };
-        let answer = Answer::new(
+        let response = Response::new(
             request.operation,
             ahead(request),
             (head, body_start, buf),
@@ -257,10 +257,10 @@ impl Client {
             &self.relay,
             &self.upstream,
         );
-        match answer.head().status {
-            200 | 206 | 304 => Ok(Reply::Object(answer)),
+        match response.head().status {
+            200 | 206 | 304 => Ok(Reply::Object(response)),
             // In a box: rare, and its state would be part of every request's.
-            _ => Ok(Reply::Refused(Box::pin(answer.into_error()).await)),
+            _ => Ok(Reply::Refused(Box::pin(response.into_error()).await)),
         }
     }
 }

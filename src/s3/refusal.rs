@@ -7,11 +7,11 @@ use crate::http1::framing::{BodyLength, decimal};
 use crate::http1::range::ContentRange;
 use crate::http1::response::Field;
 use crate::limits;
-use crate::s3::answer::Answer;
 use crate::s3::error::ServiceError;
 use crate::s3::object::content_range;
+use crate::s3::response::Response;
 
-impl Answer {
+impl Response {
     /// Reads the answer as an error of S3, body included.
     pub async fn into_error(mut self) -> ServiceError {
         let (body, remaining) = self.read_error_body().await;

@@ -277,10 +277,10 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::s3::credentials::Credentials;
-    use crate::s3::customer_key::CustomerKey;
+    use crate::s3::credentials::handle::{Current, Source};
+    use crate::s3::credentials::login::Login;
     use crate::s3::endpoint::{Addressing, Endpoint};
-    use crate::s3::login::Login;
-    use crate::s3::source::{Current, Source};
+    use crate::s3::sse_c::CustomerKey;
     use crate::upstream::Origin;
 
     fn bucket(addressing: Addressing, port: u16, signed: bool) -> Bucket {

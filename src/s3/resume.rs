@@ -14,10 +14,10 @@ use crate::http1::conditional::{Preconditions, entity_tag};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::response::Field;
 use crate::relay::End;
-use crate::s3::answer::{Answer, Sent};
 use crate::s3::client::{BucketId, Client, ClientError, Reply};
 use crate::s3::object::content_range;
 use crate::s3::request::ObjectRequest;
+use crate::s3::response::{Response, Sent};
 use crate::s3::retry::Tries;
 use crate::sys::stream::Stream;
 use crate::upstream::pool::PoolError;
@@ -57,7 +57,7 @@ impl Client {
     /// Sends head and body to `client`. The answer's body must be the delivery's extent.
     pub async fn deliver(
         &self,
-        mut answer: Answer,
+        mut response: Response,
         delivery: &Delivery<'_>,
         client: &mut Stream,
     ) -> Sent {
@@ -67,7 +67,7 @@ impl Client {
         loop {
             let length = rest.map_or(0, Extent::length);
             let stall = delivery.client_stall;
-            let sent = answer.send_to(client, head, length, stall, is_resumable).await;
+            let sent = response.send_to(client, head, length, stall, is_resumable).await;
             bytes += sent.bytes;
             let Some(broken) = rest.as_mut() else { return Sent { bytes, ..sent } };
             let delivered = if sent.bytes > 0 { length - sent.remaining } else { 0 };
@@ -97,7 +97,7 @@ impl Client {
                 End::Complete | End::SinkFailed(_) => None,
             };
             match next {
-                Some(next) => answer = next,
+                Some(next) => response = next,
                 None => return Sent { bytes, ..sent },
             }
         }
@@ -111,7 +111,7 @@ impl Client {
         rest: Extent,
         tries: &mut Tries,
         is_stuck: bool,
-    ) -> Option<Answer> {
+    ) -> Option<Response> {
         let (key, at_least) = (delivery.request.key, Duration::ZERO);
         delivery.strong_etag()?;
         let budget = is_stuck.then_some(&self.budget);
@@ -125,10 +125,10 @@ impl Client {
                 return None;
             }
         }
-        let answer = self.ask_for_rest(delivery, rest, tries).await?;
+        let response = self.ask_for_rest(delivery, rest, tries).await?;
         self.relay.counters.s3_resumes.add(1);
         log::info!("S3 broke off the body of {key:?}: it goes on at byte {}", rest.first);
-        Some(answer)
+        Some(response)
     }
 
     /// Asks for the rest of a body.
@@ -137,7 +137,7 @@ impl Client {
         delivery: &Delivery<'_>,
         rest: Extent,
         tries: &mut Tries,
-    ) -> Option<Answer> {
+    ) -> Option<Response> {
         let (key, etag) = (delivery.request.key, delivery.strong_etag()?);
         let Extent { first, last } = rest;
         let request = ObjectRequest {
@@ -146,13 +146,13 @@ impl Client {
             ..delivery.request
         };
         match self.send_in_turn(tries, delivery, &request).await {
-            Ok(Reply::Object(answer)) if goes_on(&answer, etag, rest, delivery.size) => {
-                return Some(answer);
+            Ok(Reply::Object(response)) if goes_on(&response, etag, rest, delivery.size) => {
+                return Some(response);
             }
-            Ok(Reply::Object(answer)) => {
+            Ok(Reply::Object(response)) => {
                 log::warn!("the body of {key:?} cannot go on: S3's answer is not the rest of it");
                 delivery.changed.set(true);
-                answer.dismiss().await;
+                response.dismiss().await;
             }
             Ok(Reply::Refused(error)) => {
                 log::warn!("the body of {key:?} cannot go on: {error}");
@@ -184,12 +184,12 @@ impl Client {
 }
 
 /// Whether an answer is exactly the rest of the same version of an object.
-fn goes_on(answer: &Answer, etag: &[u8], rest: Extent, size: u64) -> bool {
-    let head = answer.head();
+fn goes_on(response: &Response, etag: &[u8], rest: Extent, size: u64) -> bool {
+    let head = response.head();
     // What the part is, Content-Range says, whatever the status.
     matches!(head.status, 200 | 206)
         && head.body_length.may_be(rest.length())
-        && answer.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
-        && content_range(head, answer.head_bytes())
+        && response.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
+        && content_range(head, response.head_bytes())
             == Some(ContentRange::Part { extent: rest, size })
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::CivilTime;
 use crate::s3::credentials::Credentials;
-use crate::s3::source::Current;
+use crate::s3::credentials::handle::Current;
 
 /// SHA-256 of nothing, the payload hash of every request without a body.
 pub const EMPTY_PAYLOAD_SHA256: &str =

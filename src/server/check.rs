@@ -10,20 +10,20 @@ use crate::config::Config;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::target::Target;
-use crate::mount::Mount;
+use crate::policy::route::Mount;
 use crate::s3::client::{BucketId, ClientError, Reply};
 use crate::s3::clock::Skew;
+use crate::s3::credentials::handle::Source;
 use crate::s3::endpoint::Endpoint;
 use crate::s3::error::{Kind, ServiceError};
-use crate::s3::name::ObjectName;
+use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
-use crate::s3::source::Source;
-use crate::server::core::Core;
-use crate::server::explain::clock_words;
+use crate::server::accept::sweep;
+use crate::server::error_mapping::clock_words;
 use crate::server::handler::locate_in;
-use crate::server::running::share;
-use crate::server::worker::sweep;
-use crate::sys::driver;
+use crate::server::startup::share;
+use crate::server::worker::Worker;
+use crate::sys::event_loop;
 use crate::upstream::Origin;
 
 /// What was found out about one mount.
@@ -81,15 +81,15 @@ pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> 
     config.retries.timeout = config.retries.timeout.min(RETRY_TIMEOUT);
     let named = named.map(|named| find(&config, named)).transpose().map_err(io::Error::other)?;
     let shared = share(config, None).map_err(io::Error::other)?;
-    let mut event_loop = driver::build(shared.config.driver)?;
+    let mut event_loop = event_loop::build(shared.config.driver)?;
     let findings = event_loop.runtime.block_on(async {
-        let core = Core::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
-        monoio::spawn(sweep(Rc::clone(&core)));
+        let worker = Worker::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
+        monoio::spawn(sweep(Rc::clone(&worker)));
         let checks = (0..shared.config.mounts.len()).map(|index| {
             let id = BucketId(index);
             let named = named.as_ref().filter(|(bucket, _)| *bucket == id);
             let object = named.map(|(_, object)| object.clone());
-            monoio::spawn(check(Rc::clone(&core), id, object))
+            monoio::spawn(check(Rc::clone(&worker), id, object))
         });
         let mut findings = Vec::new();
         for check in checks.collect::<Vec<_>>() {
@@ -135,14 +135,14 @@ fn find(config: &Config, named: &str) -> Result<(BucketId, ObjectName), String> 
     Ok((BucketId(0), object))
 }
 
-async fn check(core: Rc<Core>, id: BucketId, named: Option<ObjectName>) -> Finding {
-    let mount = &core.config().mounts[id.0];
-    let asked = monoio::time::timeout(TIMEOUT, ask(&core, id, mount, named.as_ref())).await;
+async fn check(worker: Rc<Worker>, id: BucketId, named: Option<ObjectName>) -> Finding {
+    let mount = &worker.config().mounts[id.0];
+    let asked = monoio::time::timeout(TIMEOUT, ask(&worker, id, mount, named.as_ref())).await;
     let timed_out = || (Verdict::Fails, format!("no complete answer in {} s", TIMEOUT.as_secs()));
     let (verdict, words) = asked.unwrap_or_else(|_| timed_out());
     // Last, since S3 may have named another region.
     let origin = Arc::clone(&mount.bucket.location().origin);
-    let via = core.config().proxies.of(&origin);
+    let via = worker.config().proxies.of(&origin);
     let via = via.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
     let credentials = match mount.bucket.credentials.as_deref() {
         Some(source) => format!("credentials of {}", source.login()),
@@ -213,7 +213,7 @@ fn is_of_s3(host: &str) -> bool {
 
 /// Asks for one byte of the object that is named, or of one that need not exist.
 async fn ask(
-    core: &Core,
+    worker: &Worker,
     id: BucketId,
     mount: &Mount,
     named: Option<&ObjectName>,
@@ -226,9 +226,9 @@ async fn ask(
         range: Some(ByteRange::Closed { first: 0, last: 0 }),
         conditions: Preconditions::default(),
     };
-    match core.s3.send(id, &request).await {
-        Ok(Reply::Object(answer)) => {
-            answer.dismiss().await;
+    match worker.s3.send(id, &request).await {
+        Ok(Reply::Object(response)) => {
+            response.dismiss().await;
             (Verdict::Works, format!("{:?} was read", request.key))
         }
         Ok(Reply::Refused(error)) => judge(&error, named, &mount.path),

@@ -26,24 +26,24 @@ use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
 use crate::http1::target::{Target, percent_decode};
 use crate::limits;
-use crate::mount;
+use crate::policy::route;
 use crate::s3::client::BucketId;
-use crate::s3::name::ObjectName;
-use crate::server::answer::Failure;
-use crate::server::core::{Core, Scratch};
-use crate::server::fetch::{Fetch, Step};
-use crate::server::known::{accepted_age, current_object, judge, known_object, recall};
-use crate::server::writer::{Head, HeadWriter, Outcome};
+use crate::s3::object_name::ObjectName;
+use crate::server::failure::Failure;
+use crate::server::get::{Fetch, Step};
+use crate::server::lookup::{accepted_age, current_object, judge, known_object, recall};
+use crate::server::response::{Head, HeadWriter, Outcome};
+use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
 
 /// Answers one request.
 pub async fn handle(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Outcome {
-    let writer = HeadWriter { core, request };
+    let writer = HeadWriter { worker, request };
     let answered = match request.method {
         Method::Other => Err(Failure::Method),
         _ if request.has_body => Err(Failure::Body),
@@ -51,14 +51,14 @@ pub async fn handle(
             writer.options(&mut scratch.head);
             return writer.send(client, scratch, 204).await;
         }
-        Method::Head | Method::Get => match locate(core, request, None, &mut scratch.object) {
-            Ok(bucket) => object(core, request, bucket, client, scratch).await,
+        Method::Head | Method::Get => match locate(worker, request, None, &mut scratch.object) {
+            Ok(bucket) => object(worker, request, bucket, client, scratch).await,
             Err(failure) => Err(failure),
         },
     };
     let answered = match answered {
-        Err(Failure::NotFound) if core.config().rewrite_rules.for_missing() > 0 => {
-            Box::pin(other_object(core, request, client, scratch)).await
+        Err(Failure::NotFound) if worker.config().rewrite_rules.for_missing() > 0 => {
+            Box::pin(other_object(worker, request, client, scratch)).await
         }
         answered => answered,
     };
@@ -70,31 +70,31 @@ pub async fn handle(
 
 /// Answers with the object in `scratch`.
 async fn object(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     bucket: BucketId,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     match request.method {
-        Method::Head => head(core, request, bucket, client, scratch).await,
+        Method::Head => head(worker, request, bucket, client, scratch).await,
         // In a box of its own for as long as it lasts: its many states would otherwise be part of
         // every idle connection. One allocation, some tens of nanoseconds.
-        _ => Box::pin(get(core, request, bucket, client, scratch)).await,
+        _ => Box::pin(get(worker, request, bucket, client, scratch)).await,
     }
 }
 
 /// Answers with the first object that exists of those that the rules for missing keys name.
 async fn other_object(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    for rule in 0..core.config().rewrite_rules.for_missing() {
+    for rule in 0..worker.config().rewrite_rules.for_missing() {
         // A key that cannot be is one that does not exist.
-        let Ok(bucket) = locate(core, request, Some(rule), &mut scratch.object) else { continue };
-        match object(core, request, bucket, client, scratch).await {
+        let Ok(bucket) = locate(worker, request, Some(rule), &mut scratch.object) else { continue };
+        match object(worker, request, bucket, client, scratch).await {
             Err(Failure::NotFound) => {}
             answered => return answered,
         }
@@ -104,13 +104,13 @@ async fn other_object(
 
 /// The object that a request is about, as [`locate_in`].
 fn locate(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
     let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
-    locate_in(core.config(), path, query, rule, object)
+    locate_in(worker.config(), path, query, rule, object)
 }
 
 /// The object that a path and a query name; with the number of a rule for missing keys the one that
@@ -122,8 +122,8 @@ pub fn locate_in(
     rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<BucketId, Failure> {
-    let Some((bucket, mount, rest)) = mount::route(&config.mounts, path) else {
-        let is_mount = mount::is_mount_without_slash(&config.mounts, path);
+    let Some((bucket, mount, rest)) = route::route(&config.mounts, path) else {
+        let is_mount = route::is_mount_without_slash(&config.mounts, path);
         return Err(if is_mount { Failure::NoKey } else { Failure::NotMounted });
     };
     if rest.is_empty() {
@@ -146,62 +146,62 @@ pub fn locate_in(
 }
 
 async fn head(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     bucket: BucketId,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let max_age = accepted_age(request);
-    let metadata = match recall(core, bucket, &scratch.object, max_age).transpose()? {
+    let metadata = match recall(worker, bucket, &scratch.object, max_age).transpose()? {
         Some(object) if judge(&request.preconditions, &object).is_ok() => object,
         remembered => {
-            release_earlier_answers(core, client).await;
+            release_earlier_answers(worker, client).await;
             // Memory may be out of date: it does not refuse what S3 may allow.
             let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
-            Box::pin(known_object(core, bucket, scratch, max_age)).await?
+            Box::pin(known_object(worker, bucket, scratch, max_age)).await?
         }
     };
-    let writer = HeadWriter { core, request };
+    let writer = HeadWriter { worker, request };
     let status = judge(&request.preconditions, &metadata)?;
     writer.write(&mut scratch.head, &Head::of_object(status, &metadata, None));
     Ok(writer.send(client, scratch, status).await)
 }
 
 /// Sends what pipelined requests before this one were answered: they must not wait for S3.
-pub async fn release_earlier_answers(core: &Core, client: &mut Stream) {
+pub async fn release_earlier_answers(worker: &Worker, client: &mut Stream) {
     if client.held_bytes() > 0 {
         // A client that is gone is noticed when its next answer is sent.
-        let _ = client.release(core.config().clients.stall_timeout).await;
+        let _ = client.release(worker.config().clients.stall_timeout).await;
     }
 }
 
 async fn get(
-    core: &Core,
+    worker: &Worker,
     request: &Request<'_>,
     bucket: BucketId,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    release_earlier_answers(core, client).await;
+    release_earlier_answers(worker, client).await;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
-    let mut fetch = Fetch { core, request, bucket, range, if_range, known: None };
+    let mut fetch = Fetch { worker, request, bucket, range, if_range, known: None };
 
     // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
     // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
     let max_age = accepted_age(request);
-    let mut known = match recall(core, bucket, &scratch.object, max_age).transpose()? {
+    let mut known = match recall(worker, bucket, &scratch.object, max_age).transpose()? {
         None if !request.preconditions.are_for_s3() => {
-            Some(known_object(core, bucket, scratch, max_age).await?)
+            Some(known_object(worker, bucket, scratch, max_age).await?)
         }
         Some(object) if fetch.would_refuse(&object) => {
-            Some(current_object(core, bucket, scratch).await?)
+            Some(current_object(worker, bucket, scratch).await?)
         }
         // The client validates a copy that it may only use if S3 says that it is right.
         Some(object) if fetch.is_validation(&object) => match request.preconditions.are_for_s3() {
             true => None,
-            false => Some(current_object(core, bucket, scratch).await?),
+            false => Some(current_object(worker, bucket, scratch).await?),
         },
         known => known,
     };
@@ -209,7 +209,7 @@ async fn get(
     loop {
         if let Some(metadata) = known.take() {
             if judge(&request.preconditions, &metadata)? == 304 {
-                let writer = HeadWriter { core, request };
+                let writer = HeadWriter { worker, request };
                 writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
                 return Ok(writer.send(client, scratch, 304).await);
             }
@@ -226,13 +226,13 @@ async fn get(
             Step::Answered(outcome) => return Ok(outcome),
             Step::WithoutRange => fetch.range = None,
             Step::Changed => fetch.known = None,
-            Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadAnswer),
+            Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadResponse),
             Step::UnknownSize => {
-                known = Some(current_object(core, bucket, scratch).await?);
+                known = Some(current_object(worker, bucket, scratch).await?);
                 unsized_responses += 1;
             }
             Step::Unsatisfiable => {
-                known = Some(current_object(core, bucket, scratch).await?);
+                known = Some(current_object(worker, bucket, scratch).await?);
                 unsatisfiable += 1;
             }
         }

@@ -1,15 +1,15 @@
 //! The HTTP server: workers, their connections, and each connection's requests.
 
-pub mod answer;
+pub mod accept;
 pub mod check;
-pub mod conn;
-pub mod core;
-pub mod explain;
-pub mod fetch;
+pub mod connection;
+pub mod error_mapping;
+pub mod failure;
+pub mod get;
 pub mod handler;
-pub mod known;
+pub mod lookup;
+pub mod response;
+mod startup;
 pub mod worker;
-pub mod writer;
 
-mod running;
-pub use running::{Running, StartError, open_log, start};
+pub use startup::{Running, StartError, open_log, start};

@@ -1,260 +1,241 @@
-//! One worker: a thread on a core of its own, with its event loop, listeners and connections.
+//! What one core holds: everything a request needs, shared by the core's connections and by
+//! nothing else.
 
-use std::any::Any;
-use std::future::poll_fn;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::limits;
+use crate::access_log;
+use crate::cache::latest::Latest;
+use crate::cache::metadata::{Known, MetadataMap};
+use crate::cache::single_flight::Flights;
+use crate::clock;
+use crate::config::Config;
+use crate::logging::LogWriter;
 use crate::metrics::Counters;
-use crate::server::conn;
-use crate::server::core::{Core, Shared};
-use crate::sys::cpu;
-use crate::sys::driver;
-use crate::sys::process;
-use crate::sys::socket::{self, Accepted, Listener};
-use crate::sys::stream::Stream;
-use crate::upstream::pool;
+use crate::relay::Relay;
+use crate::relay::buffers::Buffers;
+use crate::relay::pipes::Pipes;
+use crate::s3::client::{BucketId, Client};
+use crate::s3::object::{Metadata, Shown};
+use crate::s3::object_name::ObjectName;
+use crate::server::failure::Failure;
+use crate::sys::deadlines::Deadlines;
+use crate::transport::trust::{Trust, TrustError};
+use crate::upstream::connection::Connector;
+use crate::upstream::pool::Pool;
+use crate::upstream::resolve::Resolver;
 
-/// What a worker is started with.
-pub struct Worker {
-    /// What it shares with the others.
-    pub shared: Arc<Shared>,
-    /// Its listening sockets.
-    pub listeners: Vec<OwnedFd>,
-    /// The core it stays on.
-    pub core: Option<usize>,
-    /// What it counts in.
-    pub counters: Arc<Counters>,
-    /// Ends (reads as closed) when the worker is to drain.
-    pub drain: UnixStream,
-    /// Told once the event loop runs: its description, or why there is none.
-    pub started: Sender<io::Result<String>>,
+/// Bytes of access log that a core collects before it hands them over.
+const LOG_BYTES: usize = 32 * 1024;
+
+/// Scratch memory that a core keeps for the next requests.
+const POOLED_SCRATCHES: usize = 64;
+
+/// What the cores share: settings, and what the side threads publish.
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The addresses of S3's servers.
+    pub resolver: Resolver,
+    /// Whose certificates are believed; `None` where no mount has HTTPS.
+    pub trust: Option<Trust>,
+    /// What S3 last said of each key.
+    pub latest: Arc<Latest>,
+    /// Where access log lines go; `None` is nowhere.
+    pub access_log: Option<LogWriter>,
+    /// A worker has no descriptor for a client and nothing idle to give up: the others may have.
+    pub descriptors_wanted: AtomicBool,
 }
 
-/// Time between two looks at the deadlines, while there are sockets that may have one.
-const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// Idle connections that a worker gives up for another, each time that it looks.
+const GIVEN_UP_FOR_ANOTHER: usize = 8;
 
-/// The same while there is none.
-const IDLE_SWEEP_PERIOD: Duration = Duration::from_secs(1);
+/// One core.
+pub struct Worker {
+    /// What the cores share.
+    pub shared: Arc<Shared>,
+    /// The S3 client.
+    pub s3: Client,
+    /// The upstream connections.
+    pub pool: Rc<Pool>,
+    /// The metadata map.
+    pub metadata: RefCell<MetadataMap>,
+    /// HEAD requests that are under way; each lands with the time it was sent at.
+    pub flights: Flights<(Result<Known, Failure>, Instant)>,
+    /// The deadlines of all sockets.
+    pub deadlines: Rc<Deadlines>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Client connections.
+    pub connections: Cell<usize>,
+    /// No new requests: the process is about to end.
+    pub draining: Cell<bool>,
+    date: Cell<(u64, [u8; 29])>,
+    log_lines: RefCell<Vec<u8>>,
+    scratches: RefCell<Vec<Scratch>>,
+}
 
-/// Connections accepted before other tasks have their turn.
-const ACCEPT_BURST: usize = 64;
-
-/// How long accepting pauses when the process or machine has run out of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Memory that one request writes into.
+#[derive(Default)]
+pub struct Scratch {
+    /// The object that is asked for.
+    pub object: ObjectName,
+    /// The answer's head.
+    pub head: Vec<u8>,
+    /// The object's metadata, from S3's answer.
+    pub metadata: Metadata,
+}
 
 impl Worker {
-    /// Runs until drained; the number of connections that were cut then. To be called on the
-    /// worker's own thread.
-    pub fn run(self) -> usize {
-        if let Some(core) = self.core
-            && let Err(error) = cpu::pin_thread(core)
-        {
-            log::warn!("cannot stay on core {core}: {error}");
-        }
-        let mut event_loop = match driver::build(self.shared.config.driver) {
-            Ok(event_loop) => event_loop,
-            Err(error) => {
-                let _ = self.started.send(Err(error));
-                return 0;
-            }
-        };
-        let cut = event_loop.runtime.block_on(async {
-            let core = Core::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
-            let ready = core.map_err(io::Error::other).and_then(|core| {
-                let (listeners, drain) = self.register(&core)?;
-                Ok((core, listeners, drain))
-            });
-            match ready {
-                Ok((core, listeners, drain)) => {
-                    let _ = self.started.send(Ok(event_loop.description));
-                    let cut = serve(&core, listeners, drain).await;
-                    core.sweep(Instant::now());
-                    cut
-                }
-                Err(error) => {
-                    let _ = self.started.send(Err(error));
-                    0
-                }
-            }
+    /// The state of the calling thread's core, which counts in `counters`.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up.
+    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Worker>, TrustError> {
+        let config = &shared.config;
+        let relay = Rc::new(Relay {
+            buffers: Buffers::new(),
+            pipes: Pipes::new(config.relay.clone()),
+            counters: Arc::clone(&counters),
         });
-        // A runtime that is dropped with operations in flight waits for them in vain; the process
-        // ends when all workers have come to this point.
-        std::mem::forget(event_loop.runtime);
-        cut
+        let deadlines = Rc::new(Deadlines::default());
+        let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
+        let connector = Connector::new(config.upstream.clone(), tls, Rc::clone(&deadlines));
+        let pool = Pool::new(
+            config.upstream.clone(),
+            connector,
+            shared.resolver.clone(),
+            Arc::clone(&config.proxies),
+        );
+        let s3 = Client::new(
+            config.mounts.iter().map(|mount| mount.bucket.clone()),
+            Rc::clone(&pool),
+            relay,
+            config.upstream.clone(),
+            config.retries.clone(),
+        );
+        Ok(Rc::new(Worker {
+            s3,
+            counters,
+            metadata: RefCell::new(MetadataMap::new(
+                config.metadata.clone(),
+                Arc::clone(&shared.latest),
+            )),
+            flights: Flights::new(),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            date: Cell::new((u64::MAX, [0; 29])),
+            log_lines: RefCell::default(),
+            scratches: RefCell::default(),
+            pool,
+            deadlines,
+            shared,
+        }))
     }
 
-    /// Registers the worker's sockets with its event loop.
-    fn register(&self, core: &Core) -> io::Result<(Vec<Rc<Listener>>, Stream)> {
-        let listeners =
-            self.listeners.iter().map(|socket| Ok(Rc::new(Listener::new(socket.try_clone()?)?)));
-        let drain = std::net::TcpStream::from(OwnedFd::from(self.drain.try_clone()?));
-        Ok((listeners.collect::<io::Result<_>>()?, Stream::from_std(drain, &core.deadlines)?))
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
     }
-}
 
-/// Serves until told to end, then drains. The number of connections that did not end in time.
-async fn serve(core: &Rc<Core>, listeners: Vec<Rc<Listener>>, drain: Stream) -> usize {
-    for listener in &listeners {
-        monoio::spawn(accept(Rc::clone(core), Rc::clone(listener)));
+    /// Ends what is overdue and writes what was logged; to be called a few times a second.
+    pub fn sweep(&self, now: Instant) {
+        self.deadlines.sweep(now);
+        if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
+            self.give_up_for_another();
+        }
+        let pause_timeout = self.config().clients.pause_timeout;
+        self.deadlines.tell_of_stalls(now, pause_timeout, self.pool.waiting_requests());
+        self.pool.sweep(now);
+        self.metadata.borrow_mut().sweep(now);
+        self.flush_log();
     }
-    monoio::spawn(sweep(Rc::clone(core)));
-    wait_for_end(drain).await;
 
-    let deadline = Instant::now() + core.config().clients.drain_timeout;
-    core.draining.set(true);
-    for listener in &listeners {
-        accept_the_rest(core, listener, deadline).await;
-        listener.close();
-        accept_the_rest(core, listener, deadline).await;
+    /// Gives up an idle connection for its descriptor: that of the client that has been idle for
+    /// longest, or one to S3. `false` where nothing is idle, which the other workers are told.
+    pub fn give_up_idle(&self) -> bool {
+        let is_one = self.deadlines.give_up_idle(Instant::now()) || self.pool.close_one_idle();
+        if !is_one {
+            self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
+        }
+        is_one
     }
-    core.deadlines.close_idle();
-    while core.connections.get() > 0 && Instant::now() < deadline {
-        monoio::time::sleep(Duration::from_millis(10)).await;
-        core.deadlines.close_idle();
-    }
-    core.connections.get()
-}
 
-/// Accepts what waits to be accepted when the listener is closed.
-async fn accept_the_rest(core: &Rc<Core>, listener: &Listener, deadline: Instant) {
-    // More cannot wait; whoever comes meanwhile must not keep the process from its end.
-    for _ in 0..socket::BACKLOG {
-        match listener.accept() {
-            Ok(accepted) => start(core, accepted),
-            Err(error) if is_about_one_connection(&error) => {}
-            // Idle clients are let go anyway.
-            Err(error) if process::is_out_of_descriptors(&error) && Instant::now() < deadline => {
-                core.deadlines.close_idle();
-                monoio::time::sleep(pool::CLOSING_TIME).await;
-            }
-            Err(_) => return,
+    fn give_up_for_another(&self) {
+        let given_up = (0..GIVEN_UP_FOR_ANOTHER).take_while(|_| self.give_up_idle()).count();
+        if given_up > 0 {
+            self.shared.descriptors_wanted.store(false, Ordering::Relaxed);
         }
     }
-}
 
-fn is_about_one_connection(error: &io::Error) -> bool {
-    // The client gave up before it was accepted.
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
-}
-
-/// Waits until the other end of a socket is closed.
-async fn wait_for_end(mut socket: Stream) {
-    const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
-    let _ = socket.receive(Vec::with_capacity(1), 1, FOR_EVER).await;
-}
-
-/// Has the deadlines of the worker's sockets kept, for as long as it runs.
-pub async fn sweep(core: Rc<Core>) {
-    loop {
-        let idle = core.connections.get() == 0 && core.pool.open_connections() == 0;
-        let period = if idle { IDLE_SWEEP_PERIOD } else { SWEEP_PERIOD };
-        monoio::time::sleep(period).await;
-        core.sweep(Instant::now());
+    /// The value of a `Date` field, formatted once a second.
+    pub fn date(&self) -> [u8; 29] {
+        let now = clock::unix_seconds();
+        let (second, mut text) = self.date.get();
+        if second != now {
+            let time = UNIX_EPOCH + Duration::from_secs(now.min(clock::END_OF_9999));
+            // 29 bytes are what the format has (RFC 9110 §5.6.7).
+            let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(time));
+            self.date.set((now, text));
+        }
+        text
     }
-}
 
-/// Accepts connections until the listener is closed.
-async fn accept(core: Rc<Core>, listener: Rc<Listener>) {
-    let mut out_of_resources = false;
-    loop {
-        if let Err(error) = listener.ready().await {
-            log::error!("a listener failed: {error}");
+    /// Logs a request.
+    pub fn log(&self, entry: &access_log::Entry<'_>) {
+        if self.shared.access_log.is_none() {
             return;
         }
-        if core.draining.get() {
-            return;
-        }
-        match accept_burst(&core, &listener) {
-            Ok(()) => {
-                if std::mem::take(&mut out_of_resources) {
-                    log::info!("connections are accepted again");
-                }
-            }
-            Err(error) if process::is_out_of_descriptors(&error) && core.give_up_idle() => {
-                monoio::time::sleep(pool::CLOSING_TIME).await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut out_of_resources, true) {
-                    log::error!("cannot accept connections for now: {error}");
-                }
-                monoio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        let mut lines = self.log_lines.borrow_mut();
+        access_log::write_line(entry, &mut lines);
+        if lines.len() >= LOG_BYTES {
+            drop(lines);
+            self.flush_log();
         }
     }
-}
 
-/// Accepts the connections that are there.
-///
-/// # Errors
-/// Those of `accept4(2)` that are about this process or machine, not about one connection.
-fn accept_burst(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
-    for _ in 0..ACCEPT_BURST {
-        match listener.accept() {
-            Ok(accepted) => start(core, accepted),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => return Ok(()),
-                _ if is_about_one_connection(&error) => {}
-                _ => return Err(error),
-            },
+    fn flush_log(&self) {
+        let mut lines = self.log_lines.borrow_mut();
+        if let Some(log) = &self.shared.access_log
+            && !lines.is_empty()
+        {
+            log.push(&lines);
+            lines.clear();
         }
     }
-    Ok(())
-}
 
-fn start(core: &Rc<Core>, accepted: Accepted) {
-    let Accepted { socket, peer } = accepted;
-    let most = core.config().clients.max_connections;
-    if core.connections.get() >= most + limits::REFUSED_CONNECTIONS {
-        // Closed at once: even to say so would hold too many.
-        return;
+    /// Scratch memory for a request.
+    pub fn take_scratch(&self) -> Scratch {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
     }
-    // Who is idle may come again; who has just come wants something now.
-    let is_full = core.connections.get() >= most;
-    let refused = is_full && !core.deadlines.give_up_idle(Instant::now());
-    match Stream::from_std(socket, &core.deadlines) {
-        Ok(stream) => {
-            let core = Rc::clone(core);
-            core.connections.update(|count| count + 1);
-            monoio::spawn(async move {
-                // Pinned where it is made: moved, it would take its place twice per connection.
-                let served = match refused {
-                    false => caught(pin!(conn::serve(Rc::clone(&core), stream, peer))).await,
-                    true => caught(pin!(conn::refuse(&core, stream, peer))).await,
-                };
-                if let Err(panic) = served {
-                    log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
-                }
-                core.connections.update(|count| count - 1);
-            });
+
+    /// Takes it back.
+    pub fn put_back_scratch(&self, scratch: Scratch) {
+        let mut scratches = self.scratches.borrow_mut();
+        if scratches.len() < POOLED_SCRATCHES {
+            scratches.push(scratch);
         }
-        Err(error) => log::error!("cannot watch a new connection: {error}"),
     }
-}
 
-/// Runs a future and catches its panics: one that reached the event loop would end the core.
-async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn Any + Send>> {
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
+    /// What clients are shown of an object. Readers of block-gzipped files would be handed the
+    /// decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a version
+    /// is of use where one can be asked for.
+    pub fn shown(&self, bucket: BucketId, object: &ObjectName) -> Shown<'_> {
+        let key = object.key();
+        let is_suffix = |suffix: &String| {
+            key.len() >= suffix.len()
+                && key.as_bytes()[key.len() - suffix.len()..]
+                    .eq_ignore_ascii_case(suffix.as_bytes())
+        };
+        let mount = &self.config().mounts[bucket.0];
+        Shown {
+            content_encoding: !self.config().genomic_suffixes.iter().any(is_suffix),
+            version_id: mount.allow_version_id,
+            default_cache_control: mount.cache_control.as_deref(),
         }
-    })
-    .await
-}
-
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let literal = panic.downcast_ref::<&str>().copied();
-    literal.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+    }
 }

@@ -1,9 +1,9 @@
 //! A connection to send and receive over: a socket, with or without TLS on it.
 
+pub mod error_text;
 pub mod tls;
 pub mod trust;
 mod verifier;
-pub mod words;
 
 use std::io;
 use std::ops::Range;

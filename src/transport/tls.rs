@@ -18,7 +18,7 @@ use rustls::unbuffered::{
 };
 
 use crate::sys::stream::Stream;
-use crate::transport::words::words;
+use crate::transport::error_text::words;
 
 /// Largest record, in bytes: 2^14 of content, 256 of expansion and padding, the header (RFC 8446
 /// §5.2); TLS 1.2 allows 2,048 of expansion, which no cipher suite of today needs.

@@ -8,8 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{RootCertStore, SupportedProtocolVersion};
 
+use crate::transport::error_text::words;
 use crate::transport::verifier::Verifier;
-use crate::transport::words::words;
 
 /// Sessions that one core remembers to resume, each a server's name with its newest tickets.
 const SESSIONS: usize = 64;

@@ -1,11 +1,11 @@
 //! Connections to S3: opened, pooled and given back on one core.
 
 pub mod addresses;
-pub mod conn;
+pub mod connection;
 mod named;
+pub mod permits;
 pub mod pool;
 pub mod proxy;
-pub mod queue;
 pub mod resolve;
 mod tunnel;
 

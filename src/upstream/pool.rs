@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::sys::process::is_out_of_descriptors;
 use crate::sys::stream::Ahead;
-use crate::upstream::conn::{Connection, Connector};
+use crate::upstream::connection::{Connection, Connector};
+use crate::upstream::permits::{Permit, Queue};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
-use crate::upstream::queue::{Permit, Queue};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{Origin, OriginId, Settings};
 

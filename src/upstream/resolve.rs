@@ -17,7 +17,7 @@ use hickory_resolver::config::LookupIpStrategy;
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until};
 
-use crate::sys::side::Side;
+use crate::sys::background::Background;
 use crate::upstream::Origin;
 use crate::upstream::named::Named;
 
@@ -155,14 +155,14 @@ async fn look_up(host: &str) -> io::Result<(Vec<IpAddr>, Duration)> {
 /// All origins that any core has asked for.
 #[derive(Clone)]
 pub struct Resolver {
-    side: Side,
+    background: Background,
     known: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
 }
 
 impl Resolver {
     /// Resolves names on the side thread.
-    pub fn new(side: Side) -> Resolver {
-        Resolver { side, known: Arc::default() }
+    pub fn new(background: Background) -> Resolver {
+        Resolver { background, known: Arc::default() }
     }
 
     /// An origin's addresses from now on; where it is new its name is being looked up.
@@ -174,7 +174,7 @@ impl Resolver {
         let resolved = Arc::new(ResolvedOrigin::new(Arc::clone(origin)));
         known.push(Arc::clone(&resolved));
         if !resolved.is_answered() {
-            self.side.spawn(Arc::clone(&resolved).keep());
+            self.background.spawn(Arc::clone(&resolved).keep());
         }
         resolved
     }
@@ -195,7 +195,7 @@ mod tests {
 
     fn resolver_of(host: &str) -> (Resolver, Arc<Origin>) {
         let origin = Origin { tls: false, host: host.to_owned(), port: 9000 };
-        (Resolver::new(Side::start().unwrap()), Arc::new(origin))
+        (Resolver::new(Background::start().unwrap()), Arc::new(origin))
     }
 
     #[test]

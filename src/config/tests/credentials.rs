@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::s3::login::{Login, Role};
+use crate::s3::credentials::login::{Login, Role};
 
 #[test]
 fn credentials_come_from_one_source_as_a_set() {
@@ -41,7 +41,7 @@ fn logins(top: &str, own: &str, variables: &[(&str, &str)]) -> [Option<Login>; 2
         "endpoint: http://minio\n{top}\nmounts:\n  /long/: {{bucket: lab, {own}}}\n  /a/: {{bucket: lab}}\n"
     );
     let config = with(&text, variables, &Overrides::default()).unwrap();
-    let login = |mount: &mount::Mount| Some(mount.bucket.credentials.as_ref()?.login().clone());
+    let login = |mount: &route::Mount| Some(mount.bucket.credentials.as_ref()?.login().clone());
     [login(&config.mounts[1]), login(&config.mounts[0])]
 }
 

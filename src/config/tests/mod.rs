@@ -69,7 +69,7 @@ fn says(text: &str) -> String {
 }
 
 /// The keys that a mount's requests are signed with.
-fn keys(mount: &mount::Mount) -> Credentials {
+fn keys(mount: &route::Mount) -> Credentials {
     let source = mount.bucket.credentials.as_ref().unwrap();
     source.load().as_ref().unwrap().credentials.clone()
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::s3::customer_key::CustomerKey;
 use crate::s3::endpoint::Addressing;
+use crate::s3::sse_c::CustomerKey;
 
 #[test]
 fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
@@ -18,7 +18,7 @@ fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
     assert_eq!((ab.path.as_str(), root.path.as_str()), ("/a/b/", "/"));
     assert_eq!((a.path.as_str(), a.prefix.as_str()), ("/a/", "p/"));
     assert_eq!(a.bucket.location().origin, root.bucket.location().origin);
-    let source = |mount: &mount::Mount| mount.bucket.credentials.clone().unwrap();
+    let source = |mount: &route::Mount| mount.bucket.credentials.clone().unwrap();
     assert!(Arc::ptr_eq(&source(ab), &source(root)));
     assert_eq!(v.bucket.location().origin.host, "v.v.minio");
     assert_eq!(v.bucket.addressing, Addressing::Virtual);

@@ -14,7 +14,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     assert_eq!(config.workers, Some(3));
     assert_eq!(config.log_level, log::LevelFilter::Warn);
     assert_eq!(config.metadata.ttl.as_secs(), 60);
-    assert_eq!(config.driver, driver::Choice::Auto);
+    assert_eq!(config.driver, event_loop::Choice::Auto);
 }
 
 #[test]

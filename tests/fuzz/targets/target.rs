@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use s3proxy::http1::target::{Target, percent_decode};
 use s3proxy::limits::{KEY_BYTES, VERSION_ID_BYTES};
-use s3proxy::s3::name::ObjectName;
+use s3proxy::s3::object_name::ObjectName;
 use s3proxy::s3::sigv4::{write_encoded_path, write_encoded_query_value};
 
 fuzz_target!(|target: &str| {

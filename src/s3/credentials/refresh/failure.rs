@@ -12,7 +12,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use http::header::InvalidHeaderValue;
 
 use crate::logging::is_disturbing;
-use crate::transport::words::words as tls_words;
+use crate::transport::error_text::words as tls_words;
 
 /// Longest reason, in characters.
 const REASON_CHARACTERS: usize = 300;

@@ -12,23 +12,23 @@ use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
 use crate::relay;
-use crate::s3::answer::Answer;
 use crate::s3::client::{BucketId, Reply};
-use crate::s3::name::ObjectName;
 use crate::s3::object::{Metadata, Shown, content_range};
+use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::s3::response::Response;
 use crate::s3::resume::Delivery;
-use crate::server::answer::Failure;
-use crate::server::core::{Core, Scratch};
-use crate::server::explain::{describe, explain, note_unsatisfiable};
-use crate::server::known::{forget, judge, recall};
-use crate::server::writer::{Head, HeadWriter, Outcome};
+use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
+use crate::server::failure::Failure;
+use crate::server::lookup::{forget, judge, recall};
+use crate::server::response::{Head, HeadWriter, Outcome};
+use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
 
 /// A GET that goes to S3.
 pub struct Fetch<'a> {
     /// The core.
-    pub core: &'a Core,
+    pub worker: &'a Worker,
     /// The client's request.
     pub request: &'a Request<'a>,
     /// The object's bucket.
@@ -96,23 +96,23 @@ impl Fetch<'_> {
     pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        match self.core.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))? {
-            Reply::Object(answer) if answer.head().status != 304 => {
-                self.object(answer, asked, client, scratch).await
+        match self.worker.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))? {
+            Reply::Object(response) if response.head().status != 304 => {
+                self.object(response, asked, client, scratch).await
             }
-            Reply::Object(answer) if !s3_request.conditions.is_empty() => {
-                self.not_modified(answer, client, scratch).await
+            Reply::Object(response) if !s3_request.conditions.is_empty() => {
+                self.not_modified(response, client, scratch).await
             }
             Reply::Object(_) => {
                 log::warn!("S3 answered 304 to a request without a condition");
-                Err(Failure::BadAnswer)
+                Err(Failure::BadResponse)
             }
             Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
-                note_unsatisfiable(self.core, self.bucket, &scratch.object, &error);
+                note_unsatisfiable(self.worker, self.bucket, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.core, self.bucket, &scratch.object, &error, asked);
+                let failure = explain(self.worker, self.bucket, &scratch.object, &error, asked);
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -144,14 +144,14 @@ impl Fetch<'_> {
 
     /// Reads the metadata of S3's response, with the size that is known already where the response
     /// has none. `false` where it is not known either.
-    fn read(&self, answer: &Answer, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
-        if metadata.read(answer.head(), answer.head_bytes(), shown) {
+    fn read(&self, response: &Response, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
+        if metadata.read(response.head(), response.head_bytes(), shown) {
             return true;
         }
-        let has_range = answer.field(Field::ContentRange).is_some();
+        let has_range = response.field(Field::ContentRange).is_some();
         let is_same = |known: &&Rc<Metadata>| known.validators() == metadata.validators();
         match self.known.as_ref().filter(is_same) {
-            Some(known) if answer.head().status == 200 && !has_range => {
+            Some(known) if response.head().status == 200 && !has_range => {
                 metadata.size = known.size;
                 true
             }
@@ -161,58 +161,58 @@ impl Fetch<'_> {
 
     async fn object(
         &self,
-        mut answer: Answer,
+        mut response: Response,
         asked: Instant,
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.core.shown(self.bucket, object);
-        if !self.read(&answer, metadata, shown) {
-            let has_range = answer.field(Field::ContentRange).is_some();
-            let is_whole = answer.head().status == 200 && !has_range;
-            answer.dismiss().await;
+        let shown = self.worker.shown(self.bucket, object);
+        if !self.read(&response, metadata, shown) {
+            let has_range = response.field(Field::ContentRange).is_some();
+            let is_whole = response.head().status == 200 && !has_range;
+            response.dismiss().await;
             if is_whole {
                 return Ok(Step::UnknownSize);
             }
             log::warn!("S3 does not say how large {object:?} is");
-            return Err(Failure::BadAnswer);
+            return Err(Failure::BadResponse);
         }
         let (name, now) = (object.as_str(), Instant::now());
-        self.core.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked, now);
+        self.worker.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked, now);
 
         match judge(&self.request.preconditions, metadata) {
             Ok(200) => {}
-            Ok(_) => return self.not_modified(answer, client, scratch).await,
+            Ok(_) => return self.not_modified(response, client, scratch).await,
             Err(failure) => {
-                answer.dismiss().await;
+                response.dismiss().await;
                 return Err(failure);
             }
         }
         if !self.if_range_holds(metadata) {
-            answer.dismiss().await;
+            response.dismiss().await;
             return Ok(Step::WithoutRange);
         }
         if self.range_for_s3() != self.range
             && self.known.as_ref().is_some_and(|known| known.size != metadata.size)
         {
-            answer.dismiss().await;
+            response.dismiss().await;
             return Ok(Step::Changed);
         }
-        let Part { extent, skip } = match self.part(&answer, metadata, object) {
+        let Part { extent, skip } = match self.part(&response, metadata, object) {
             Ok(part) => part,
             Err(failure) => {
-                answer.dismiss().await;
+                response.dismiss().await;
                 return Err(failure);
             }
         };
         if let (Some(skip), Some(extent)) = (skip, extent)
-            && let Err(error) = answer.skip(skip, extent.length(), metadata.size).await
+            && let Err(error) = response.skip(skip, extent.length(), metadata.size).await
         {
             return Err(broken_off(object, &error));
         }
         let status = if extent.is_some() { 206 } else { 200 };
-        let writer = HeadWriter { core: self.core, request: self.request };
+        let writer = HeadWriter { worker: self.worker, request: self.request };
         let keep_alive = writer.keeps_connection();
         writer.write(head, &Head::of_object(status, metadata, extent));
         let delivery = Delivery {
@@ -223,12 +223,12 @@ impl Fetch<'_> {
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
-            client_stall: self.core.config().clients.stall_timeout,
+            client_stall: self.worker.config().clients.stall_timeout,
             changed: Cell::new(false),
         };
-        let sent = self.core.s3.deliver(answer, &delivery, client).await;
+        let sent = self.worker.s3.deliver(response, &delivery, client).await;
         if delivery.changed.get() {
-            forget(self.core, self.bucket, object);
+            forget(self.worker, self.bucket, object);
         }
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
@@ -255,11 +255,11 @@ impl Fetch<'_> {
     /// What the client gets of S3's body. Its length is then certain.
     fn part(
         &self,
-        answer: &Answer,
+        response: &Response,
         metadata: &Metadata,
         object: &ObjectName,
     ) -> Result<Part, Failure> {
-        let head = answer.head();
+        let head = response.head();
         let size = metadata.size;
         let wanted = match self.range {
             Some(range) => match range.resolve(size) {
@@ -270,9 +270,9 @@ impl Fetch<'_> {
             None => None,
         };
         let whole = ByteRange::From { first: 0 }.resolve(size);
-        if answer.field(Field::ContentRange).is_some() {
+        if response.field(Field::ContentRange).is_some() {
             // A part, whatever the status; some servers send the whole object as one.
-            let given = match content_range(head, answer.head_bytes()) {
+            let given = match content_range(head, response.head_bytes()) {
                 Some(ContentRange::Part { extent, size: of }) if of == size => Some(extent),
                 _ => None,
             };
@@ -299,14 +299,18 @@ impl Fetch<'_> {
 
     async fn not_modified(
         &self,
-        answer: Answer,
+        response: Response,
         client: &mut Stream,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
         // A 304 has no size; the fields it has are read nevertheless.
-        metadata.read(answer.head(), answer.head_bytes(), self.core.shown(self.bucket, object));
-        answer.dismiss().await;
+        metadata.read(
+            response.head(),
+            response.head_bytes(),
+            self.worker.shown(self.bucket, object),
+        );
+        response.dismiss().await;
         if metadata.etag().is_some() {
             // Conditions that S3 was not asked to judge may come before those that it was.
             judge(&self.request.preconditions, metadata)?;
@@ -316,16 +320,16 @@ impl Fetch<'_> {
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
         if self.remembered(object).is_some_and(|known| !explains(&known)) {
-            forget(self.core, self.bucket, object);
+            forget(self.worker, self.bucket, object);
         }
-        let writer = HeadWriter { core: self.core, request: self.request };
+        let writer = HeadWriter { worker: self.worker, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
         Ok(Step::Answered(writer.send(client, scratch, 304).await))
     }
 
     /// What is remembered of the object, if it exists.
     fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.core, self.bucket, object, Duration::MAX)?.ok()
+        recall(self.worker, self.bucket, object, Duration::MAX)?.ok()
     }
 
     /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
@@ -334,7 +338,7 @@ impl Fetch<'_> {
             judge(&self.request.preconditions, &known) == Err(Failure::PreconditionFailed)
         };
         if !self.remembered(object).is_some_and(explains) {
-            forget(self.core, self.bucket, object);
+            forget(self.worker, self.bucket, object);
         }
     }
 }
@@ -350,5 +354,5 @@ fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
 
 fn unfit(status: u16, object: &ObjectName) -> Failure {
     log::warn!("S3's response does not fit the range asked of {object:?}: {status}");
-    Failure::BadAnswer
+    Failure::BadResponse
 }

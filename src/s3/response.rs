@@ -21,7 +21,7 @@ use crate::upstream::pool::Lease;
 ///
 /// Dropped, it closes its connection; each of the methods that consume it gives the connection
 /// back to the pool where the body was read to its end and S3 keeps it open.
-pub struct Answer {
+pub struct Response {
     operation: Operation,
     ahead: Ahead,
     pub(super) head: ResponseHead,
@@ -50,7 +50,7 @@ pub struct Sent {
     pub remaining: u64,
 }
 
-impl Answer {
+impl Response {
     /// An answer of which `received` was read: the head, where the body starts in the buffer, and
     /// the buffer.
     pub(super) fn new(
@@ -60,12 +60,12 @@ impl Answer {
         lease: Lease,
         relay: &Rc<Relay>,
         settings: &Settings,
-    ) -> Answer {
+    ) -> Response {
         let (head, body_start, buf) = received;
         let (stall_timeout, read_ahead) = (settings.stall_timeout, settings.read_ahead);
         let (lease, relay) = (Some(lease), Rc::clone(relay));
         let tail = 0;
-        Answer {
+        Response {
             operation,
             ahead,
             head,
@@ -305,7 +305,7 @@ impl Answer {
     }
 }
 
-impl relay::Source for Answer {
+impl relay::Source for Response {
     fn transport(&mut self) -> Option<&mut Transport> {
         self.lease.as_mut().map(|lease| &mut lease.stream)
     }
@@ -337,7 +337,7 @@ impl relay::Source for Answer {
         limit: usize,
         timeout: Duration,
     ) -> BufResult<usize, Vec<u8>> {
-        let Answer { lease, decoder, .. } = self;
+        let Response { lease, decoder, .. } = self;
         let Some(lease) = lease else { return (Err(io::ErrorKind::NotConnected.into()), buf) };
         let Some(decoder) = decoder else { return lease.stream.receive(buf, limit, timeout).await };
         let start = buf.len();

@@ -50,7 +50,7 @@ pub struct Connector {
 pub enum HeadError {
     /// The connection ended or broke before the first byte of an answer.
     #[error("the connection was closed without an answer")]
-    NoAnswer(io::Error),
+    NoResponse(io::Error),
     /// It ended or broke inside the head.
     #[error("the connection broke inside the response head: {0}")]
     Cut(io::Error),
@@ -208,7 +208,7 @@ impl Connection {
             buf = returned;
             let first = buf.len() == start;
             let error = match received {
-                Ok(0) if first => HeadError::NoAnswer(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) if first => HeadError::NoResponse(io::ErrorKind::UnexpectedEof.into()),
                 Ok(0) => HeadError::Cut(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => match skip_interim(&mut buf, start, &mut interim) {
                     HeadEnd::At(length) if length <= limits::RESPONSE_HEAD_BYTES => {
@@ -225,7 +225,7 @@ impl Connection {
                     _ => HeadError::Malformed("the response head is larger than 16 KiB"),
                 },
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => HeadError::TimedOut,
-                Err(error) if first => HeadError::NoAnswer(error),
+                Err(error) if first => HeadError::NoResponse(error),
                 Err(error) => HeadError::Cut(error),
             };
             return (Err(error), buf);

@@ -6,8 +6,8 @@ use crate::http1::range::Extent;
 use crate::http1::request::{Method, Request};
 use crate::limits;
 use crate::s3::object::Metadata;
-use crate::server::answer::{Failure, reason};
-use crate::server::core::{Core, Scratch};
+use crate::server::failure::{Failure, reason};
+use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
 
 /// How a request was answered, for the connection and the log.
@@ -26,7 +26,7 @@ pub struct Outcome {
 /// Writes the answers to one request.
 pub struct HeadWriter<'a> {
     /// The core.
-    pub core: &'a Core,
+    pub worker: &'a Worker,
     /// The request.
     pub request: &'a Request<'a>,
 }
@@ -66,7 +66,7 @@ impl<'a> Head<'a> {
 impl HeadWriter<'_> {
     /// Whether the connection is kept after the answer.
     pub fn keeps_connection(&self) -> bool {
-        let may_go_on = !self.core.draining.get() || self.request.more_has_arrived;
+        let may_go_on = !self.worker.draining.get() || self.request.more_has_arrived;
         self.request.keep_alive && !self.request.has_body && may_go_on
     }
 
@@ -97,7 +97,7 @@ impl HeadWriter<'_> {
     pub fn options(&self, out: &mut Vec<u8>) {
         self.write_start(out, 204, self.keeps_connection());
         out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n");
-        self.core.config().cors.write_preflight_fields(&self.request.cross_origin, out);
+        self.worker.config().cors.write_preflight_fields(&self.request.cross_origin, out);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -131,14 +131,14 @@ impl HeadWriter<'_> {
     /// The status line and the fields that every answer has.
     fn write_start(&self, out: &mut Vec<u8>, status: u16, keep_alive: bool) {
         out.clear();
-        write_status_and_date(self.core, out, status);
+        write_status_and_date(self.worker, out, status);
         match (keep_alive, self.request.minor_version) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
             // HTTP/1.0 clients close unless they are told (RFC 9112 §9.3).
             (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, _) => {}
         }
-        self.core.config().cors.write_fields(&self.request.cross_origin, out);
+        self.worker.config().cors.write_fields(&self.request.cross_origin, out);
     }
 
     async fn send_head(
@@ -149,14 +149,14 @@ impl HeadWriter<'_> {
     ) -> Outcome {
         if self.request.is_followed
             && outcome.keep_alive
-            && client.held_bytes() + scratch.head.len() <= limits::HELD_ANSWER_BYTES
+            && client.held_bytes() + scratch.head.len() <= limits::HELD_RESPONSE_BYTES
         {
             client.hold(&scratch.head);
             return outcome;
         }
         let head = std::mem::take(&mut scratch.head);
         let length = head.len();
-        let timeout = self.core.config().clients.stall_timeout;
+        let timeout = self.worker.config().clients.stall_timeout;
         let (sent, head) = client.send(head, 0..length, timeout).await;
         scratch.head = head;
         let complete = sent.is_ok();
@@ -166,18 +166,18 @@ impl HeadWriter<'_> {
 
 /// Writes the response to a head that could not be parsed, with a body unless its method was HEAD; the
 /// connection is closed after it.
-pub fn write_refusal(core: &Core, failure: Failure, with_body: bool, out: &mut Vec<u8>) -> u64 {
+pub fn write_refusal(worker: &Worker, failure: Failure, with_body: bool, out: &mut Vec<u8>) -> u64 {
     out.clear();
-    write_status_and_date(core, out, failure.status());
+    write_status_and_date(worker, out, failure.status());
     out.extend_from_slice(b"Connection: close\r\n");
-    core.config().cors.write_fields(&Default::default(), out);
+    worker.config().cors.write_fields(&Default::default(), out);
     write_failure(failure, with_body, out)
 }
 
-fn write_status_and_date(core: &Core, out: &mut Vec<u8>, status: u16) {
+fn write_status_and_date(worker: &Worker, out: &mut Vec<u8>, status: u16) {
     // Writing to memory does not fail.
     let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", reason(status));
-    out.extend_from_slice(&core.date());
+    out.extend_from_slice(&worker.date());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -12,12 +12,12 @@ use crate::cache::latest::Latest;
 use crate::config::Config;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
-use crate::s3::refresh;
-use crate::s3::source::Source;
-use crate::server::core::Shared;
-use crate::server::worker::Worker;
+use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::refresh;
+use crate::server::accept::WorkerThread;
+use crate::server::worker::Shared;
+use crate::sys::background::Background;
 use crate::sys::cpu;
-use crate::sys::side::Side;
 use crate::sys::socket::{self, ListenAddress};
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::Origin;
@@ -48,7 +48,7 @@ pub enum StartError {
     Trust(#[from] TrustError),
     /// The event loop was refused.
     #[error("cannot start a worker: {0}")]
-    Worker(io::Error),
+    WorkerThread(io::Error),
     /// A thread was refused.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -99,7 +99,7 @@ pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
     for index in 0..count {
         let (ours, theirs) = UnixStream::pair().map_err(StartError::Thread)?;
         theirs.set_nonblocking(true).map_err(StartError::Thread)?;
-        let worker = Worker {
+        let worker = WorkerThread {
             shared: Arc::clone(&shared),
             listeners: listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect(),
             core: cores.get(index).copied(),
@@ -113,7 +113,7 @@ pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
     }
     drop(sender);
     for started in receiver.iter().take(count) {
-        running.drivers.push(started.map_err(StartError::Worker)?);
+        running.drivers.push(started.map_err(StartError::WorkerThread)?);
     }
     Ok(running)
 }
@@ -140,9 +140,9 @@ pub(super) fn share(
     access_log: Option<LogWriter>,
 ) -> Result<Arc<Shared>, StartError> {
     let sources = sources(&config);
-    let side = Side::start().map_err(StartError::Thread)?;
+    let background = Background::start().map_err(StartError::Thread)?;
     if !sources.is_empty() {
-        refresh::start(&side, &sources, CREDENTIALS_PATIENCE);
+        refresh::start(&background, &sources, CREDENTIALS_PATIENCE);
     }
     let mut origins = Vec::new();
     for mount in &config.mounts {
@@ -155,7 +155,7 @@ pub(super) fn share(
         true => Some(Trust::load(&config.trust)?),
         false => None,
     };
-    let resolver = Resolver::new(side);
+    let resolver = Resolver::new(background);
     // Behind a proxy no name but its own need be known here.
     let server = |origin: &Arc<Origin>| {
         let proxy = config.proxies.of(origin);

@@ -8,12 +8,12 @@ use log::Level;
 use crate::cache::metadata::Miss;
 use crate::s3::client::{BucketId, ClientError};
 use crate::s3::clock::Skew;
+use crate::s3::credentials::handle::Source;
 use crate::s3::error::{Kind, ServiceError};
-use crate::s3::name::ObjectName;
-use crate::s3::source::Source;
-use crate::server::answer::Failure;
-use crate::server::core::Core;
-use crate::upstream::conn::{HeadError, is_ours};
+use crate::s3::object_name::ObjectName;
+use crate::server::failure::Failure;
+use crate::server::worker::Worker;
+use crate::upstream::connection::{HeadError, is_ours};
 use crate::upstream::pool::PoolError;
 
 /// What the client is told when S3 gives no answer; the operator is told why.
@@ -33,8 +33,10 @@ pub fn describe(error: &ClientError) -> Failure {
         ClientError::Head(HeadError::TimedOut) => Failure::TimedOut,
         ClientError::Pool(PoolError::Connect { .. })
         | ClientError::Send(_)
-        | ClientError::Head(HeadError::NoAnswer(_) | HeadError::Cut(_)) => Failure::Unreachable,
-        ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => Failure::BadAnswer,
+        | ClientError::Head(HeadError::NoResponse(_) | HeadError::Cut(_)) => Failure::Unreachable,
+        ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => {
+            Failure::BadResponse
+        }
     };
     log::warn!("{error}");
     failure
@@ -43,17 +45,17 @@ pub fn describe(error: &ClientError) -> Failure {
 /// What the client is told of an error that S3 answered with. Logs all but a plain 404, and
 /// remembers what is about the key.
 pub fn explain(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     object: &ObjectName,
     error: &ServiceError,
     asked: Instant,
 ) -> Failure {
-    let mount = &core.config().mounts[bucket.0];
+    let mount = &worker.config().mounts[bucket.0];
     let source = mount.bucket.credentials.as_deref();
     let failure = match Failure::from_kind(error.kind()) {
         _ if is_about_the_key(object.key(), error) => Failure::InvalidKey,
-        Some(Failure::BadAnswer) if object.version_id().is_some() => of_version(error),
+        Some(Failure::BadResponse) if object.version_id().is_some() => of_version(error),
         Some(Failure::SlowDown { retry_after }) => {
             Failure::SlowDown { retry_after: error.retry_after.unwrap_or(retry_after) }
         }
@@ -62,7 +64,7 @@ pub fn explain(
         }
         Some(failure) => failure,
         None if error.status == 403 => Failure::AccessDenied,
-        None => Failure::BadAnswer,
+        None => Failure::BadResponse,
     };
     // S3 does not tell a wrong customer key from a missing permission.
     let kind = match failure {
@@ -70,7 +72,7 @@ pub fn explain(
         _ => error.kind(),
     };
     let remedy = remedy(error, kind, source);
-    note(core, bucket, object, error, level(error, failure), &remedy);
+    note(worker, bucket, object, error, level(error, failure), &remedy);
     let miss = match failure {
         Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
         Failure::AccessDenied => Miss::AccessDenied,
@@ -78,29 +80,29 @@ pub fn explain(
         _ => return failure,
     };
     let name = object.as_str();
-    core.metadata.borrow_mut().learn_miss(bucket, name, miss, asked, Instant::now());
+    worker.metadata.borrow_mut().learn_miss(bucket, name, miss, asked, Instant::now());
     failure
 }
 
 /// Logs S3's 416: it is not the last word on the range, but support may ask for its request id.
 pub fn note_unsatisfiable(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     object: &ObjectName,
     error: &ServiceError,
 ) {
-    note(core, bucket, object, error, Level::Info, "");
+    note(worker, bucket, object, error, Level::Info, "");
 }
 
 fn note(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     object: &ObjectName,
     error: &ServiceError,
     level: Level,
     remedy: &str,
 ) {
-    let target = error.log_target(&core.config().mounts[bucket.0].bucket.name);
+    let target = error.log_target(&worker.config().mounts[bucket.0].bucket.name);
     log::log!(target: &target, level, "{object:?}: {error}{remedy}");
 }
 
@@ -140,7 +142,7 @@ fn of_version(error: &ServiceError) -> Failure {
         (405, _) => Failure::NotFound,
         // Each store has a form of its own for its version ids, and this is none.
         (400, _) => Failure::VersionRefused,
-        _ => Failure::BadAnswer,
+        _ => Failure::BadResponse,
     }
 }
 

@@ -26,8 +26,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, Connector};
 
 use crate::s3::credentials::Credentials;
-use crate::s3::login::{Login, Role};
-use crate::s3::refresh::{failure, proxied};
+use crate::s3::credentials::login::{Login, Role};
+use crate::s3::credentials::refresh::{failure, proxied};
 use crate::upstream::proxy::Proxies;
 
 /// Longest time for one load. A credential_process may ask a slow service in turn.

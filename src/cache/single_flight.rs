@@ -62,7 +62,7 @@ impl<T: Clone> Flights<T> {
         };
         Turn::Landed(
             poll_fn(|context| match &mut *flight.state.borrow_mut() {
-                State::Landed(answer) => Poll::Ready(answer.clone()),
+                State::Landed(response) => Poll::Ready(response.clone()),
                 State::Flying(waiting) => {
                     waiting.push(context.waker().clone());
                     Poll::Pending
@@ -81,14 +81,14 @@ impl<T: Clone> Default for Flights<T> {
 
 impl<T> Lead<'_, T> {
     /// Gives all who wait the answer.
-    pub fn land(mut self, answer: T) {
-        self.end(Some(answer));
+    pub fn land(mut self, response: T) {
+        self.end(Some(response));
     }
 
-    fn end(&mut self, answer: Option<T>) {
+    fn end(&mut self, response: Option<T>) {
         let Some(key) = self.key.take() else { return };
         self.flights.running.borrow_mut().remove(&key);
-        let flying = self.flight.state.replace(State::Landed(answer));
+        let flying = self.flight.state.replace(State::Landed(response));
         if let State::Flying(waiting) = flying {
             waiting.into_iter().for_each(Waker::wake);
         }

@@ -1,5 +1,9 @@
 //! The credentials that requests are signed with.
 
+pub mod handle;
+pub mod login;
+pub mod refresh;
+
 use std::fmt;
 
 use crate::limits;

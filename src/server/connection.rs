@@ -12,16 +12,16 @@ use crate::clock;
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::http1::request::{self, Request};
 use crate::limits;
-use crate::server::answer::Failure;
-use crate::server::core::Core;
+use crate::server::failure::Failure;
 use crate::server::handler;
-use crate::server::writer::{self, Outcome};
+use crate::server::response::{self, Outcome};
+use crate::server::worker::Worker;
 use crate::sys::stream::Stream;
 
 /// Serves a connection until either side is done with it.
-pub async fn serve(core: Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
+pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
-    let mut connection = ClientConnection { core, stream, peer, buf };
+    let mut connection = ClientConnection { worker, stream, peer, buf };
     let mut grace = NEW_CLIENT_GRACE;
     while let Reading::Head(length) = connection.read_head(grace).await {
         grace = Duration::ZERO;
@@ -30,18 +30,19 @@ pub async fn serve(core: Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
         }
     }
     // Answers may still be held back for a request that turned out to be none.
-    handler::release_earlier_answers(&connection.core, &mut connection.stream).await;
+    handler::release_earlier_answers(&connection.worker, &mut connection.stream).await;
 }
 
 /// Tells a client that there are too many, without waiting for what it wants.
-pub async fn refuse(core: &Rc<Core>, stream: Stream, peer: Option<SocketAddr>) {
-    let mut connection = ClientConnection { core: Rc::clone(core), stream, peer, buf: Vec::new() };
+pub async fn refuse(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
+    let mut connection =
+        ClientConnection { worker: Rc::clone(worker), stream, peer, buf: Vec::new() };
     connection.buf.reserve_exact(limits::REQUEST_HEAD_INITIAL_BYTES);
     connection.refuse(Failure::Overloaded).await;
 }
 
 struct ClientConnection {
-    core: Rc<Core>,
+    worker: Rc<Worker>,
     stream: Stream,
     peer: Option<SocketAddr>,
     /// What was received and not yet answered, from the start of a head on.
@@ -66,7 +67,7 @@ impl ClientConnection {
     /// Receives until the buffer starts with a whole head. A client that is idle for longer than
     /// `grace` may be given up for the sake of others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
-        let clients = &self.core.config().clients;
+        let clients = &self.worker.config().clients;
         let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
         // Of the whole wait: empty lines do not renew it.
         let now = Instant::now();
@@ -107,7 +108,7 @@ impl ClientConnection {
                 self.stream.receive(buf, usize::MAX, left).await
             }
             // What has arrived by now is answered still.
-            None if self.core.draining.get() && !self.stream.has_unread_bytes() => return false,
+            None if self.worker.draining.get() && !self.stream.has_unread_bytes() => return false,
             None => self.stream.receive_idle(buf, idle.0, idle.1).await,
         };
         self.buf = buf;
@@ -130,7 +131,7 @@ impl ClientConnection {
                 let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
                 // It may be in the socket still, which matters only where this would be the last.
                 let more_has_arrived = self.buf.len() > length
-                    || self.core.draining.get() && self.stream.has_unread_bytes();
+                    || self.worker.draining.get() && self.stream.has_unread_bytes();
                 Request { is_followed, more_has_arrived, ..request }
             }
             Err(error) => {
@@ -139,10 +140,10 @@ impl ClientConnection {
             }
         };
         let started = Instant::now();
-        let mut scratch = self.core.take_scratch();
-        let outcome = handler::handle(&self.core, &request, &mut self.stream, &mut scratch).await;
-        self.core.put_back_scratch(scratch);
-        log(&self.core, self.peer, Head::Parsed(&request), &outcome, started);
+        let mut scratch = self.worker.take_scratch();
+        let outcome = handler::handle(&self.worker, &request, &mut self.stream, &mut scratch).await;
+        self.worker.put_back_scratch(scratch);
+        log(&self.worker, self.peer, Head::Parsed(&request), &outcome, started);
         if outcome.keep_alive {
             self.remove_head(length);
             return true;
@@ -164,18 +165,19 @@ impl ClientConnection {
     /// Answers a head that cannot be parsed; the connection is over after that.
     async fn refuse(&mut self, failure: Failure) -> Reading {
         let started = Instant::now();
-        let mut scratch = self.core.take_scratch();
+        let mut scratch = self.worker.take_scratch();
         let is_head = self.buf.starts_with(b"HEAD ");
-        let body_bytes = writer::write_refusal(&self.core, failure, !is_head, &mut scratch.head);
+        let body_bytes =
+            response::write_refusal(&self.worker, failure, !is_head, &mut scratch.head);
         let head = std::mem::take(&mut scratch.head);
         let end = head.len();
-        let timeout = self.core.config().clients.head_timeout;
+        let timeout = self.worker.config().clients.head_timeout;
         let (sent, head) = self.stream.send(head, 0..end, timeout).await;
         scratch.head = head;
-        self.core.put_back_scratch(scratch);
+        self.worker.put_back_scratch(scratch);
         let complete = sent.is_ok();
         let outcome = Outcome { status: failure.status(), body_bytes, keep_alive: false, complete };
-        log(&self.core, self.peer, Head::Refused(&self.buf), &outcome, started);
+        log(&self.worker, self.peer, Head::Refused(&self.buf), &outcome, started);
         if complete {
             self.linger().await;
         }
@@ -210,8 +212,14 @@ enum Head<'a> {
     Refused(&'a [u8]),
 }
 
-fn log(core: &Core, peer: Option<SocketAddr>, head: Head<'_>, outcome: &Outcome, started: Instant) {
-    core.counters.requests.add(1);
+fn log(
+    worker: &Worker,
+    peer: Option<SocketAddr>,
+    head: Head<'_>,
+    outcome: &Outcome,
+    started: Instant,
+) {
+    worker.counters.requests.add(1);
     let (line, user_agent, range) = match head {
         Head::Parsed(request) => {
             let Request { method_text: method, target_text: target, minor_version, .. } = *request;
@@ -220,7 +228,7 @@ fn log(core: &Core, peer: Option<SocketAddr>, head: Head<'_>, outcome: &Outcome,
         }
         Head::Refused(bytes) => (RequestLine::Refused(bytes), None, None),
     };
-    core.log(&access_log::Entry {
+    worker.log(&access_log::Entry {
         peer: peer.map(|peer| peer.ip()),
         unix_seconds: clock::unix_seconds(),
         request: line,

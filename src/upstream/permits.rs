@@ -141,7 +141,7 @@ mod tests {
 
     fn at_once(queue: &Rc<Queue>) -> Result<Permit, Exhausted> {
         match poll(pin!(queue.acquire(Duration::ZERO))) {
-            Poll::Ready(answer) => answer,
+            Poll::Ready(response) => response,
             Poll::Pending => panic!("has to wait"),
         }
     }

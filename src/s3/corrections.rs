@@ -5,9 +5,9 @@
 use crate::clock;
 use crate::s3::client::{ClientError, Reply, Target};
 use crate::s3::clock::CLOCK_NEWS_S;
+use crate::s3::credentials::handle::Need;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::Signed;
-use crate::s3::source::Need;
 
 /// Times that one request may be signed again with another time: S3 may tell two, and there is
 /// this machine's own.

@@ -8,22 +8,22 @@ use tokio::runtime::{Builder, Handle};
 
 /// The handle of the side thread, which lives as long as the process.
 #[derive(Clone, Debug)]
-pub struct Side {
+pub struct Background {
     runtime: Handle,
 }
 
-impl Side {
+impl Background {
     /// Starts the thread.
     ///
     /// # Errors
     /// Where the thread or its event loop cannot be had.
-    pub fn start() -> io::Result<Side> {
+    pub fn start() -> io::Result<Background> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         thread::Builder::new()
-            .name("side".to_owned())
+            .name("background".to_owned())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-        Ok(Side { runtime: handle })
+        Ok(Background { runtime: handle })
     }
 
     /// Runs a task there until its end or that of the process.
@@ -54,11 +54,11 @@ mod tests {
 
     #[test]
     fn a_task_runs_on_the_side_and_its_panic_does_not_end_the_thread() {
-        let side = Side::start().unwrap();
+        let background = Background::start().unwrap();
         let name = |()| thread::current().name().map(str::to_owned);
-        assert_eq!(side.wait_for(async move { name(()) }).flatten().as_deref(), Some("side"));
-        assert_eq!(side.wait_for(async { panic!("a defect, for the test") }), None::<()>);
+        assert_eq!(background.wait_for(async move { name(()) }).flatten().as_deref(), Some("background"));
+        assert_eq!(background.wait_for(async { panic!("a defect, for the test") }), None::<()>);
         let slept = async { tokio::time::sleep(Duration::from_millis(1)).await };
-        assert_eq!(side.wait_for(slept), Some(()));
+        assert_eq!(background.wait_for(slept), Some(()));
     }
 }

@@ -3,19 +3,19 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::cache::flight::Turn;
 use crate::cache::metadata::{Known, Miss};
+use crate::cache::single_flight::Turn;
 use crate::http1::conditional::{Preconditions, Verdict};
 use crate::http1::range::ByteRange;
 use crate::http1::request::Request;
 use crate::s3::client::{BucketId, Reply};
 use crate::s3::error::Kind;
-use crate::s3::name::ObjectName;
 use crate::s3::object::Metadata;
+use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
-use crate::server::answer::Failure;
-use crate::server::core::{Core, Scratch};
-use crate::server::explain::{describe, explain};
+use crate::server::error_mapping::{describe, explain};
+use crate::server::failure::Failure;
+use crate::server::worker::{Scratch, Worker};
 
 /// 200 or 304, or the failure 412.
 pub fn judge(conditions: &Preconditions<'_>, metadata: &Metadata) -> Result<u16, Failure> {
@@ -39,13 +39,13 @@ pub fn accepted_age(request: &Request<'_>) -> Duration {
 /// What the worker remembers of an object and is younger than `max_age`, a remembered failure
 /// included.
 pub fn recall(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     object: &ObjectName,
     max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
     let (key, now) = (object.as_str(), Instant::now());
-    let known = core.metadata.borrow_mut().get(bucket, key, now, max_age)?;
+    let known = worker.metadata.borrow_mut().get(bucket, key, now, max_age)?;
     Some(existing(known))
 }
 
@@ -60,18 +60,18 @@ fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
 /// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
 /// it, from S3.
 pub async fn known_object(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
-    if let Some(known) = recall(core, bucket, &scratch.object, max_age) {
+    if let Some(known) = recall(worker, bucket, &scratch.object, max_age) {
         return known;
     }
     // A request that is under way already says what was true when it was sent.
     let oldest = Instant::now().checked_sub(max_age);
     loop {
-        match core.flights.join(bucket, scratch.object.as_str()).await {
+        match worker.flights.join(bucket, scratch.object.as_str()).await {
             Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
                 return existing(known?);
             }
@@ -79,7 +79,7 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(core, bucket, scratch, asked).await;
+                let known = ask_for_metadata(worker, bucket, scratch, asked).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -89,20 +89,20 @@ pub async fn known_object(
 
 /// The metadata as S3 has it now.
 pub async fn current_object(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(core, bucket, scratch, Duration::ZERO).await
+    known_object(worker, bucket, scratch, Duration::ZERO).await
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
-pub fn forget(core: &Core, bucket: BucketId, object: &ObjectName) {
-    core.metadata.borrow_mut().forget(bucket, object.as_str(), Instant::now());
+pub fn forget(worker: &Worker, bucket: BucketId, object: &ObjectName) {
+    worker.metadata.borrow_mut().forget(bucket, object.as_str(), Instant::now());
 }
 
 async fn ask_for_metadata(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     scratch: &mut Scratch,
     asked: Instant,
@@ -118,19 +118,19 @@ async fn ask_for_metadata(
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
         let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
-        let error = match core.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
-            Reply::Object(answer) => {
-                let shown = core.shown(bucket, object);
+        let error = match worker.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
+            Reply::Object(response) => {
+                let shown = worker.shown(bucket, object);
                 // No condition was sent, so a 304 is nonsense.
-                let complete = answer.head().status != 304
-                    && metadata.read(answer.head(), answer.head_bytes(), shown);
-                answer.dismiss().await;
+                let complete = response.head().status != 304
+                    && metadata.read(response.head(), response.head_bytes(), shown);
+                response.dismiss().await;
                 if complete {
-                    return Ok(learn(core, bucket, object, metadata, asked));
+                    return Ok(learn(worker, bucket, object, metadata, asked));
                 }
                 if operation == Operation::Get {
                     log::warn!("S3 does not say how large {object:?} is");
-                    return Err(Failure::BadAnswer);
+                    return Err(Failure::BadResponse);
                 }
                 // A HEAD without a length; with one byte comes the size.
                 operation = Operation::Get;
@@ -142,13 +142,13 @@ async fn ask_for_metadata(
         if has_head && error.kind() == Kind::RangeNotSatisfiable {
             // There is an object, but not one byte of it.
             metadata.size = 0;
-            return Ok(learn(core, bucket, object, metadata, asked));
+            return Ok(learn(worker, bucket, object, metadata, asked));
         }
         if error.kind() == Kind::Unexplained && operation == Operation::Head {
             operation = Operation::Get;
             continue;
         }
-        return match explain(core, bucket, object, &error, asked) {
+        return match explain(worker, bucket, object, &error, asked) {
             Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
             Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
             failure => Err(failure),
@@ -157,13 +157,13 @@ async fn ask_for_metadata(
 }
 
 fn learn(
-    core: &Core,
+    worker: &Worker,
     bucket: BucketId,
     object: &ObjectName,
     metadata: &Metadata,
     asked: Instant,
 ) -> Known {
     let now = Instant::now();
-    core.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked, now);
+    worker.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked, now);
     Known::Object(Rc::new(metadata.clone()))
 }

@@ -7,7 +7,7 @@ use crate::http1::framing::HeadEnd;
 use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
 use crate::s3::error::Kind;
-use crate::s3::name::VersionIdError;
+use crate::s3::object_name::VersionIdError;
 
 /// Why a request is not answered with an object. The one list of all error answers; what the
 /// operator should know beyond it is logged where it happened.
@@ -59,7 +59,7 @@ pub enum Failure {
     /// S3 cannot be reached.
     Unreachable,
     /// S3's answer makes no sense, or is an error of its own.
-    BadAnswer,
+    BadResponse,
     /// S3 is slow to answer.
     TimedOut,
     /// S3 asks for fewer requests.
@@ -96,7 +96,7 @@ impl Failure {
             | Failure::WrongEndpoint
             | Failure::CustomerKey
             | Failure::Unreachable
-            | Failure::BadAnswer => 502,
+            | Failure::BadResponse => 502,
             Failure::TimedOut => 504,
             Failure::SlowDown { .. } | Failure::Overloaded => 503,
         }
@@ -134,7 +134,7 @@ impl Failure {
             Failure::WrongEndpoint => "the bucket is in another region or at another endpoint",
             Failure::CustomerKey => "the encryption key of this proxy does not fit this object",
             Failure::Unreachable => "S3 cannot be reached",
-            Failure::BadAnswer => "S3 gave an answer that makes no sense or failed",
+            Failure::BadResponse => "S3 gave an answer that makes no sense or failed",
             Failure::TimedOut => "S3 did not answer in time",
             Failure::SlowDown { .. } => "S3 asks for fewer requests: try again",
             Failure::Overloaded => "this proxy is busy: try again",
@@ -176,7 +176,7 @@ impl Failure {
             Kind::SlowDown => Failure::SlowDown { retry_after: RETRY_AFTER },
             Kind::TimedOut => Failure::TimedOut,
             Kind::PreconditionFailed => Failure::PreconditionFailed,
-            Kind::Other => Failure::BadAnswer,
+            Kind::Other => Failure::BadResponse,
             Kind::Unexplained | Kind::RangeNotSatisfiable => return None,
         })
     }
@@ -230,7 +230,7 @@ mod tests {
             Failure::NoKey,
             Failure::PreconditionFailed,
             Failure::RangeNotSatisfiable { size: 0 },
-            Failure::BadAnswer,
+            Failure::BadResponse,
             Failure::SlowDown { retry_after: 1 },
             Failure::TimedOut,
         ] {

@@ -18,22 +18,22 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::CivilTime;
-use crate::s3::refresh::provider::Loaded;
-use crate::s3::source::{Current, NO_GENERATION, Source};
-use crate::sys::side::Side;
+use crate::s3::credentials::handle::{Current, NO_GENERATION, Source};
+use crate::s3::credentials::refresh::provider::Loaded;
+use crate::sys::background::Background;
 
 /// Longest sleep. The clock that sleeps are measured with stands still while a machine is
 /// suspended, and the one that credentials end by does not.
 const SLEEP: Duration = Duration::from_secs(30);
 
 /// Starts renewing `sources`, and waits up to `patience` for the first attempt of each.
-pub fn start(side: &Side, sources: &[Arc<Source>], patience: Duration) {
+pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duration) {
     let deadline = Instant::now() + patience;
     let waits: Vec<_> = sources
         .iter()
         .map(|source| {
             let (attempted, first) = mpsc::channel();
-            side.spawn(keep_fresh(Arc::clone(source), attempted));
+            background.spawn(keep_fresh(Arc::clone(source), attempted));
             (source, first)
         })
         .collect();
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::s3::credentials::Credentials;
-    use crate::s3::login::Login;
+    use crate::s3::credentials::login::Login;
 
     fn refresher() -> Refresher {
         Refresher::new(Arc::new(Source::new(Login::Instance, None)))

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::limits;
 use crate::s3::clock::S3Clock;
 use crate::s3::credentials::Credentials;
-use crate::s3::login::Login;
+use crate::s3::credentials::login::Login;
 use crate::upstream::proxy::Proxies;
 
 /// Counts all sets of the process, so that no two of them share a number, whatever their source.
@@ -280,7 +280,7 @@ impl Source {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, current: Current) {
+    pub(in crate::s3) fn publish(&self, current: Current) {
         self.current.store(Some(Arc::new(current)));
         self.failure.store(None);
     }
