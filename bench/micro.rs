@@ -24,7 +24,7 @@ use s3proxy::limits;
 use s3proxy::policy::rewrite::{Rule, Rules, When};
 use s3proxy::policy::route::Mount;
 use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::client::BucketId;
+use s3proxy::s3::bucket::BucketId;
 use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
@@ -129,7 +129,7 @@ fn signing(c: &mut Criterion) {
         b.iter(|| signer.sign(&current, time, black_box(&parts)));
     });
 
-    let mut writer = RequestWriter::new(bucket());
+    let mut writer = RequestWriter::new(Arc::new(bucket()));
     let request = ObjectRequest {
         operation: Operation::Get,
         key: KEY,
@@ -154,7 +154,7 @@ fn ranges(c: &mut Criterion) {
 
 fn keys(c: &mut Criterion) {
     let path = "/files/".to_owned();
-    let (prefix, bucket) = ("lab/".to_owned(), bucket());
+    let (prefix, bucket) = ("lab/".to_owned(), Arc::new(bucket()));
     let mount = Mount {
         path,
         prefix,
@@ -181,19 +181,17 @@ fn keys(c: &mut Criterion) {
 fn metadata_map(c: &mut Criterion) {
     let settings = Settings::default();
     let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
-    let (metadata, now) = (metadata(), Instant::now());
+    let (metadata, now, bucket) = (metadata(), Instant::now(), BucketId::unique());
     for number in 0..settings.max_entries {
         let key = format!("runs/2024/sample {number}.bam");
-        map.learn_object(BucketId(0), &key, &metadata, now, now);
+        map.learn_object(bucket, &key, &metadata, now, now);
     }
-    map.learn_object(BucketId(0), KEY, &metadata, now, now);
+    map.learn_object(bucket, KEY, &metadata, now, now);
     c.bench_function("metadata hit", |b| {
-        b.iter(|| {
-            map.get(BucketId(0), black_box(KEY), now, Duration::MAX).expect("it was learned")
-        });
+        b.iter(|| map.get(bucket, black_box(KEY), now, Duration::MAX).expect("it was learned"));
     });
     c.bench_function("metadata learned again", |b| {
-        b.iter(|| map.learn_object(BucketId(0), black_box(KEY), &metadata, now, now));
+        b.iter(|| map.learn_object(bucket, black_box(KEY), &metadata, now, now));
     });
 }
 

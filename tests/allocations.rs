@@ -15,7 +15,7 @@ use s3proxy::http1::request;
 use s3proxy::http1::response::ResponseHead;
 use s3proxy::http1::target::percent_decode;
 use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::client::BucketId;
+use s3proxy::s3::bucket::BucketId;
 use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
@@ -128,7 +128,7 @@ fn a_whole_signed_request_allocates_nothing() {
     );
     bucket.requester_pays = true;
     bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));
-    let (mut writer, mut out) = (RequestWriter::new(bucket), Vec::with_capacity(4096));
+    let (mut writer, mut out) = (RequestWriter::new(Arc::new(bucket)), Vec::with_capacity(4096));
     let range = Some(ByteRange::Closed { first: 0, last: 4095 });
     let conditions = Preconditions { if_none_match: Some(b"\"e\""), ..Preconditions::default() };
     assert_steady(|| {
@@ -180,10 +180,11 @@ fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
     let mut metadata = Metadata::default();
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
     assert!(metadata.read(&head, RESPONSE, SHOWN));
+    let bucket = BucketId::unique();
     let mut map = MetadataMap::new(Settings::default(), Arc::new(Latest::new(1000)));
     assert_steady(|| {
         let now = Instant::now();
-        map.learn_object(BucketId(0), "runs/a.bam", &metadata, now, now);
-        assert!(map.get(BucketId(0), "runs/a.bam", now, Duration::MAX).is_some());
+        map.learn_object(bucket, "runs/a.bam", &metadata, now, now);
+        assert!(map.get(bucket, "runs/a.bam", now, Duration::MAX).is_some());
     });
 }

@@ -231,7 +231,7 @@ proptest! {
         let mut out = Vec::new();
         let conditions = Preconditions { if_match: Some(b"\"e\""), ..Preconditions::default() };
         let range = Some(ByteRange::From { first: 7 });
-        RequestWriter::new(bucket).write(
+        RequestWriter::new(Arc::new(bucket)).write(
             &ObjectRequest {
                 operation: Operation::Get,
                 key: &key,

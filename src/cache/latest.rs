@@ -25,7 +25,7 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 
 use crate::cache::misses::Miss;
-use crate::s3::client::BucketId;
+use crate::s3::bucket::BucketId;
 use crate::s3::object::Metadata;
 use crate::sys::memory;
 
@@ -242,7 +242,7 @@ mod tests {
     fn knowing(fingerprint: Fingerprint) -> (Latest, u64, impl Fn(u64) -> Instant) {
         let table = Latest::new(100);
         let start = table.start;
-        let hash = table.hash(BucketId(0), "a.bam");
+        let hash = table.hash(BucketId::for_test(0), "a.bam");
         table.learn(hash, fingerprint, start, start);
         (table, hash, move |second| start + Duration::from_secs(second))
     }
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn a_key_that_nobody_learned_is_not_believed() {
         let (table, _, _) = knowing(OLD);
-        assert!(!table.confirms(table.hash(BucketId(0), "b.bam"), OLD));
-        assert!(!table.confirms(table.hash(BucketId(1), "a.bam"), OLD));
+        assert!(!table.confirms(table.hash(BucketId::for_test(0), "b.bam"), OLD));
+        assert!(!table.confirms(table.hash(BucketId::for_test(1), "a.bam"), OLD));
     }
 
     #[test]
@@ -319,7 +319,9 @@ mod tests {
     fn missing_keys_push_out_no_object() {
         let (table, hash, at) = knowing(OLD);
         let others = |prefix: &str| {
-            (0..50_000).map(|n| table.hash(BucketId(0), &format!("{prefix}{n}"))).collect()
+            (0..50_000)
+                .map(|n| table.hash(BucketId::for_test(0), &format!("{prefix}{n}")))
+                .collect()
         };
         let missing: Vec<u64> = others("missing");
         let learn = |hashes: &[u64], fingerprint| {

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 
 use crate::cache::latest::{Fingerprint, Latest};
 use crate::cache::misses::Misses;
-use crate::s3::client::BucketId;
+use crate::s3::bucket::BucketId;
 use crate::s3::object::Metadata;
 
 pub use crate::cache::misses::Miss;
@@ -232,7 +232,7 @@ impl MetadataMap {
 mod tests {
     use super::*;
 
-    const BUCKET: BucketId = BucketId(0);
+    const BUCKET: BucketId = BucketId::for_test(0);
 
     fn map(max_entries: usize) -> MetadataMap {
         MetadataMap::new(Settings { max_entries, ..Settings::default() }, table())
@@ -283,7 +283,7 @@ mod tests {
     fn keys_of_different_buckets_are_different() {
         let (mut map, now) = (map(10), Instant::now());
         map.learn_object(BUCKET, "a", &object(1), now, now);
-        assert_eq!(map.get(BucketId(1), "a", now, Duration::MAX), None);
+        assert_eq!(map.get(BucketId::for_test(1), "a", now, Duration::MAX), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 
-use crate::s3::client::BucketId;
+use crate::s3::bucket::BucketId;
 
 /// Bytes that one worker's remembered misses may take. A search for an index takes 4 names of some
 /// 200 bytes each, so these are 2,500 searches within `metadata_negative_ttl`.
@@ -140,7 +140,7 @@ impl Misses {
 mod tests {
     use super::*;
 
-    const BUCKET: BucketId = BucketId(0);
+    const BUCKET: BucketId = BucketId::for_test(0);
     const TTL: Duration = Duration::from_secs(5);
 
     /// Keys are hashed badly, so that some collide.
@@ -162,7 +162,7 @@ mod tests {
         insert(&mut misses, "a", now);
         insert(&mut misses, "b", now);
         assert_eq!(misses.get(hash("a"), BUCKET, "a"), Some((Miss::NotFound, now)));
-        assert_eq!(misses.get(hash("a"), BucketId(1), "a"), None);
+        assert_eq!(misses.get(hash("a"), BucketId::for_test(1), "a"), None);
         misses.insert(hash("a"), (BUCKET, "a"), Miss::AccessDenied, (now, now));
         assert_eq!(misses.get(hash("a"), BUCKET, "a"), Some((Miss::AccessDenied, now)));
         misses.remove(hash("a"), BUCKET, "a");

@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
 
-use crate::s3::client::BucketId;
+use crate::s3::bucket::BucketId;
 
 type Key = (BucketId, Box<str>);
 
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    const BUCKET: BucketId = BucketId(0);
+    const BUCKET: BucketId = BucketId::for_test(0);
 
     fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))

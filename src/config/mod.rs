@@ -74,7 +74,7 @@ pub struct Config {
     /// The event loop.
     pub driver: event_loop::Choice,
     /// The mounts, at least one, those with the longest path first.
-    pub mounts: Vec<route::Mount>,
+    pub mounts: Vec<Arc<route::Mount>>,
     /// `rewrite_rules`.
     pub rewrite_rules: rewrite::Rules,
     /// CORS.

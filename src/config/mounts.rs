@@ -62,7 +62,7 @@ pub(super) fn read(
     profiles: &Profiles,
     proxies: &Arc<Proxies>,
     home: &Place,
-) -> Vec<Mount> {
+) -> Vec<Arc<Mount>> {
     let mut keys = AwsKeys::take(reader);
     let mut mounts = written(reader, home, &mut keys);
     mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
@@ -277,7 +277,7 @@ impl TopLevel {
         mount: Written,
         profiles: &Profiles,
         problems: &mut Vec<Problem>,
-    ) -> Option<Mount> {
+    ) -> Option<Arc<Mount>> {
         let place = self.place(&mount, profiles).map_err(|fault| {
             report_once(Spot::new(Place::Environment, "").problem(fault), problems);
         });
@@ -321,14 +321,14 @@ impl TopLevel {
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key;
         let cache_control = mount.cache_control.unwrap_or_else(|| self.cache_control.clone());
-        Some(Mount {
+        Some(Arc::new(Mount {
             path,
             prefix,
-            bucket,
+            bucket: Arc::new(bucket),
             allow_version_id: mount.allow_version_id.unwrap_or(self.allow_version_id),
             denied_is_missing: mount.denied_is_missing.unwrap_or(self.denied_is_missing),
             cache_control: cache_control.0,
-        })
+        }))
     }
 
     /// What the profile of a mount says, where the configuration leaves something open.

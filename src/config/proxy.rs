@@ -65,7 +65,7 @@ pub(super) fn read(reader: &mut Reader, environment: &Environment) -> Written {
 
 impl Written {
     /// Reports the mistakes that matter to these mounts, each once.
-    pub(super) fn report(self, mounts: &[Mount], problems: &mut Vec<Problem>) {
+    pub(super) fn report(self, mounts: &[Arc<Mount>], problems: &mut Vec<Problem>) {
         let exempt = &self.proxies.exempt;
         for Mistake { for_tls, problem } in self.mistakes {
             let is_used = mounts.iter().any(|mount| {

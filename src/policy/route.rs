@@ -1,19 +1,20 @@
 //! Mounts: which part of the URL space belongs to which bucket, and what the key is.
 
+use std::sync::Arc;
+
 use crate::http1::target::{DecodeError, hex_pair};
 use crate::limits;
 use crate::s3::bucket::Bucket;
-use crate::s3::client::BucketId;
 
 /// One bucket (or a prefix of it) behind one part of the URL space.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Mount {
     /// The URL path, starting and ending with `/`, for example `/files/`.
     pub path: String,
     /// Put in front of every key, as is; empty for the whole bucket.
     pub prefix: String,
     /// Where the objects are.
-    pub bucket: Bucket,
+    pub bucket: Arc<Bucket>,
     /// Whether clients may ask for a version of an object.
     pub allow_version_id: bool,
     /// Whether a key that S3 denies access to is taken for one that does not exist.
@@ -24,16 +25,13 @@ pub struct Mount {
 
 /// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
 /// start with the longest path, so the first that fits is the most specific one.
-pub fn route<'m, 'p>(mounts: &'m [Mount], path: &'p str) -> Option<(BucketId, &'m Mount, &'p str)> {
-    mounts.iter().enumerate().find_map(|(index, mount)| {
-        let rest = behind(path, &mount.path)?;
-        Some((BucketId(index), mount, rest))
-    })
+pub fn route<'m, 'p>(mounts: &'m [Arc<Mount>], path: &'p str) -> Option<(&'m Arc<Mount>, &'p str)> {
+    mounts.iter().find_map(|mount| Some((mount, behind(path, &mount.path)?)))
 }
 
 /// Whether a path is that of a mount but for the slash at its end.
-pub fn is_mount_without_slash(mounts: &[Mount], path: &str) -> bool {
-    let without_slash = |mount: &Mount| behind(path, mount.path.trim_end_matches('/'));
+pub fn is_mount_without_slash(mounts: &[Arc<Mount>], path: &str) -> bool {
+    let without_slash = |mount: &Arc<Mount>| behind(path, mount.path.trim_end_matches('/'));
     path != "/" && mounts.iter().any(|mount| without_slash(mount) == Some(""))
 }
 
@@ -72,18 +70,18 @@ mod tests {
     use super::*;
     use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 
-    fn mount(path: &str, prefix: &str) -> Mount {
+    fn mount(path: &str, prefix: &str) -> Arc<Mount> {
         let endpoint = Endpoint::Aws(Aws::default());
         let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Path, None);
         let (path, prefix) = (path.to_owned(), prefix.to_owned());
-        Mount {
+        Arc::new(Mount {
             path,
             prefix,
-            bucket,
+            bucket: Arc::new(bucket),
             allow_version_id: false,
             denied_is_missing: false,
             cache_control: None,
-        }
+        })
     }
 
     fn with_prefix(mount: &Mount, key: &str) -> Result<String, DecodeError> {
@@ -94,10 +92,10 @@ mod tests {
     #[test]
     fn the_longest_mount_wins_and_the_outside_is_nowhere() {
         let mounts = [mount("/files/runs/", ""), mount("/files/", "")];
-        let found = |path| route(&mounts, path).map(|(id, _, rest)| (id.0, rest));
-        assert_eq!(found("/files/runs/a"), Some((0, "a")));
-        assert_eq!(found("/files/a"), Some((1, "a")));
-        assert_eq!(found("/files//runs/"), Some((1, "/runs/")));
+        let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
+        assert_eq!(found("/files/runs/a"), Some(("/files/runs/", "a")));
+        assert_eq!(found("/files/a"), Some(("/files/", "a")));
+        assert_eq!(found("/files//runs/"), Some(("/files/", "/runs/")));
         for path in ["/", "/files", "/Files/a", "/x/files/a"] {
             assert_eq!(found(path), None, "{path}");
         }
@@ -109,13 +107,13 @@ mod tests {
     #[test]
     fn an_encoded_character_of_a_mount_is_the_character_itself_but_for_the_slash() {
         let mounts = [mount("/files/r-1_a/", ""), mount("/files/", ""), mount("/", "")];
-        let found = |path| route(&mounts, path).map(|(id, _, rest)| (id.0, rest));
+        let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
         for path in ["/%66iles/a%2Fb", "/%66%69%6C%65%73/a%2Fb", "/%66%69%6c%65%73/a%2Fb"] {
-            assert_eq!(found(path), Some((1, "a%2Fb")), "{path}");
+            assert_eq!(found(path), Some(("/files/", "a%2Fb")), "{path}");
         }
-        assert_eq!(found("/files/r%2D1%5fa/%66"), Some((0, "%66")));
+        assert_eq!(found("/files/r%2D1%5fa/%66"), Some(("/files/r-1_a/", "%66")));
         for path in ["/files%2Fa", "%2Ffiles/a", "/%46iles/a", "/%6files/a", "/%6", "/files%"] {
-            assert!(!matches!(found(path), Some((0 | 1, _))), "{path}");
+            assert!(found(path).is_none_or(|(mount, _)| mount == "/"), "{path}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -10,9 +11,29 @@ use crate::s3::credentials::handle::Source;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 use crate::s3::sse_c::CustomerKey;
 
+/// Tells the buckets of this process apart, also across reloads of the configuration: what was
+/// remembered of one bucket is never served for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BucketId(u64);
+
+impl BucketId {
+    /// An id that no other bucket of this process has or had.
+    pub fn unique() -> BucketId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        BucketId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn for_test(number: u64) -> BucketId {
+        BucketId(number)
+    }
+}
+
 /// One bucket, with all that is needed to sign and send a request for an object of it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Bucket {
+    /// What caches and connections know it by.
+    pub id: BucketId,
     /// The bucket's name.
     pub name: String,
     /// The server or servers that have it.
@@ -29,8 +50,7 @@ pub struct Bucket {
     pub base_path: String,
     /// The key that the objects are encrypted with, where S3 does not keep it itself.
     pub customer_key: Option<Arc<CustomerKey>>,
-    /// Shared by all cores.
-    learned: Arc<Learned>,
+    learned: Learned,
 }
 
 /// What S3 itself has told about a bucket.
@@ -50,8 +70,9 @@ impl Bucket {
         credentials: Option<Arc<Source>>,
     ) -> Bucket {
         let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
-        let learned = Arc::new(Learned { location, clock: S3Clock::default() });
+        let learned = Learned { location, clock: S3Clock::default() };
         Bucket {
+            id: BucketId::unique(),
             name,
             endpoint,
             addressing,
@@ -142,17 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_learned_for_all_copies_and_nonsense_never() {
+    fn two_buckets_of_the_same_name_have_different_ids() {
+        assert_ne!(bucket().id, bucket().id);
+    }
+
+    #[test]
+    fn a_region_is_learned_for_one_bucket_and_nonsense_never() {
         let (bucket, other) = (bucket(), bucket());
         for nonsense in ["", "evil.example/", "EU", &"x".repeat(65)] {
             bucket.learn_region(nonsense);
             assert_eq!(bucket.location().region, "us-east-1", "{nonsense}");
         }
-        let shared = bucket.clone();
         bucket.learn_region("eu-west-1");
-        assert_eq!(shared.location().origin.host, "lab.s3.eu-west-1.amazonaws.com");
-        let known = Arc::clone(&shared.location());
-        shared.learn_region("eu-west-1");
+        assert_eq!(bucket.location().origin.host, "lab.s3.eu-west-1.amazonaws.com");
+        let known = Arc::clone(&bucket.location());
+        bucket.learn_region("eu-west-1");
         assert!(Arc::ptr_eq(&known, &bucket.location()));
         assert_eq!(other.location().region, "us-east-1");
     }
@@ -173,12 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn s3s_time_is_learned_for_all_copies() {
+    fn s3s_time_is_learned_and_forgotten() {
         let bucket = bucket();
-        let shared = bucket.clone();
         bucket.learn_time(1_000_000_000);
-        assert!(shared.clock().seconds().abs_diff(1_000_000_000) <= 1);
-        shared.forget_time();
+        assert!(bucket.clock().seconds().abs_diff(1_000_000_000) <= 1);
+        bucket.forget_time();
         assert!(bucket.clock().seconds().abs_diff(unix_seconds()) <= 1);
     }
 

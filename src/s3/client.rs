@@ -1,18 +1,20 @@
 //! Sends requests for objects to S3, again where that can help, and gives out the answers.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use monoio::time::sleep;
 
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
 use crate::relay::Relay;
-use crate::s3::bucket::Bucket;
+use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
@@ -23,13 +25,10 @@ use crate::upstream::connection::{HeadError, is_ours};
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
 
-/// A bucket's position in the list that was given to [`Client::new`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BucketId(pub usize);
-
 /// The S3 client of one core.
 pub struct Client {
-    buckets: Vec<Target>,
+    /// The buckets that were asked for so far.
+    targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
     pub(super) relay: Rc<Relay>,
     upstream: Settings,
@@ -39,7 +38,7 @@ pub struct Client {
 
 /// A bucket, and how one core asks for its objects.
 pub(super) struct Target {
-    pub(super) bucket: Bucket,
+    pub(super) bucket: Arc<Bucket>,
     pub(super) writer: RefCell<RequestWriter>,
     origin: Cell<OriginId>,
 }
@@ -96,21 +95,32 @@ impl ClientError {
 }
 
 impl Client {
-    /// A client for `buckets`.
+    /// A client that sends over the connections of `pool`.
     pub fn new(
-        buckets: impl IntoIterator<Item = Bucket>,
         pool: Rc<Pool>,
         relay: Rc<Relay>,
         upstream: Settings,
         retries: retry::Settings,
     ) -> Client {
-        let target = |bucket: Bucket| {
-            let (writer, origin) = located(&bucket, &pool);
-            Target { bucket, writer: RefCell::new(writer), origin: Cell::new(origin) }
-        };
-        let buckets = buckets.into_iter().map(target).collect();
         let budget = Budget::new(&retries);
-        Client { buckets, pool, relay, upstream, retries, budget }
+        Client { targets: RefCell::default(), pool, relay, upstream, retries, budget }
+    }
+
+    /// Drops what is kept for buckets that will not be asked for again, with their signing keys.
+    /// Requests that are under way go on.
+    pub fn forget_buckets(&self, is_live: impl Fn(BucketId) -> bool) {
+        self.targets.borrow_mut().retain(|&id, _| is_live(id));
+    }
+
+    /// How to ask for objects of a bucket; made the first time.
+    fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
+        let mut targets = self.targets.borrow_mut();
+        let target = targets.entry(bucket.id).or_insert_with(|| {
+            let (writer, origin) = located(bucket, &self.pool);
+            let bucket = Arc::clone(bucket);
+            Rc::new(Target { bucket, writer: RefCell::new(writer), origin: Cell::new(origin) })
+        });
+        Rc::clone(target)
     }
 
     /// Sends a request and waits for the head of its answer, again where that may help.
@@ -119,7 +129,7 @@ impl Client {
     /// See [`ClientError`]. What S3 itself answers, errors included, is a [`Reply`].
     pub async fn send(
         &self,
-        bucket: BucketId,
+        bucket: &Arc<Bucket>,
         request: &ObjectRequest<'_>,
     ) -> Result<Reply, ClientError> {
         let mut tries = Tries::default();
@@ -135,10 +145,10 @@ impl Client {
     pub(super) async fn send_within(
         &self,
         tries: &mut Tries,
-        bucket: BucketId,
+        bucket: &Arc<Bucket>,
         request: &ObjectRequest<'_>,
     ) -> Result<Reply, ClientError> {
-        let target = &self.buckets[bucket.0];
+        let target = &*self.target(bucket);
         let (mut corrections, mut signed) = (Corrections::default(), Signed::default());
         loop {
             let outcome = self.try_once(target, request, &mut signed).await;
@@ -266,8 +276,8 @@ impl Client {
 }
 
 /// A writer of requests for where a bucket is now, and the way there.
-fn located(bucket: &Bucket, pool: &Pool) -> (RequestWriter, OriginId) {
-    let writer = RequestWriter::new(bucket.clone());
+fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
+    let writer = RequestWriter::new(Arc::clone(bucket));
     let origin = pool.origin(&writer.location().origin);
     (writer.forwarded_by(pool.forwarder(origin).as_deref()), origin)
 }

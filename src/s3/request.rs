@@ -63,7 +63,7 @@ pub struct Signed {
 
 /// Writes requests for one bucket, with the day's signing key kept.
 pub struct RequestWriter {
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
     location: Arc<Location>,
     /// The value of `Host`.
     host: String,
@@ -92,7 +92,7 @@ struct Forwarding {
 
 impl RequestWriter {
     /// A writer for `bucket`, as long as that stays where it is.
-    pub fn new(bucket: Bucket) -> RequestWriter {
+    pub fn new(bucket: Arc<Bucket>) -> RequestWriter {
         let location = Arc::clone(&bucket.location());
         RequestWriter {
             host: location.origin.authority(),
@@ -308,7 +308,7 @@ mod tests {
             conditions: Preconditions { if_match: Some(b"\"e\""), ..Default::default() },
         };
         let mut out = Vec::new();
-        RequestWriter::new(bucket).write(&request, &mut out).unwrap();
+        RequestWriter::new(Arc::new(bucket)).write(&request, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -319,7 +319,7 @@ mod tests {
             bucket.credentials.as_ref().unwrap().load().as_ref().unwrap().credentials.clone();
         let source = Arc::new(Source::new(Login::Instance, None));
         bucket.credentials = Some(Arc::clone(&source));
-        let mut writer = RequestWriter::new(bucket);
+        let mut writer = RequestWriter::new(Arc::new(bucket));
         let conditions = Preconditions::default();
         let request = ObjectRequest {
             operation: Operation::Get,

@@ -6,6 +6,7 @@
 //! for so long that S3 gives the waiting connection up, or that we do, so that others can use it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
@@ -14,7 +15,8 @@ use crate::http1::conditional::{Preconditions, entity_tag};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::response::Field;
 use crate::relay::End;
-use crate::s3::client::{BucketId, Client, ClientError, Reply};
+use crate::s3::bucket::Bucket;
+use crate::s3::client::{Client, ClientError, Reply};
 use crate::s3::object::content_range;
 use crate::s3::request::ObjectRequest;
 use crate::s3::response::{Response, Sent};
@@ -28,7 +30,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(200);
 /// What a client is to be sent.
 pub struct Delivery<'a> {
     /// The object's bucket.
-    pub bucket: BucketId,
+    pub bucket: &'a Arc<Bucket>,
     /// The request that S3 has answered; its range and conditions are of no matter any more.
     pub request: ObjectRequest<'a>,
     /// The object's entity tag.

@@ -11,7 +11,7 @@ use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::target::Target;
 use crate::policy::route::Mount;
-use crate::s3::client::{BucketId, ClientError, Reply};
+use crate::s3::client::{ClientError, Reply};
 use crate::s3::clock::Skew;
 use crate::s3::credentials::handle::Source;
 use crate::s3::endpoint::Endpoint;
@@ -85,11 +85,10 @@ pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> 
     let findings = event_loop.runtime.block_on(async {
         let worker = Worker::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
         monoio::spawn(sweep(Rc::clone(&worker)));
-        let checks = (0..shared.config.mounts.len()).map(|index| {
-            let id = BucketId(index);
-            let named = named.as_ref().filter(|(bucket, _)| *bucket == id);
+        let checks = shared.config.mounts.iter().map(|mount| {
+            let named = named.as_ref().filter(|(named, _)| Arc::ptr_eq(named, mount));
             let object = named.map(|(_, object)| object.clone());
-            monoio::spawn(check(Rc::clone(&worker), id, object))
+            monoio::spawn(check(Rc::clone(&worker), Arc::clone(mount), object))
         });
         let mut findings = Vec::new();
         for check in checks.collect::<Vec<_>>() {
@@ -104,21 +103,22 @@ pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> 
 
 /// The object that a user names: a path or URL as a client asks for it, `s3://bucket/key`, or a key
 /// where there is one mount only.
-fn find(config: &Config, named: &str) -> Result<(BucketId, ObjectName), String> {
+fn find(config: &Config, named: &str) -> Result<(Arc<Mount>, ObjectName), String> {
     let mut object = ObjectName::default();
     if let Some(rest) = named.strip_prefix("s3://") {
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        let holds = |mount: &Mount| mount.bucket.name == bucket && key.starts_with(&mount.prefix);
-        let index = config.mounts.iter().position(|mount| !key.is_empty() && holds(mount));
+        let holds =
+            |mount: &Arc<Mount>| mount.bucket.name == bucket && key.starts_with(&mount.prefix);
+        let found = config.mounts.iter().find(|mount| !key.is_empty() && holds(mount));
         object.start().push_str(key);
-        return match index {
-            Some(index) => Ok((BucketId(index), object)),
+        return match found {
+            Some(mount) => Ok((Arc::clone(mount), object)),
             None => Err(format!("{named:?} is an object of no mount")),
         };
     }
     if let Some(Target::Resource { path, query }) = Target::parse(named) {
         return match locate_in(config, path, query, None, &mut object) {
-            Ok(id) => Ok((id, object)),
+            Ok(mount) => Ok((Arc::clone(mount), object)),
             Err(_) => Err(format!("{named:?} is an object of no mount")),
         };
     }
@@ -132,12 +132,11 @@ fn find(config: &Config, named: &str) -> Result<(BucketId, ObjectName), String> 
     key.push_str(named);
     config.rewrite_rules.apply(key);
     mount.prepend_prefix(key).map_err(|error| error.to_string())?;
-    Ok((BucketId(0), object))
+    Ok((Arc::clone(mount), object))
 }
 
-async fn check(worker: Rc<Worker>, id: BucketId, named: Option<ObjectName>) -> Finding {
-    let mount = &worker.config().mounts[id.0];
-    let asked = monoio::time::timeout(TIMEOUT, ask(&worker, id, mount, named.as_ref())).await;
+async fn check(worker: Rc<Worker>, mount: Arc<Mount>, named: Option<ObjectName>) -> Finding {
+    let asked = monoio::time::timeout(TIMEOUT, ask(&worker, &mount, named.as_ref())).await;
     let timed_out = || (Verdict::Fails, format!("no complete answer in {} s", TIMEOUT.as_secs()));
     let (verdict, words) = asked.unwrap_or_else(|_| timed_out());
     // Last, since S3 may have named another region.
@@ -153,9 +152,9 @@ async fn check(worker: Rc<Worker>, id: BucketId, named: Option<ObjectName>) -> F
         mount.path,
         mount.bucket.name,
         mount.bucket.base_path,
-        particulars(mount)
+        particulars(&mount)
     );
-    let (verdict, words) = match doubled_bucket(mount) {
+    let (verdict, words) = match doubled_bucket(&mount) {
         Some(remedy) => (Verdict::Fails, format!("{remedy} ({words})")),
         None => (verdict, words),
     };
@@ -212,12 +211,7 @@ fn is_of_s3(host: &str) -> bool {
 }
 
 /// Asks for one byte of the object that is named, or of one that need not exist.
-async fn ask(
-    worker: &Worker,
-    id: BucketId,
-    mount: &Mount,
-    named: Option<&ObjectName>,
-) -> (Verdict, String) {
+async fn ask(worker: &Worker, mount: &Mount, named: Option<&ObjectName>) -> (Verdict, String) {
     let probe = format!("{}{PROBE_KEY}", mount.prefix);
     let request = ObjectRequest {
         operation: Operation::Get,
@@ -226,7 +220,7 @@ async fn ask(
         range: Some(ByteRange::Closed { first: 0, last: 0 }),
         conditions: Preconditions::default(),
     };
-    match worker.s3.send(id, &request).await {
+    match worker.s3.send(&mount.bucket, &request).await {
         Ok(Reply::Object(response)) => {
             response.dismiss().await;
             (Verdict::Works, format!("{:?} was read", request.key))
@@ -324,7 +318,7 @@ mod tests {
             doubled_bucket(&Mount {
                 path,
                 prefix,
-                bucket,
+                bucket: Arc::new(bucket),
                 allow_version_id: false,
                 denied_is_missing: false,
                 cache_control: None,

@@ -6,7 +6,8 @@ use std::time::Instant;
 use log::Level;
 
 use crate::cache::metadata::Miss;
-use crate::s3::client::{BucketId, ClientError};
+use crate::policy::route::Mount;
+use crate::s3::client::ClientError;
 use crate::s3::clock::Skew;
 use crate::s3::credentials::handle::Source;
 use crate::s3::error::{Kind, ServiceError};
@@ -46,12 +47,11 @@ pub fn describe(error: &ClientError) -> Failure {
 /// remembers what is about the key.
 pub fn explain(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     object: &ObjectName,
     error: &ServiceError,
     asked: Instant,
 ) -> Failure {
-    let mount = &worker.config().mounts[bucket.0];
     let source = mount.bucket.credentials.as_deref();
     let failure = match Failure::from_kind(error.kind()) {
         _ if is_about_the_key(object.key(), error) => Failure::InvalidKey,
@@ -72,7 +72,7 @@ pub fn explain(
         _ => error.kind(),
     };
     let remedy = remedy(error, kind, source);
-    note(worker, bucket, object, error, level(error, failure), &remedy);
+    note(mount, object, error, level(error, failure), &remedy);
     let miss = match failure {
         Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
         Failure::AccessDenied => Miss::AccessDenied,
@@ -80,29 +80,17 @@ pub fn explain(
         _ => return failure,
     };
     let name = object.as_str();
-    worker.metadata.borrow_mut().learn_miss(bucket, name, miss, asked, Instant::now());
+    worker.metadata.borrow_mut().learn_miss(mount.bucket.id, name, miss, asked, Instant::now());
     failure
 }
 
 /// Logs S3's 416: it is not the last word on the range, but support may ask for its request id.
-pub fn note_unsatisfiable(
-    worker: &Worker,
-    bucket: BucketId,
-    object: &ObjectName,
-    error: &ServiceError,
-) {
-    note(worker, bucket, object, error, Level::Info, "");
+pub fn note_unsatisfiable(mount: &Mount, object: &ObjectName, error: &ServiceError) {
+    note(mount, object, error, Level::Info, "");
 }
 
-fn note(
-    worker: &Worker,
-    bucket: BucketId,
-    object: &ObjectName,
-    error: &ServiceError,
-    level: Level,
-    remedy: &str,
-) {
-    let target = error.log_target(&worker.config().mounts[bucket.0].bucket.name);
+fn note(mount: &Mount, object: &ObjectName, error: &ServiceError, level: Level, remedy: &str) {
+    let target = error.log_target(&mount.bucket.name);
     log::log!(target: &target, level, "{object:?}: {error}{remedy}");
 }
 

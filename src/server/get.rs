@@ -11,8 +11,9 @@ use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
+use crate::policy::route::Mount;
 use crate::relay;
-use crate::s3::client::{BucketId, Reply};
+use crate::s3::client::Reply;
 use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
@@ -31,8 +32,8 @@ pub struct Fetch<'a> {
     pub worker: &'a Worker,
     /// The client's request.
     pub request: &'a Request<'a>,
-    /// The object's bucket.
-    pub bucket: BucketId,
+    /// Where the object is.
+    pub mount: &'a Mount,
     /// The range that S3 is asked for.
     pub range: Option<ByteRange>,
     /// The condition under which the range is to be served.
@@ -96,7 +97,13 @@ impl Fetch<'_> {
     pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        match self.worker.s3.send(self.bucket, &s3_request).await.map_err(|e| describe(&e))? {
+        match self
+            .worker
+            .s3
+            .send(&self.mount.bucket, &s3_request)
+            .await
+            .map_err(|e| describe(&e))?
+        {
             Reply::Object(response) if response.head().status != 304 => {
                 self.object(response, asked, client, scratch).await
             }
@@ -108,11 +115,11 @@ impl Fetch<'_> {
                 Err(Failure::BadResponse)
             }
             Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
-                note_unsatisfiable(self.worker, self.bucket, &scratch.object, &error);
+                note_unsatisfiable(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.worker, self.bucket, &scratch.object, &error, asked);
+                let failure = explain(self.worker, self.mount, &scratch.object, &error, asked);
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -167,7 +174,7 @@ impl Fetch<'_> {
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.worker.shown(self.bucket, object);
+        let shown = self.worker.shown(self.mount, object);
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
             let is_whole = response.head().status == 200 && !has_range;
@@ -179,7 +186,13 @@ impl Fetch<'_> {
             return Err(Failure::BadResponse);
         }
         let (name, now) = (object.as_str(), Instant::now());
-        self.worker.metadata.borrow_mut().learn_object(self.bucket, name, metadata, asked, now);
+        self.worker.metadata.borrow_mut().learn_object(
+            self.mount.bucket.id,
+            name,
+            metadata,
+            asked,
+            now,
+        );
 
         match judge(&self.request.preconditions, metadata) {
             Ok(200) => {}
@@ -216,7 +229,7 @@ impl Fetch<'_> {
         let keep_alive = writer.keeps_connection();
         writer.write(head, &Head::of_object(status, metadata, extent));
         let delivery = Delivery {
-            bucket: self.bucket,
+            bucket: &self.mount.bucket,
             request: self.s3_request(object),
             // A server that ignores ranges cannot be asked for the rest of one.
             etag: metadata.etag().filter(|_| skip.is_none()),
@@ -228,7 +241,7 @@ impl Fetch<'_> {
         };
         let sent = self.worker.s3.deliver(response, &delivery, client).await;
         if delivery.changed.get() {
-            forget(self.worker, self.bucket, object);
+            forget(self.worker, self.mount, object);
         }
         let complete = matches!(sent.end, relay::End::Complete);
         match sent.end {
@@ -308,7 +321,7 @@ impl Fetch<'_> {
         metadata.read(
             response.head(),
             response.head_bytes(),
-            self.worker.shown(self.bucket, object),
+            self.worker.shown(self.mount, object),
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
@@ -320,7 +333,7 @@ impl Fetch<'_> {
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
         if self.remembered(object).is_some_and(|known| !explains(&known)) {
-            forget(self.worker, self.bucket, object);
+            forget(self.worker, self.mount, object);
         }
         let writer = HeadWriter { worker: self.worker, request: self.request };
         writer.write(head, &Head::of_object(304, metadata, None));
@@ -329,7 +342,7 @@ impl Fetch<'_> {
 
     /// What is remembered of the object, if it exists.
     fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.worker, self.bucket, object, Duration::MAX)?.ok()
+        recall(self.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
     /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
@@ -338,7 +351,7 @@ impl Fetch<'_> {
             judge(&self.request.preconditions, &known) == Err(Failure::PreconditionFailed)
         };
         if !self.remembered(object).is_some_and(explains) {
-            forget(self.worker, self.bucket, object);
+            forget(self.worker, self.mount, object);
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | bytes copied here | the head, once | the client's head, in front of the body where S3's was | as before |
 //! | bytes copied by the kernel | the head | head and body, in and out | what came with S3's head |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -26,8 +27,7 @@ use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
 use crate::http1::target::{Target, percent_decode};
 use crate::limits;
-use crate::policy::route;
-use crate::s3::client::BucketId;
+use crate::policy::route::{self, Mount};
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
 use crate::server::get::{Fetch, Step};
@@ -52,7 +52,7 @@ pub async fn handle(
             return writer.send(client, scratch, 204).await;
         }
         Method::Head | Method::Get => match locate(worker, request, None, &mut scratch.object) {
-            Ok(bucket) => object(worker, request, bucket, client, scratch).await,
+            Ok(mount) => object(worker, request, mount, client, scratch).await,
             Err(failure) => Err(failure),
         },
     };
@@ -72,15 +72,15 @@ pub async fn handle(
 async fn object(
     worker: &Worker,
     request: &Request<'_>,
-    bucket: BucketId,
+    mount: &Mount,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     match request.method {
-        Method::Head => head(worker, request, bucket, client, scratch).await,
+        Method::Head => head(worker, request, mount, client, scratch).await,
         // In a box of its own for as long as it lasts: its many states would otherwise be part of
         // every idle connection. One allocation, some tens of nanoseconds.
-        _ => Box::pin(get(worker, request, bucket, client, scratch)).await,
+        _ => Box::pin(get(worker, request, mount, client, scratch)).await,
     }
 }
 
@@ -93,8 +93,8 @@ async fn other_object(
 ) -> Result<Outcome, Failure> {
     for rule in 0..worker.config().rewrite_rules.for_missing() {
         // A key that cannot be is one that does not exist.
-        let Ok(bucket) = locate(worker, request, Some(rule), &mut scratch.object) else { continue };
-        match object(worker, request, bucket, client, scratch).await {
+        let Ok(mount) = locate(worker, request, Some(rule), &mut scratch.object) else { continue };
+        match object(worker, request, mount, client, scratch).await {
             Err(Failure::NotFound) => {}
             answered => return answered,
         }
@@ -103,26 +103,26 @@ async fn other_object(
 }
 
 /// The object that a request is about, as [`locate_in`].
-fn locate(
-    worker: &Worker,
+fn locate<'w>(
+    worker: &'w Worker,
     request: &Request<'_>,
     rule: Option<usize>,
     object: &mut ObjectName,
-) -> Result<BucketId, Failure> {
+) -> Result<&'w Arc<Mount>, Failure> {
     let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
     locate_in(worker.config(), path, query, rule, object)
 }
 
 /// The object that a path and a query name; with the number of a rule for missing keys the one that
 /// the rule names instead, [`Failure::NotFound`] if it names none.
-pub fn locate_in(
-    config: &Config,
+pub fn locate_in<'w>(
+    config: &'w Config,
     path: &str,
     query: &str,
     rule: Option<usize>,
     object: &mut ObjectName,
-) -> Result<BucketId, Failure> {
-    let Some((bucket, mount, rest)) = route::route(&config.mounts, path) else {
+) -> Result<&'w Arc<Mount>, Failure> {
+    let Some((mount, rest)) = route::route(&config.mounts, path) else {
         let is_mount = route::is_mount_without_slash(&config.mounts, path);
         return Err(if is_mount { Failure::NoKey } else { Failure::NotMounted });
     };
@@ -142,24 +142,24 @@ pub fn locate_in(
     if mount.allow_version_id {
         object.read_version_id(query).map_err(Failure::VersionId)?;
     }
-    Ok(bucket)
+    Ok(mount)
 }
 
 async fn head(
     worker: &Worker,
     request: &Request<'_>,
-    bucket: BucketId,
+    mount: &Mount,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let max_age = accepted_age(request);
-    let metadata = match recall(worker, bucket, &scratch.object, max_age).transpose()? {
+    let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
         Some(object) if judge(&request.preconditions, &object).is_ok() => object,
         remembered => {
             release_earlier_answers(worker, client).await;
             // Memory may be out of date: it does not refuse what S3 may allow.
             let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
-            Box::pin(known_object(worker, bucket, scratch, max_age)).await?
+            Box::pin(known_object(worker, mount, scratch, max_age)).await?
         }
     };
     let writer = HeadWriter { worker, request };
@@ -179,29 +179,29 @@ pub async fn release_earlier_answers(worker: &Worker, client: &mut Stream) {
 async fn get(
     worker: &Worker,
     request: &Request<'_>,
-    bucket: BucketId,
+    mount: &Mount,
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     release_earlier_answers(worker, client).await;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
-    let mut fetch = Fetch { worker, request, bucket, range, if_range, known: None };
+    let mut fetch = Fetch { worker, request, mount, range, if_range, known: None };
 
     // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
     // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
     let max_age = accepted_age(request);
-    let mut known = match recall(worker, bucket, &scratch.object, max_age).transpose()? {
+    let mut known = match recall(worker, mount, &scratch.object, max_age).transpose()? {
         None if !request.preconditions.are_for_s3() => {
-            Some(known_object(worker, bucket, scratch, max_age).await?)
+            Some(known_object(worker, mount, scratch, max_age).await?)
         }
         Some(object) if fetch.would_refuse(&object) => {
-            Some(current_object(worker, bucket, scratch).await?)
+            Some(current_object(worker, mount, scratch).await?)
         }
         // The client validates a copy that it may only use if S3 says that it is right.
         Some(object) if fetch.is_validation(&object) => match request.preconditions.are_for_s3() {
             true => None,
-            false => Some(current_object(worker, bucket, scratch).await?),
+            false => Some(current_object(worker, mount, scratch).await?),
         },
         known => known,
     };
@@ -228,11 +228,11 @@ async fn get(
             Step::Changed => fetch.known = None,
             Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadResponse),
             Step::UnknownSize => {
-                known = Some(current_object(worker, bucket, scratch).await?);
+                known = Some(current_object(worker, mount, scratch).await?);
                 unsized_responses += 1;
             }
             Step::Unsatisfiable => {
-                known = Some(current_object(worker, bucket, scratch).await?);
+                known = Some(current_object(worker, mount, scratch).await?);
                 unsatisfiable += 1;
             }
         }

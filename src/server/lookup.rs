@@ -8,7 +8,8 @@ use crate::cache::single_flight::Turn;
 use crate::http1::conditional::{Preconditions, Verdict};
 use crate::http1::range::ByteRange;
 use crate::http1::request::Request;
-use crate::s3::client::{BucketId, Reply};
+use crate::policy::route::Mount;
+use crate::s3::client::Reply;
 use crate::s3::error::Kind;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
@@ -40,12 +41,12 @@ pub fn accepted_age(request: &Request<'_>) -> Duration {
 /// included.
 pub fn recall(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     object: &ObjectName,
     max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
     let (key, now) = (object.as_str(), Instant::now());
-    let known = worker.metadata.borrow_mut().get(bucket, key, now, max_age)?;
+    let known = worker.metadata.borrow_mut().get(mount.bucket.id, key, now, max_age)?;
     Some(existing(known))
 }
 
@@ -61,17 +62,17 @@ fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
 /// it, from S3.
 pub async fn known_object(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
-    if let Some(known) = recall(worker, bucket, &scratch.object, max_age) {
+    if let Some(known) = recall(worker, mount, &scratch.object, max_age) {
         return known;
     }
     // A request that is under way already says what was true when it was sent.
     let oldest = Instant::now().checked_sub(max_age);
     loop {
-        match worker.flights.join(bucket, scratch.object.as_str()).await {
+        match worker.flights.join(mount.bucket.id, scratch.object.as_str()).await {
             Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
                 return existing(known?);
             }
@@ -79,7 +80,7 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(worker, bucket, scratch, asked).await;
+                let known = ask_for_metadata(worker, mount, scratch, asked).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -90,20 +91,20 @@ pub async fn known_object(
 /// The metadata as S3 has it now.
 pub async fn current_object(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(worker, bucket, scratch, Duration::ZERO).await
+    known_object(worker, mount, scratch, Duration::ZERO).await
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
-pub fn forget(worker: &Worker, bucket: BucketId, object: &ObjectName) {
-    worker.metadata.borrow_mut().forget(bucket, object.as_str(), Instant::now());
+pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
+    worker.metadata.borrow_mut().forget(mount.bucket.id, object.as_str(), Instant::now());
 }
 
 async fn ask_for_metadata(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
 ) -> Result<Known, Failure> {
@@ -118,37 +119,38 @@ async fn ask_for_metadata(
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
         let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
-        let error = match worker.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
-            Reply::Object(response) => {
-                let shown = worker.shown(bucket, object);
-                // No condition was sent, so a 304 is nonsense.
-                let complete = response.head().status != 304
-                    && metadata.read(response.head(), response.head_bytes(), shown);
-                response.dismiss().await;
-                if complete {
-                    return Ok(learn(worker, bucket, object, metadata, asked));
+        let error =
+            match worker.s3.send(&mount.bucket, &s3_request).await.map_err(|e| describe(&e))? {
+                Reply::Object(response) => {
+                    let shown = worker.shown(mount, object);
+                    // No condition was sent, so a 304 is nonsense.
+                    let complete = response.head().status != 304
+                        && metadata.read(response.head(), response.head_bytes(), shown);
+                    response.dismiss().await;
+                    if complete {
+                        return Ok(learn(worker, mount, object, metadata, asked));
+                    }
+                    if operation == Operation::Get {
+                        log::warn!("S3 does not say how large {object:?} is");
+                        return Err(Failure::BadResponse);
+                    }
+                    // A HEAD without a length; with one byte comes the size.
+                    operation = Operation::Get;
+                    has_head = true;
+                    continue;
                 }
-                if operation == Operation::Get {
-                    log::warn!("S3 does not say how large {object:?} is");
-                    return Err(Failure::BadResponse);
-                }
-                // A HEAD without a length; with one byte comes the size.
-                operation = Operation::Get;
-                has_head = true;
-                continue;
-            }
-            Reply::Refused(error) => error,
-        };
+                Reply::Refused(error) => error,
+            };
         if has_head && error.kind() == Kind::RangeNotSatisfiable {
             // There is an object, but not one byte of it.
             metadata.size = 0;
-            return Ok(learn(worker, bucket, object, metadata, asked));
+            return Ok(learn(worker, mount, object, metadata, asked));
         }
         if error.kind() == Kind::Unexplained && operation == Operation::Head {
             operation = Operation::Get;
             continue;
         }
-        return match explain(worker, bucket, object, &error, asked) {
+        return match explain(worker, mount, object, &error, asked) {
             Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
             Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
             failure => Err(failure),
@@ -158,12 +160,65 @@ async fn ask_for_metadata(
 
 fn learn(
     worker: &Worker,
-    bucket: BucketId,
+    mount: &Mount,
     object: &ObjectName,
     metadata: &Metadata,
     asked: Instant,
 ) -> Known {
     let now = Instant::now();
-    worker.metadata.borrow_mut().learn_object(bucket, object.as_str(), metadata, asked, now);
+    worker.metadata.borrow_mut().learn_object(
+        mount.bucket.id,
+        object.as_str(),
+        metadata,
+        asked,
+        now,
+    );
     Known::Object(Rc::new(metadata.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cache::latest::Latest;
+    use crate::cache::metadata::{MetadataMap, Settings};
+    use crate::policy::route::route;
+    use crate::s3::bucket::Bucket;
+    use crate::s3::endpoint::{Addressing, Aws, Endpoint};
+
+    fn mount(path: &str) -> Arc<Mount> {
+        let endpoint = Endpoint::Aws(Aws::default());
+        let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Auto, None);
+        Arc::new(Mount {
+            path: path.to_owned(),
+            prefix: String::new(),
+            bucket: Arc::new(bucket),
+            allow_version_id: false,
+            denied_is_missing: false,
+            cache_control: None,
+        })
+    }
+
+    #[test]
+    fn mounts_that_change_places_in_a_reload_never_see_each_others_metadata() {
+        let mut map = MetadataMap::new(Settings::default(), Arc::new(Latest::new(1000)));
+        let now = Instant::now();
+        let before = [mount("/one/"), mount("/two/")];
+        let mut metadata = Metadata::default();
+        metadata.size = 1;
+        map.learn_object(before[0].bucket.id, "a", &metadata, now, now);
+        let mut size_at = |mounts: &[Arc<Mount>], path| {
+            let (mount, key) = route(mounts, path).unwrap();
+            match map.get(mount.bucket.id, key, now, Duration::MAX)? {
+                Known::Object(metadata) => Some(metadata.size),
+                Known::Miss(_) => None,
+            }
+        };
+        let swapped = [Arc::clone(&before[1]), Arc::clone(&before[0])];
+        let replaced = [mount("/one/"), mount("/two/")];
+        for (mounts, one) in [(&before, Some(1)), (&swapped, Some(1)), (&replaced, None)] {
+            assert_eq!((size_at(mounts, "/one/a"), size_at(mounts, "/two/a")), (one, None));
+        }
+    }
 }

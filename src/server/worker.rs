@@ -16,10 +16,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
+use crate::policy::route::Mount;
 use crate::relay::Relay;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
-use crate::s3::client::{BucketId, Client};
+use crate::s3::client::Client;
 use crate::s3::object::{Metadata, Shown};
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
@@ -111,13 +112,8 @@ impl Worker {
             shared.resolver.clone(),
             Arc::clone(&config.proxies),
         );
-        let s3 = Client::new(
-            config.mounts.iter().map(|mount| mount.bucket.clone()),
-            Rc::clone(&pool),
-            relay,
-            config.upstream.clone(),
-            config.retries.clone(),
-        );
+        let s3 =
+            Client::new(Rc::clone(&pool), relay, config.upstream.clone(), config.retries.clone());
         Ok(Rc::new(Worker {
             s3,
             counters,
@@ -224,14 +220,13 @@ impl Worker {
     /// What clients are shown of an object. Readers of block-gzipped files would be handed the
     /// decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a version
     /// is of use where one can be asked for.
-    pub fn shown(&self, bucket: BucketId, object: &ObjectName) -> Shown<'_> {
+    pub fn shown<'a>(&self, mount: &'a Mount, object: &ObjectName) -> Shown<'a> {
         let key = object.key();
         let is_suffix = |suffix: &String| {
             key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
                     .eq_ignore_ascii_case(suffix.as_bytes())
         };
-        let mount = &self.config().mounts[bucket.0];
         Shown {
             content_encoding: !self.config().genomic_suffixes.iter().any(is_suffix),
             version_id: mount.allow_version_id,

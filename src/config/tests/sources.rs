@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
 use super::*;
 
 #[test]
@@ -51,7 +53,7 @@ fn region_and_endpoint_come_from_the_most_specific_variable() {
     ];
     let bucket = |variables: &[(&str, &str)]| {
         let config = with(SHORT, variables, &Overrides::default()).unwrap();
-        let bucket = config.mounts[0].bucket.clone();
+        let bucket = Arc::clone(&config.mounts[0].bucket);
         (bucket.location().region.clone(), bucket.location().origin.host.clone())
     };
     assert_eq!(bucket(&variables), ("c".to_owned(), "b".to_owned()));
