@@ -231,6 +231,10 @@ async fn ask(
             response.dismiss().await;
             (Verdict::Works, format!("{:?} was read", request.key))
         }
+        Ok(Reply::NotModified(response)) => {
+            response.dismiss().await;
+            (Verdict::Fails, "S3 answers 304 to a request without a condition".to_owned())
+        }
         Ok(Reply::Refused(error)) => judge(&error, named, &mount.path),
         Err(ClientError::Credentials(_)) => {
             (Verdict::Fails, without_credentials(mount.bucket.credentials.as_deref()))
@@ -299,6 +303,8 @@ fn judge(error: &ServiceError, named: Option<&ObjectName>, path: &str) -> (Verdi
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::s3::bucket::Bucket;
     use crate::s3::endpoint::Addressing;
@@ -310,6 +316,7 @@ mod tests {
             object.start().push_str(key);
             object
         });
+        let status = StatusCode::from_u16(status).unwrap();
         judge(&ServiceError::parse(status, body.as_bytes(), None), object.as_ref(), "/files/")
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::metadata::{Known, Miss};
 use crate::cache::single_flight::Turn;
-use crate::http1::conditional::{Preconditions, Verdict};
+use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::request::Request;
 use crate::s3::client::{BucketId, Reply};
@@ -16,15 +16,6 @@ use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::error_mapping::{describe, explain};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
-
-/// 200 or 304, or the failure 412.
-pub fn judge(conditions: &Preconditions<'_>, metadata: &Metadata) -> Result<u16, Failure> {
-    match conditions.evaluate(metadata.validators()) {
-        Verdict::Proceed => Ok(200),
-        Verdict::NotModified => Ok(304),
-        Verdict::PreconditionFailed => Err(Failure::PreconditionFailed),
-    }
-}
 
 /// Memory answers even those who want no old response, if it is not older than this: a viewer asks
 /// for the head of each of its files several times in a row, with `Cache-Control: no-cache`.
@@ -121,9 +112,7 @@ async fn ask_for_metadata(
         let error = match worker.s3.send(bucket, &s3_request).await.map_err(|e| describe(&e))? {
             Reply::Object(response) => {
                 let shown = worker.shown(bucket, object);
-                // No condition was sent, so a 304 is nonsense.
-                let complete = response.head().status != 304
-                    && metadata.read(response.head(), response.head_bytes(), shown);
+                let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
                     return Ok(learn(worker, bucket, object, metadata, asked));
@@ -136,6 +125,11 @@ async fn ask_for_metadata(
                 operation = Operation::Get;
                 has_head = true;
                 continue;
+            }
+            Reply::NotModified(response) => {
+                response.dismiss().await;
+                log::warn!("S3 answered 304 to a request without a condition");
+                return Err(Failure::BadResponse);
             }
             Reply::Refused(error) => error,
         };
