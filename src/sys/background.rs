@@ -56,7 +56,10 @@ mod tests {
     fn a_task_runs_on_the_side_and_its_panic_does_not_end_the_thread() {
         let background = Background::start().unwrap();
         let name = |()| thread::current().name().map(str::to_owned);
-        assert_eq!(background.wait_for(async move { name(()) }).flatten().as_deref(), Some("background"));
+        assert_eq!(
+            background.wait_for(async move { name(()) }).flatten().as_deref(),
+            Some("background")
+        );
         assert_eq!(background.wait_for(async { panic!("a defect, for the test") }), None::<()>);
         let slept = async { tokio::time::sleep(Duration::from_millis(1)).await };
         assert_eq!(background.wait_for(slept), Some(()));
