@@ -67,7 +67,7 @@ impl ClientConnection {
     /// Receives until the buffer starts with a whole head. A client that is idle for longer than
     /// `grace` may be given up for the sake of others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
-        let clients = &self.worker.config().clients;
+        let clients = &self.worker.live().clients;
         let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
         // Of the whole wait: empty lines do not renew it.
         let now = Instant::now();
@@ -171,7 +171,7 @@ impl ClientConnection {
             response::write_refusal(&self.worker, failure, !is_head, &mut scratch.head);
         let head = std::mem::take(&mut scratch.head);
         let end = head.len();
-        let timeout = self.worker.config().clients.head_timeout;
+        let timeout = self.worker.live().clients.head_timeout;
         let (sent, head) = self.stream.send(head, 0..end, timeout).await;
         scratch.head = head;
         self.worker.put_back_scratch(scratch);

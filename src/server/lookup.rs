@@ -113,7 +113,7 @@ async fn ask_for_metadata(
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
         let error = match sent.map_err(|e| describe(&e))? {
             Reply::Object(response) => {
-                let shown = worker.shown(mount, object);
+                let shown = worker.live().shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
