@@ -132,7 +132,7 @@ impl Connector {
         let deadline = Instant::now() + self.settings.connect_timeout;
         loop {
             let addresses = origin.addresses();
-            if origin.is_answered() || Instant::now() >= deadline {
+            if origin.is_resolved() || Instant::now() >= deadline {
                 return addresses;
             }
             time::sleep(LOOK_UP_PERIOD).await;
