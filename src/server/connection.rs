@@ -29,8 +29,6 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>)
             break;
         }
     }
-    // Answers may still be held back for a request that turned out to be none.
-    handler::release_earlier_answers(&connection.worker, &mut connection.stream).await;
 }
 
 /// Tells a client that there are too many, without waiting for what it wants.
@@ -128,11 +126,10 @@ impl ClientConnection {
         request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
-                let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
                 // It may be in the socket still, which matters only where this would be the last.
                 let more_has_arrived = self.buf.len() > length
                     || self.worker.draining.get() && self.stream.has_unread_bytes();
-                Request { is_followed, more_has_arrived, ..request }
+                Request { more_has_arrived, ..request }
             }
             Err(error) => {
                 self.refuse(Failure::Request(error)).await;

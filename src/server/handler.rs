@@ -160,7 +160,6 @@ async fn head(
     let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
         Some(object) if judge(&object) != Verdict::PreconditionFailed => object,
         remembered => {
-            release_earlier_answers(worker, client).await;
             // Memory may be out of date: it does not refuse what S3 may allow.
             let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
             Box::pin(known_object(worker, mount, scratch, max_age)).await?
@@ -177,14 +176,6 @@ async fn head(
     Ok(writer.send(client, scratch, status).await)
 }
 
-/// Sends what pipelined requests before this one were answered: they must not wait for S3.
-pub async fn release_earlier_answers(worker: &Worker, client: &mut Stream) {
-    if client.held_bytes() > 0 {
-        // A client that is gone is noticed when its next answer is sent.
-        let _ = client.release(worker.live().clients.stall_timeout).await;
-    }
-}
-
 async fn get(
     worker: &Worker,
     request: &Request<'_>,
@@ -192,7 +183,6 @@ async fn get(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    release_earlier_answers(worker, client).await;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
     let mut fetch = Fetch { worker, request, mount, range, if_range, known: None };

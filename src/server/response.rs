@@ -6,7 +6,6 @@ use http::StatusCode;
 
 use crate::http1::range::Extent;
 use crate::http1::request::{Method, Request};
-use crate::limits;
 use crate::s3::object::Metadata;
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
@@ -164,13 +163,6 @@ impl HeadWriter<'_> {
         scratch: &mut Scratch,
         outcome: Outcome,
     ) -> Outcome {
-        if self.request.is_followed
-            && outcome.keep_alive
-            && client.held_bytes() + scratch.head.len() <= limits::HELD_RESPONSE_BYTES
-        {
-            client.hold(&scratch.head);
-            return outcome;
-        }
         let head = std::mem::take(&mut scratch.head);
         let length = head.len();
         let timeout = self.worker.live().clients.stall_timeout;
