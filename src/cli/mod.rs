@@ -27,9 +27,9 @@ pub fn main() -> ExitCode {
             Some(object) => run_check(config, object.as_deref()),
             None => serve(config),
         },
-        Err(problems) => {
+        Err(diagnostics) => {
             // Each on a line of its own that starts with where it is, as compilers do.
-            let _ = writeln!(io::stderr(), "{problems}");
+            let _ = writeln!(io::stderr(), "{diagnostics}");
             EXIT_CONFIG
         }
     };
