@@ -220,6 +220,7 @@ async fn ask(worker: &Worker, mount: &Mount, named: Option<&ObjectName>) -> (Ver
         version_id: named.and_then(ObjectName::version_id),
         range: Some(ByteRange::Closed { first: 0, last: 0 }),
         conditions: Preconditions::default(),
+        leave_body_in_socket: false,
     };
     match worker.s3.send(&mount.bucket, &request).await {
         Ok(Reply::Object(response)) => {

@@ -16,10 +16,10 @@ use crate::server::failure::Failure;
 use crate::server::handler;
 use crate::server::response::{self, Outcome};
 use crate::server::worker::Worker;
-use crate::sys::stream::Stream;
+use crate::transport::Connection;
 
 /// Serves a connection until either side is done with it.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
+pub async fn serve(worker: Rc<Worker>, stream: Connection, peer: Option<SocketAddr>) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker, stream, peer, buf };
     let mut grace = NEW_CLIENT_GRACE;
@@ -32,7 +32,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>)
 }
 
 /// Tells a client that there are too many, without waiting for what it wants.
-pub async fn refuse(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
+pub async fn refuse(worker: &Rc<Worker>, stream: Connection, peer: Option<SocketAddr>) {
     let mut connection =
         ClientConnection { worker: Rc::clone(worker), stream, peer, buf: Vec::new() };
     connection.buf.reserve_exact(limits::REQUEST_HEAD_INITIAL_BYTES);
@@ -41,7 +41,7 @@ pub async fn refuse(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr
 
 struct ClientConnection {
     worker: Rc<Worker>,
-    stream: Stream,
+    stream: Connection,
     peer: Option<SocketAddr>,
     /// What was received and not yet answered, from the start of a head on.
     buf: Vec<u8>,
@@ -185,7 +185,7 @@ impl ClientConnection {
     /// it resets the connection, and the reset may overtake the answer (RFC 9112 §9.6).
     async fn linger(&mut self) {
         const LINGER: Duration = Duration::from_secs(2);
-        self.stream.finish_sending();
+        self.stream.finish_sending(LINGER).await;
         let deadline = Instant::now() + LINGER;
         let mut left = limits::LINGER_BYTES;
         while left > 0 {

@@ -1,7 +1,6 @@
 //! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
 //! of HTTP an S3 server understands.
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,19 +13,19 @@ use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
 use crate::policy::route::Mount;
-use crate::relay;
+use crate::relay::End;
 use crate::s3::client::Reply;
 use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::response::Response;
-use crate::s3::resume::Delivery;
+use crate::server::delivery::Delivery;
 use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
 use crate::server::failure::Failure;
 use crate::server::lookup::{forget, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
 use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::transport::Connection;
 
 /// A GET that goes to S3.
 pub struct Fetch<'a> {
@@ -101,7 +100,11 @@ impl Fetch<'_> {
     }
 
     /// Asks S3 once, and answers the client.
-    pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
+    pub async fn once(
+        &self,
+        client: &mut Connection,
+        scratch: &mut Scratch,
+    ) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
         let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
@@ -140,6 +143,15 @@ impl Fetch<'_> {
             version_id: object.version_id(),
             range: self.range_for_s3(),
             conditions: self.request.preconditions.for_s3(),
+            leave_body_in_socket: self.splices(),
+        }
+    }
+
+    /// Whether the body is going to be spliced, as far as its length is known before the response.
+    fn splices(&self) -> bool {
+        match self.range_for_s3() {
+            Some(ByteRange::Closed { first, last }) => self.worker.relay.splices(last - first),
+            _ => false,
         }
     }
 
@@ -172,7 +184,7 @@ impl Fetch<'_> {
         &self,
         mut response: Response,
         asked: Instant,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
@@ -232,6 +244,7 @@ impl Fetch<'_> {
         let status = client_head.status;
         writer.write(head, &client_head);
         let delivery = Delivery {
+            worker: self.worker,
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
             // A server that ignores ranges cannot be asked for the rest of one.
@@ -240,24 +253,20 @@ impl Fetch<'_> {
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
             client_stall: self.worker.live().clients.stall_timeout,
-            changed: Cell::new(false),
         };
-        let sent = self.worker.s3.deliver(response, &delivery, client).await;
-        if delivery.changed.get() {
+        let sent = delivery.run(response, client).await;
+        if sent.object_changed {
             forget(self.worker, self.mount, object);
         }
-        let complete = matches!(sent.end, relay::End::Complete);
+        let complete = matches!(sent.end, End::Complete);
         match sent.end {
-            // Why the body could not go on was said there.
-            relay::End::Complete | relay::End::SourceGivenUp => {}
-            relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
-            relay::End::SourceFailed(error) => {
-                if sent.bytes > 0 {
-                    log::warn!("S3 broke off the body of {object:?}: {error}");
-                } else {
-                    return Err(broken_off(object, &error));
-                }
+            // Why the body could not be resumed has been logged.
+            End::Complete | End::SourceGivenUp => {}
+            End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
+            End::SourceFailed(error) if sent.bytes > 0 => {
+                log::warn!("S3 broke off the body of {object:?}: {error}");
             }
+            End::SourceFailed(error) => return Err(broken_off(object, &error)),
         }
         Ok(Step::Answered(Outcome {
             status,
@@ -316,7 +325,7 @@ impl Fetch<'_> {
     async fn not_modified(
         &self,
         response: Response,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;

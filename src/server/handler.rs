@@ -37,13 +37,13 @@ use crate::server::live::Live;
 use crate::server::lookup::{accepted_age, current_object, known_object, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
 use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::transport::Connection;
 
 /// Answers one request.
 pub async fn handle(
     worker: &Worker,
     request: &Request<'_>,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Outcome {
     let writer = HeadWriter { worker, request };
@@ -76,7 +76,7 @@ async fn object(
     worker: &Worker,
     request: &Request<'_>,
     mount: &Mount,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     match request.method {
@@ -91,7 +91,7 @@ async fn object(
 async fn other_object(
     worker: &Worker,
     request: &Request<'_>,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     for rule in 0..worker.live().rewrite_rules.for_missing() {
@@ -152,7 +152,7 @@ async fn head(
     worker: &Worker,
     request: &Request<'_>,
     mount: &Mount,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let max_age = accepted_age(request);
@@ -180,7 +180,7 @@ async fn get(
     worker: &Worker,
     request: &Request<'_>,
     mount: &Mount,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let range = request.range.and_then(ByteRange::parse);

@@ -109,7 +109,9 @@ async fn ask_for_metadata(
         };
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
-        let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
+        let leave_body_in_socket = false;
+        let s3_request =
+            ObjectRequest { operation, key, version_id, range, conditions, leave_body_in_socket };
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
         let error = match sent.map_err(|e| describe(&e))? {
             Reply::Object(response) => {

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod check;
 pub mod connection;
+mod delivery;
 pub mod error_mapping;
 pub mod failure;
 pub mod get;
@@ -10,6 +11,7 @@ pub mod handler;
 pub mod live;
 pub mod lookup;
 pub mod response;
+mod resume;
 pub mod settings;
 mod startup;
 pub mod worker;

@@ -9,7 +9,7 @@ use crate::http1::request::{Method, Request};
 use crate::s3::object::Metadata;
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::transport::Connection;
 
 /// How a request was answered, for the connection and the log.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +115,7 @@ impl HeadWriter<'_> {
     /// Sends the head in `scratch`, which has no body.
     pub async fn send(
         &self,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
         status: StatusCode,
     ) -> Outcome {
@@ -131,7 +131,7 @@ impl HeadWriter<'_> {
     /// Writes and sends an error response.
     pub async fn send_failure(
         &self,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
         failure: Failure,
     ) -> Outcome {
@@ -159,7 +159,7 @@ impl HeadWriter<'_> {
 
     async fn send_head(
         &self,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
         outcome: Outcome,
     ) -> Outcome {

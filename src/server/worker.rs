@@ -16,7 +16,6 @@ use crate::clock;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::relay::Relay;
-use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
 use crate::s3::object::Metadata;
@@ -25,6 +24,7 @@ use crate::server::failure::Failure;
 use crate::server::live::Live;
 use crate::server::settings::Settings;
 use crate::sys::deadlines::Deadlines;
+use crate::transport::buffers::Buffers;
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::Pool;
@@ -63,6 +63,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The S3 client.
     pub s3: Client,
+    /// Passes bodies on to clients.
+    pub relay: Relay,
     /// The upstream connections.
     pub pool: Rc<Pool>,
     /// The metadata map.
@@ -100,11 +102,12 @@ impl Worker {
     /// Where TLS cannot be set up.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Worker>, TrustError> {
         let settings = &shared.settings;
-        let relay = Rc::new(Relay {
-            buffers: Buffers::new(),
+        let buffers = Buffers::new();
+        let relay = Relay {
+            buffers: Rc::clone(&buffers),
             pipes: Pipes::new(settings.relay.clone()),
             counters: Arc::clone(&counters),
-        });
+        };
         let deadlines = Rc::new(Deadlines::default());
         let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
         let connector = Connector::new(settings.upstream.clone(), tls, Rc::clone(&deadlines));
@@ -116,12 +119,14 @@ impl Worker {
         );
         let s3 = Client::new(
             Rc::clone(&pool),
-            relay,
-            settings.upstream.clone(),
+            buffers,
+            Arc::clone(&counters),
+            &settings.upstream,
             shared.live.retries.clone(),
         );
         Ok(Rc::new(Worker {
             s3,
+            relay,
             counters,
             metadata: RefCell::new(MetadataMap::new(
                 settings.metadata.clone(),

@@ -15,7 +15,7 @@ use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
 use crate::sys::deadlines::Deadlines;
 use crate::sys::stream::{Ahead, Stream};
-use crate::transport::Transport;
+use crate::transport;
 use crate::transport::tls::TlsStream;
 use crate::upstream::Settings;
 use crate::upstream::addresses::Addresses;
@@ -27,7 +27,7 @@ use crate::upstream::tunnel;
 /// A connection, and whether it has served a request before.
 pub struct Connection {
     /// What is sent and received over.
-    pub stream: Transport,
+    pub stream: transport::Connection,
     /// An earlier request was answered on it, so S3 may be closing it at this moment.
     pub reused: bool,
     /// The address that it was opened to.
@@ -152,12 +152,12 @@ impl Connector {
         route: &Route,
         mut stream: Stream,
         ahead: Ahead,
-    ) -> Result<Transport, ConnectError> {
+    ) -> Result<transport::Connection, ConnectError> {
         if ahead == Ahead::Little {
             stream.receive_ahead_little(self.settings.read_ahead);
         }
         let Some(config) = self.tls.as_ref().filter(|_| route.origin.tls) else {
-            return Ok(Transport::Plain(stream));
+            return Ok(transport::Connection::Plain(stream));
         };
         if let Some(proxy) = &route.via {
             let timeout = self.settings.connect_timeout;
@@ -166,7 +166,9 @@ impl Connector {
         let name = ServerName::try_from(route.origin.host.clone())
             .map_err(|_| ConnectError::Tls(rustls::Error::UnsupportedNameType.into()))?;
         let timeout = self.settings.tls_timeout;
-        Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
+        Ok(transport::Connection::Tls(Box::new(
+            TlsStream::connect(stream, config, name, timeout).await?,
+        )))
     }
 }
 
