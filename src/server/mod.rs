@@ -3,12 +3,14 @@
 pub mod accept;
 pub mod check;
 pub mod connection;
+pub mod context;
 pub mod error_mapping;
 pub mod failure;
 pub mod get;
 pub mod handler;
 pub mod live;
 pub mod lookup;
+pub mod object;
 pub mod response;
 pub mod settings;
 mod startup;
