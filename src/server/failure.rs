@@ -1,7 +1,6 @@
 //! What a client is told: failures and their status, and response heads.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use http::StatusCode;
 
@@ -150,25 +149,18 @@ impl Failure {
         })
     }
 
-    /// Appends the header fields that belong to the status.
-    pub fn write_fields(self, out: &mut Vec<u8>) {
-        match self.status() {
-            StatusCode::METHOD_NOT_ALLOWED => {
-                out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n")
+    /// The header fields that belong to the status, each with its CRLF.
+    pub fn fields(self) -> Cow<'static, str> {
+        match self {
+            Failure::Method => Cow::Borrowed("Allow: GET, HEAD, OPTIONS\r\n"),
+            Failure::SlowDown { retry_after } => {
+                Cow::Owned(format!("Retry-After: {retry_after}\r\n"))
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                let seconds = match self {
-                    Failure::SlowDown { retry_after } => retry_after,
-                    _ => RETRY_AFTER,
-                };
-                // Writing to memory does not fail.
-                let _ = write!(out, "Retry-After: {seconds}\r\n");
+            Failure::Overloaded => Cow::Owned(format!("Retry-After: {RETRY_AFTER}\r\n")),
+            Failure::RangeNotSatisfiable { size } => {
+                Cow::Owned(format!("Content-Range: bytes */{size}\r\n"))
             }
-            _ => {}
-        }
-        if let Failure::RangeNotSatisfiable { size } = self {
-            // Writing to memory does not fail.
-            let _ = write!(out, "Content-Range: bytes */{size}\r\n");
+            _ => Cow::Borrowed(""),
         }
     }
 

@@ -9,7 +9,6 @@ use http::StatusCode;
 
 use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
-use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
 use crate::policy::route::Mount;
@@ -19,20 +18,19 @@ use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::response::Response;
+use crate::server::context::Context;
 use crate::server::delivery::Delivery;
 use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
 use crate::server::failure::Failure;
 use crate::server::lookup::{forget, recall};
-use crate::server::response::{Head, HeadWriter, Outcome};
-use crate::server::worker::{Scratch, Worker};
+use crate::server::response::{Head, Outcome};
+use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
 /// A GET that goes to S3.
 pub struct Fetch<'a> {
-    /// The core.
-    pub worker: &'a Worker,
-    /// The client's request.
-    pub request: &'a Request<'a>,
+    /// The client's request, and what it is served with.
+    pub context: &'a Context<'a>,
     /// Where the object is.
     pub mount: &'a Mount,
     /// The range that S3 is asked for.
@@ -70,7 +68,7 @@ pub enum Step {
 impl Fetch<'_> {
     /// What the conditions of the request say about an object.
     pub fn judge(&self, object: &Metadata) -> Verdict {
-        self.request.preconditions.evaluate(object.validators())
+        self.context.request.preconditions.evaluate(object.validators())
     }
 
     /// Whether an object like this would be refused, or sent whole although a part is wanted.
@@ -107,7 +105,7 @@ impl Fetch<'_> {
     ) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
+        let sent = self.context.worker.s3.send(&self.mount.bucket, &s3_request).await;
         match sent.map_err(|e| describe(&e))? {
             Reply::Object(response) => self.object(response, asked, client, scratch).await,
             Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
@@ -124,7 +122,8 @@ impl Fetch<'_> {
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.worker, self.mount, &scratch.object, &error, asked);
+                let failure =
+                    explain(self.context.worker, self.mount, &scratch.object, &error, asked);
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -142,7 +141,7 @@ impl Fetch<'_> {
             key: object.key(),
             version_id: object.version_id(),
             range: self.range_for_s3(),
-            conditions: self.request.preconditions.for_s3(),
+            conditions: self.context.request.preconditions.for_s3(),
             leave_body_in_socket: self.splices(),
         }
     }
@@ -150,7 +149,9 @@ impl Fetch<'_> {
     /// Whether the body is going to be spliced, as far as its length is known before the response.
     fn splices(&self) -> bool {
         match self.range_for_s3() {
-            Some(ByteRange::Closed { first, last }) => self.worker.relay.splices(last - first),
+            Some(ByteRange::Closed { first, last }) => {
+                self.context.worker.relay.splices(last - first)
+            }
             _ => false,
         }
     }
@@ -188,7 +189,7 @@ impl Fetch<'_> {
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.worker.live().shown(self.mount, object.key());
+        let shown = self.context.live.shown(self.mount, object.key());
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
             let is_whole = response.head().status == StatusCode::OK && !has_range;
@@ -200,7 +201,7 @@ impl Fetch<'_> {
             return Err(Failure::BadResponse);
         }
         let (name, now) = (object.as_str(), Instant::now());
-        self.worker.metadata.borrow_mut().learn_object(
+        self.context.worker.metadata.borrow_mut().learn_object(
             self.mount.bucket.id,
             name,
             metadata,
@@ -238,13 +239,12 @@ impl Fetch<'_> {
         {
             return Err(broken_off(object, &error));
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        let keep_alive = writer.keeps_connection();
+        let keep_alive = self.context.keeps_connection();
         let client_head = Head::of_object(metadata, extent);
         let status = client_head.status;
-        writer.write(head, &client_head);
+        self.context.write_head(head, &client_head);
         let delivery = Delivery {
-            worker: self.worker,
+            worker: self.context.worker,
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
             // A server that ignores ranges cannot be asked for the rest of one.
@@ -252,11 +252,11 @@ impl Fetch<'_> {
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
-            client_stall: self.worker.live().clients.stall_timeout,
+            client_stall: self.context.live.clients.stall_timeout,
         };
         let sent = delivery.run(response, client).await;
         if sent.object_changed {
-            forget(self.worker, self.mount, object);
+            forget(self.context.worker, self.mount, object);
         }
         let complete = matches!(sent.end, End::Complete);
         match sent.end {
@@ -333,7 +333,7 @@ impl Fetch<'_> {
         metadata.read(
             response.head(),
             response.head_bytes(),
-            self.worker.live().shown(self.mount, object.key()),
+            self.context.live.shown(self.mount, object.key()),
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
@@ -347,23 +347,22 @@ impl Fetch<'_> {
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
         if self.remembered(object).is_some_and(|known| !explains(&known)) {
-            forget(self.worker, self.mount, object);
+            forget(self.context.worker, self.mount, object);
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        writer.write(head, &Head::not_modified(metadata));
-        Ok(Step::Answered(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await))
+        let outcome = self.context.write_head(head, &Head::not_modified(metadata));
+        Ok(Step::Answered(self.context.send(client, head, outcome).await))
     }
 
     /// What is remembered of the object, if it exists.
     fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.worker, self.mount, object, Duration::MAX)?.ok()
+        recall(self.context.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
     /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
     fn learn_precondition_failed(&self, object: &ObjectName) {
         let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
         if !self.remembered(object).is_some_and(explains) {
-            forget(self.worker, self.mount, object);
+            forget(self.context.worker, self.mount, object);
         }
     }
 }

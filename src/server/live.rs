@@ -3,8 +3,13 @@
 //! A request reads it once, at its start, and hands it down, so that no request sees two
 //! configurations.
 
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
 
 use crate::policy::cors;
 use crate::policy::rewrite;
@@ -79,5 +84,48 @@ impl Live {
             version_id: mount.allow_version_id,
             default_cache_control: mount.cache_control.as_deref(),
         }
+    }
+}
+
+/// The settings that one request sees, however often they are replaced meanwhile.
+///
+/// Counted by one worker alone: a count that all workers share would be a cache line that every
+/// request takes from the others.
+#[derive(Clone)]
+pub struct Snapshot(Rc<Shared>);
+
+struct Shared(Arc<Live>);
+
+impl Deref for Snapshot {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.0.0
+    }
+}
+
+/// One worker's view of the live settings.
+pub struct LiveReader {
+    cache: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    snapshot: RefCell<Snapshot>,
+}
+
+impl LiveReader {
+    /// Reads what `published` holds.
+    pub fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
+        let snapshot = Snapshot(Rc::new(Shared(published.load_full())));
+        LiveReader { cache: RefCell::new(Cache::new(published)), snapshot: RefCell::new(snapshot) }
+    }
+
+    /// The settings as they are now, at the price of one atomic load if they are the same as
+    /// before. Whoever keeps the result keeps replaced settings in memory.
+    pub fn load(&self) -> Snapshot {
+        let mut cache = self.cache.borrow_mut();
+        let mut snapshot = self.snapshot.borrow_mut();
+        let latest = cache.load();
+        if !Arc::ptr_eq(latest, &snapshot.0.0) {
+            *snapshot = Snapshot(Rc::new(Shared(Arc::clone(latest))));
+        }
+        snapshot.clone()
     }
 }

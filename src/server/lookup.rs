@@ -14,6 +14,7 @@ use crate::s3::error::Kind;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
+use crate::server::context::Context;
 use crate::server::error_mapping::{describe, explain};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
@@ -52,11 +53,12 @@ fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
 /// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
 /// it, from S3.
 pub async fn known_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
+    let worker = context.worker;
     if let Some(known) = recall(worker, mount, &scratch.object, max_age) {
         return known;
     }
@@ -71,7 +73,7 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(worker, mount, scratch, asked).await;
+                let known = ask_for_metadata(context, mount, scratch, asked).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -81,11 +83,11 @@ pub async fn known_object(
 
 /// The metadata as S3 has it now.
 pub async fn current_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(worker, mount, scratch, Duration::ZERO).await
+    known_object(context, mount, scratch, Duration::ZERO).await
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
@@ -94,11 +96,12 @@ pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
 }
 
 async fn ask_for_metadata(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
 ) -> Result<Known, Failure> {
+    let Context { worker, live, .. } = *context;
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
@@ -115,7 +118,7 @@ async fn ask_for_metadata(
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
         let error = match sent.map_err(|e| describe(&e))? {
             Reply::Object(response) => {
-                let shown = worker.live().shown(mount, object.key());
+                let shown = live.shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {

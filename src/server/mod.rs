@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod check;
 pub mod connection;
+pub mod context;
 mod delivery;
 pub mod error_mapping;
 pub mod failure;
@@ -10,6 +11,7 @@ pub mod get;
 pub mod handler;
 pub mod live;
 pub mod lookup;
+pub mod object;
 pub mod response;
 mod resume;
 pub mod settings;

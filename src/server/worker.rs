@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+
 use crate::access_log;
 use crate::cache::latest::Latest;
 use crate::cache::metadata::{Known, MetadataMap};
@@ -21,7 +23,7 @@ use crate::s3::client::Client;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
-use crate::server::live::Live;
+use crate::server::live::{Live, LiveReader, Snapshot};
 use crate::server::settings::Settings;
 use crate::sys::deadlines::Deadlines;
 use crate::transport::buffers::Buffers;
@@ -41,7 +43,7 @@ pub struct Shared {
     /// What is fixed for a run.
     pub settings: Settings,
     /// What can be replaced while running.
-    pub live: Arc<Live>,
+    pub live: Arc<ArcSwap<Live>>,
     /// The addresses of S3's servers.
     pub resolver: Resolver,
     /// Whose certificates are believed; `None` where no mount has HTTPS.
@@ -79,6 +81,7 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// No new requests: the process is about to end.
     pub draining: Cell<bool>,
+    live: LiveReader,
     date: Cell<(u64, [u8; 29])>,
     log_lines: RefCell<Vec<u8>>,
     scratches: RefCell<Vec<Scratch>>,
@@ -122,7 +125,7 @@ impl Worker {
             buffers,
             Arc::clone(&counters),
             &settings.upstream,
-            shared.live.retries.clone(),
+            shared.live.load().retries.clone(),
         );
         Ok(Rc::new(Worker {
             s3,
@@ -136,6 +139,7 @@ impl Worker {
             connections: Cell::new(0),
             draining: Cell::new(false),
             date: Cell::new((u64::MAX, [0; 29])),
+            live: LiveReader::new(Arc::clone(&shared.live)),
             log_lines: RefCell::default(),
             scratches: RefCell::default(),
             pool,
@@ -144,9 +148,9 @@ impl Worker {
         }))
     }
 
-    /// What can be replaced while running.
-    pub fn live(&self) -> &Live {
-        &self.shared.live
+    /// What can be replaced while running, as it is now.
+    pub fn live(&self) -> Snapshot {
+        self.live.load()
     }
 
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
@@ -194,7 +198,7 @@ impl Worker {
 
     /// Logs a request.
     pub fn log(&self, entry: &access_log::Entry<'_>) {
-        if !self.live().access_log || self.shared.access_log.is_none() {
+        if self.shared.access_log.is_none() {
             return;
         }
         let mut lines = self.log_lines.borrow_mut();

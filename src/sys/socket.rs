@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix;
 use std::path::{Path, PathBuf};
@@ -120,8 +120,27 @@ pub struct Listener {
 pub struct Accepted {
     /// The socket, non-blocking and close-on-exec.
     pub socket: net::TcpStream,
-    /// The peer: `None` for Unix sockets.
-    pub peer: Option<SocketAddr>,
+    /// The client's end of it.
+    pub peer: Peer,
+}
+
+/// The other end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address in the network.
+    Tcp(SocketAddr),
+    /// A process on this machine.
+    Unix,
+}
+
+impl Peer {
+    /// `None` for a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
 }
 
 impl Listener {
@@ -157,7 +176,8 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = acceptfrom_with(stream::borrow(&self.waiter), flags)?;
-        Ok(Accepted { socket: socket.into(), peer: peer.and_then(ip_address) })
+        let address = peer.and_then(ip_address);
+        Ok(Accepted { socket: socket.into(), peer: address.map_or(Peer::Unix, Peer::Tcp) })
     }
 }
 
