@@ -36,6 +36,29 @@ pub struct Live {
     pub access_log: bool,
 }
 
+impl Default for Live {
+    /// Serves nothing: the mounts are up to the configuration.
+    fn default() -> Live {
+        Live {
+            mounts: Vec::new(),
+            rewrite_rules: rewrite::Rules::default(),
+            cors: cors::Policy::Any,
+            clients: ClientLimits::default(),
+            retries: retry::Settings::default(),
+            genomic_suffixes: GENOMIC_SUFFIXES.map(str::to_owned).to_vec(),
+            access_log: true,
+        }
+    }
+}
+
+/// Formats that are compressed by themselves, and indexes of such files. If one is stored with
+/// `Content-Encoding: gzip` by mistake, an HTTP library that sees the field decompresses it, and
+/// its reader fails.
+const GENOMIC_SUFFIXES: [&str; 15] = [
+    ".bam", ".cram", ".bcf", ".gz", ".bgz", ".bgzf", ".bai", ".csi", ".tbi", ".crai", ".gzi",
+    ".fai", ".pbi", ".sbi", ".idx",
+];
+
 /// Bounds on client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
