@@ -220,6 +220,9 @@ fn log(
     started: Instant,
 ) {
     worker.counters.requests.add(1);
+    if !worker.has_access_log() {
+        return;
+    }
     let (line, user_agent, range) = match head {
         Head::Parsed(request) => {
             let Request { method_text: method, target_text: target, minor_version, .. } = *request;

@@ -175,8 +175,12 @@ pub fn write_refusal(worker: &Worker, failure: Failure, with_body: bool, out: &m
 }
 
 fn write_status_and_date(worker: &Worker, out: &mut Vec<u8>, status: u16) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", reason(status));
+    // Every response starts with this, and `write!` would take as long as all the rest of the head.
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\nDate: ");
     out.extend_from_slice(&worker.date());
     out.extend_from_slice(b"\r\n");
 }
