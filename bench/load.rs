@@ -7,7 +7,7 @@
 //!
 //! REQUESTS is a file with a request per line, `METHOD PATH RANGE LENGTH` (`-` for no range), where
 //! LENGTH is the `Content-Length` that must come back. Each connection takes the next line in turn.
-//! An answer with another status or length, or that ends early, counts as wrong.
+//! A response with another status or length, or that ends early, counts as wrong.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,13 +21,13 @@ use clap::Parser;
 use rustix::event::{Timespec, epoll};
 use socket2::{Domain, Socket, Type};
 
-/// Largest answer head that is understood.
+/// Largest response head that is understood.
 const HEAD_BYTES: usize = 16 * 1024;
 /// How often slow readers read.
 const SLOW_TICK: Duration = Duration::from_millis(100);
-/// An answer that takes longer counts as wrong.
+/// A response that takes longer counts as wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Connections opened between two looks at the answers, so that no accept queue overflows.
+/// Connections opened between two looks at the responses, so that no accept queue overflows.
 const OPEN_AT_ONCE: usize = 64;
 
 /// Generates load and prints what came back as JSON.
@@ -62,7 +62,7 @@ struct Prepared {
 }
 
 enum State {
-    /// Waiting for the end of an answer's head.
+    /// Waiting for the end of a response's head.
     Head,
     /// So many bytes of the body are to come.
     Body(u64),
@@ -76,7 +76,7 @@ struct Connection {
     head: Vec<u8>,
     request: usize,
     started: Instant,
-    /// Body bytes of the current answer.
+    /// Body bytes of the current response.
     received: u64,
 }
 
@@ -298,11 +298,11 @@ impl Load {
         }
     }
 
-    /// Answers that should have come long ago.
+    /// Responses that are overdue.
     fn count_stuck(&mut self) {
         for connection in &self.connections {
             if !matches!(connection.state, State::Done) && connection.started.elapsed() > PATIENCE {
-                self.tally.wrong("no answer in time");
+                self.tally.wrong("no response in time");
             }
         }
     }

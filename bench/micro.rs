@@ -25,8 +25,8 @@ use s3proxy::policy::rewrite::{Rule, Rules, When};
 use s3proxy::policy::route::Mount;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::bucket::BucketId;
-use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::credentials::handle::{Current, Source};
+use s3proxy::s3::credentials::{self, Credentials};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::{Metadata, Shown};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
@@ -61,11 +61,7 @@ const SHOWN: Shown<'_> =
 const OBJECT_BYTES: u64 = 1 << 30;
 
 fn credentials() -> Credentials {
-    Credentials {
-        access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
-        secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
-        session_token: None,
-    }
+    credentials::fixed("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
 }
 
 fn bucket() -> Bucket {
@@ -110,7 +106,7 @@ fn heads(c: &mut Criterion) {
 }
 
 fn signing(c: &mut Criterion) {
-    let current = Current::new(credentials(), None);
+    let current = Current::new(credentials());
     let time = Timestamp::new(1_709_209_845);
     let mut signer = Signer::new("us-east-1", "s3");
     let headers: [(&str, &[u8]); 3] = [

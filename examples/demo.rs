@@ -224,12 +224,12 @@ fn read(url: &str, target: &str, range: &str) -> Result<(u16, Vec<u8>), Box<dyn 
     let mut stream = TcpStream::connect(host)?;
     write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\nRange: {range}\r\n")?;
     write!(stream, "Connection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or("half an answer")?;
-    let status = answer.get(9..12).and_then(|digits| str::from_utf8(digits).ok());
-    let status = status.and_then(|digits| digits.parse().ok()).ok_or("not an HTTP answer")?;
-    Ok((status, answer.split_off(end + 4)))
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n").ok_or("half a response")?;
+    let status = response.get(9..12).and_then(|digits| str::from_utf8(digits).ok());
+    let status = status.and_then(|digits| digits.parse().ok()).ok_or("not an HTTP response")?;
+    Ok((status, response.split_off(end + 4)))
 }
 
 fn print_commands(url: &str) {

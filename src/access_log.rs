@@ -10,6 +10,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use http::StatusCode;
+
 use crate::clock::CivilTime;
 use crate::logging;
 
@@ -23,7 +25,7 @@ pub struct Entry<'a> {
     /// What was asked.
     pub request: RequestLine<'a>,
     /// The status.
-    pub status: u16,
+    pub status: StatusCode,
     /// Bytes of the body that the client was sent.
     pub body_bytes: u64,
     /// `User-Agent`.
@@ -90,7 +92,7 @@ fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
             line => write_escaped(line, TARGET_BYTES, out),
         },
     }
-    write!(out, "\" {} {} \"-\" \"", entry.status, entry.body_bytes)?;
+    write!(out, "\" {} {} \"-\" \"", entry.status.as_str(), entry.body_bytes)?;
     write_escaped(entry.user_agent.unwrap_or(b"-"), AGENT_BYTES, out);
     out.push(b'"');
     if let Some(range) = entry.range {
@@ -143,7 +145,7 @@ mod tests {
             peer: Some("127.0.0.1".parse().unwrap()),
             unix_seconds: 1_795_521_600,
             request,
-            status: 206,
+            status: StatusCode::PARTIAL_CONTENT,
             body_bytes: 5,
             user_agent: Some(agent),
             range: Some(b"bytes=0-4"),

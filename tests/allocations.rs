@@ -16,8 +16,8 @@ use s3proxy::http1::response::ResponseHead;
 use s3proxy::http1::target::percent_decode;
 use s3proxy::s3::bucket::Bucket;
 use s3proxy::s3::bucket::BucketId;
-use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::credentials::handle::{Current, Source};
+use s3proxy::s3::credentials::{self, Credentials};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::{Metadata, Shown};
 use s3proxy::s3::object_name::ObjectName;
@@ -78,11 +78,8 @@ const SHOWN: Shown<'_> =
     Shown { content_encoding: true, version_id: true, default_cache_control: Some("no-cache") };
 
 fn credentials() -> Credentials {
-    Credentials {
-        access_key_id: "AKIDEXAMPLE".to_owned(),
-        secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
-        session_token: Some("token".repeat(100)),
-    }
+    let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+    credentials::fixed("AKIDEXAMPLE", secret, Some("token".repeat(100)))
 }
 
 #[test]
@@ -92,7 +89,7 @@ fn the_counter_counts() {
 
 #[test]
 fn a_signature_of_the_same_day_allocates_nothing() {
-    let (current, mut out) = (Current::new(credentials(), None), Vec::with_capacity(1024));
+    let (current, mut out) = (Current::new(credentials()), Vec::with_capacity(1024));
     let mut signer = Signer::new("us-east-1", "s3");
     let mut seconds = 1_440_938_160;
     assert_steady(|| {

@@ -63,29 +63,29 @@ fn serve_as_s3(listener: TcpListener) {
         if request[..length].ends_with(b"\r\n\r\n") {
             let is_head = request.starts_with(b"HEAD ");
             length = 0;
-            let answer = if is_head { S3_HEAD } else { part.as_slice() };
-            if stream.write_all(answer).is_err() {
+            let response = if is_head { S3_HEAD } else { part.as_slice() };
+            if stream.write_all(response).is_err() {
                 return;
             }
         }
     }
 }
 
-/// Sends a request and reads its answer, which has a body of `body` bytes.
+/// Sends a request and reads its response, which has a body of `body` bytes.
 fn ask(stream: &mut TcpStream, request: &[u8], body: usize) {
     stream.write_all(request).expect("a listening proxy");
-    let mut answer = [0; 8192];
+    let mut response = [0; 8192];
     let mut length = 0;
     loop {
-        let end = answer[..length].windows(4).position(|four| four == b"\r\n\r\n");
+        let end = response[..length].windows(4).position(|four| four == b"\r\n\r\n");
         if end.is_some_and(|end| length >= end + 4 + body) {
             break;
         }
-        let count = stream.read(&mut answer[length..]).expect("an answer");
+        let count = stream.read(&mut response[length..]).expect("a response");
         assert!(count > 0, "the proxy closed the connection");
         length += count;
     }
-    assert!(answer.starts_with(b"HTTP/1.1 20"));
+    assert!(response.starts_with(b"HTTP/1.1 20"));
 }
 
 /// Allocations per request in steady state.

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_credential_types::Credentials as AwsCredentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
     UriPathNormalizationMode, sign,
@@ -17,8 +16,8 @@ use proptest::prelude::*;
 use s3proxy::http1::conditional::Preconditions;
 use s3proxy::http1::range::ByteRange;
 use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::credentials::Credentials;
 use s3proxy::s3::credentials::handle::{Current, Source};
+use s3proxy::s3::credentials::{self, Credentials};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{
@@ -69,11 +68,12 @@ fn every_vector_that_aws_publishes_is_signed_alike() {
         };
         let context: serde_json::Value = serde_json::from_str(&read("context.json")).expect("JSON");
         let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
-        let credentials = Credentials {
-            access_key_id: text(&context["credentials"]["access_key_id"]),
-            secret_access_key: text(&context["credentials"]["secret_access_key"]),
-            session_token: None,
-        };
+        let keys = &context["credentials"];
+        let credentials = credentials::fixed(
+            text(&keys["access_key_id"]),
+            text(&keys["secret_access_key"]),
+            None,
+        );
         let canonical = read("header-canonical-request.txt");
         let signature = sign_canonical(&credentials, &text(&context["region"]), &canonical);
         assert_eq!(signature, read("header-signature.txt").trim(), "{}", directory.display());
@@ -104,7 +104,7 @@ fn sign_canonical(credentials: &Credentials, region: &str, canonical: &str) -> S
     };
     // All vectors are of 2015-08-30T12:36:00Z.
     let time = Timestamp::new(1_440_938_160);
-    let current = Current::new(credentials.clone(), None);
+    let current = Current::new(credentials.clone());
     let signature = Signer::new(region, "service").sign(&current, time, &parts);
     String::from_utf8(signature.to_vec()).expect("hexadecimal")
 }
@@ -123,14 +123,7 @@ fn reference(
     settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
     settings.excluded_headers =
         Some(["range", "if-match"].into_iter().map(std::borrow::Cow::Borrowed).collect());
-    let identity = AwsCredentials::new(
-        &credentials.access_key_id,
-        &credentials.secret_access_key,
-        credentials.session_token.clone(),
-        None,
-        "test",
-    )
-    .into();
+    let identity = credentials.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
@@ -153,10 +146,8 @@ fn reference(
 fn credentials() -> impl Strategy<Value = Credentials> {
     let token = prop::option::of("[A-Za-z0-9+/=]{1,60}");
     ("[A-Z0-9]{4,20}", "[A-Za-z0-9+/]{8,60}", token).prop_map(
-        |(access_key_id, secret_access_key, session_token)| Credentials {
-            access_key_id,
-            secret_access_key,
-            session_token,
+        |(access_key_id, secret_access_key, session_token)| {
+            credentials::fixed(access_key_id, secret_access_key, session_token)
         },
     )
 }
@@ -179,7 +170,7 @@ proptest! {
         let time = Timestamp::new(seconds);
         let mut path = b"/".to_vec();
         write_encoded_path(key.as_bytes(), &mut path);
-        let token = credentials.session_token.clone().unwrap_or_default();
+        let token = credentials.session_token().unwrap_or_default();
         let all: [(&str, &[u8]); 4] = [
             ("host", b"bucket.s3.example.org:9000"),
             ("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes()),
@@ -191,7 +182,7 @@ proptest! {
         let parts = SignedParts { method: "GET", path: &path, query: b"", headers, payload_hash };
         let mut signer = Signer::new(&region, "s3");
         let mut ours = Vec::new();
-        let current = Current::new(credentials.clone(), None);
+        let current = Current::new(credentials.clone());
         for _ in 0..2 {
             // The second time with the key of the day kept.
             ours.clear();
@@ -262,7 +253,8 @@ proptest! {
         prop_assert_eq!(path.contains("?versionId="), version_id.is_some());
         let theirs = reference(&credentials, "eu-central-1", time, &uri, &sent);
         prop_assert_eq!(field("Authorization").unwrap(), theirs);
-        prop_assert_eq!(field("x-amz-security-token"), credentials.session_token);
+        let token = credentials.session_token().map(str::to_owned);
+        prop_assert_eq!(field("x-amz-security-token"), token);
         prop_assert_eq!(field("Range").unwrap(), "bytes=7-");
     }
 }

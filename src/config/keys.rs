@@ -3,7 +3,7 @@
 use crate::config::credentials::Given;
 use crate::config::problem::{Fault, Problem, Spot};
 use crate::config::reader::{Reader, no_value};
-use crate::s3::credentials::{Credentials, is_of_access_key_id};
+use crate::s3::credentials::{self, Credentials, is_of_access_key_id};
 
 /// Reads an access key id, a secret and a token that belong together.
 pub(super) fn key_set(
@@ -30,7 +30,7 @@ pub(super) fn key_set(
     problems.append(&mut keys.problems);
     match read {
         (Some(access_key_id), Some(secret_access_key)) if complete => {
-            Given::Is(Credentials { access_key_id, secret_access_key, session_token })
+            Given::Is(credentials::fixed(access_key_id, secret_access_key, session_token))
         }
         _ => Given::Wrong,
     }

@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use http::StatusCode;
+
 use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
 use crate::limits;
 
@@ -43,7 +45,7 @@ const FIELDS: [(&str, Field); 12] = [
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
     /// The status code, 200 to 599.
-    pub status: u16,
+    pub status: StatusCode,
     /// The body's length as declared; what a HEAD, 204 or 304 declares does not follow.
     pub body_length: BodyLength,
     /// Whether the connection may be used again after the body (RFC 9112 §9.3).
@@ -98,12 +100,13 @@ impl ResponseHead {
         if parsing.map_err(ResponseError::Malformed)?.is_partial() {
             return Err(ResponseError::Incomplete);
         }
-        let (Some(status), Some(minor_version)) = (parsed.code, parsed.version) else {
+        let (Some(code), Some(minor_version)) = (parsed.code, parsed.version) else {
             return Err(ResponseError::Incomplete);
         };
-        if !(200..600).contains(&status) {
-            return Err(ResponseError::Status(status));
-        }
+        let status = match StatusCode::from_u16(code) {
+            Ok(status) if (200..600).contains(&code) => status,
+            _ => return Err(ResponseError::Status(code)),
+        };
         let mut this = ResponseHead {
             status,
             body_length: BodyLength::UntilClose,
@@ -172,7 +175,7 @@ mod tests {
             b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\ncontent-range: bytes 0-4/10\r\n\
             Content-Length: 5\r\nContent-Type:\r\n\r\n";
         let parsed = ResponseHead::parse(head).unwrap();
-        assert_eq!(parsed.status, 206);
+        assert_eq!(parsed.status, StatusCode::PARTIAL_CONTENT);
         assert_eq!(parsed.body_length, BodyLength::Known(5));
         assert!(parsed.keep_alive);
         assert_eq!(parsed.field(head, Field::ETag), Some(&b"\"e\""[..]));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use http::StatusCode;
 use monoio::time::sleep;
 
 use crate::http1::range::ByteRange;
@@ -45,8 +46,10 @@ pub(super) struct Target {
 
 /// What S3 replied.
 pub enum Reply {
-    /// 200, 206 or 304.
+    /// 200 or 206: the object, or a part of it.
     Object(Response),
+    /// 304: a condition of the request says that the client's copy is still right.
+    NotModified(Response),
     /// Anything else.
     Refused(ServiceError),
 }
@@ -160,7 +163,9 @@ impl Client {
                     continue;
                 }
             }
-            if let (Ok(Reply::Object(_)), Some(source)) = (&outcome, &target.bucket.credentials) {
+            if let (Ok(Reply::Object(_) | Reply::NotModified(_)), Some(source)) =
+                (&outcome, &target.bucket.credentials)
+            {
                 source.note_accepted(signed.generation);
             }
             let Some(at_least) = wait_after(&outcome) else { return outcome };
@@ -269,7 +274,8 @@ impl Client {
             &self.upstream,
         );
         match response.head().status {
-            200 | 206 | 304 => Ok(Reply::Object(response)),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Reply::Object(response)),
+            StatusCode::NOT_MODIFIED => Ok(Reply::NotModified(response)),
             // In a box: rare, and its state would be part of every request's.
             _ => Ok(Reply::Refused(Box::pin(response.into_error()).await)),
         }
@@ -312,7 +318,7 @@ fn note_passing(
             request.key
         ),
         Err(error) => log::debug!("{error}"),
-        Ok(Reply::Object(_)) => {}
+        Ok(Reply::Object(_) | Reply::NotModified(_)) => {}
     }
 }
 

@@ -25,7 +25,7 @@ impl Corrections {
     /// Whether the request failed in a way that a correction may help against.
     pub(super) fn may_help(&self, outcome: &Result<Reply, ClientError>) -> bool {
         match outcome {
-            Ok(Reply::Object(_)) => false,
+            Ok(Reply::Object(_) | Reply::NotModified(_)) => false,
             Ok(Reply::Refused(error)) => match error.kind() {
                 Kind::WrongEndpoint => !self.region,
                 Kind::Clock => self.times < TIMES,

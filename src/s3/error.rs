@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use http::StatusCode;
 
 use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
@@ -14,7 +15,7 @@ use crate::logging::is_disturbing;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceError {
     /// The HTTP status.
-    pub status: u16,
+    pub status: StatusCode,
     /// `<Code>`, for example `NoSuchKey`.
     pub code: String,
     /// `<Message>`, for the log only: it may hold what a client should not see.
@@ -71,7 +72,7 @@ pub enum Kind {
 
 impl ServiceError {
     /// Reads an error answer; `body` may be empty, cut short, or not XML at all.
-    pub fn parse(status: u16, body: &[u8], request_id: Option<&[u8]>) -> ServiceError {
+    pub fn parse(status: StatusCode, body: &[u8], request_id: Option<&[u8]>) -> ServiceError {
         let text = |name| element(body, name).map(unescape).unwrap_or_default();
         ServiceError {
             status,
@@ -138,19 +139,21 @@ impl ServiceError {
 
     /// Whether it says no more than that there is no such key.
     pub fn is_plain_not_found(&self) -> bool {
-        self.status == 404 && matches!(self.code.as_str(), "" | "NoSuchKey")
+        self.status == StatusCode::NOT_FOUND && matches!(self.code.as_str(), "" | "NoSuchKey")
     }
 
     /// The `target` of log messages about it. They are counted apart for each bucket and code, so
     /// that a flood of one does not hide another.
     pub fn log_target(&self, bucket: &str) -> String {
-        format!("s3proxy::s3::{bucket}::{} {}", self.status, self.code)
+        format!("s3proxy::s3::{bucket}::{} {}", self.status.as_str(), self.code)
     }
 
     /// Whether this is what S3 says of a key that does not exist to those who may not list the
     /// bucket. An archived object has a code of its own, and so have refused credentials.
     pub fn may_be_missing(&self) -> bool {
-        self.status == 403 && self.code == "AccessDenied" && self.kind() == Kind::AccessDenied
+        self.status == StatusCode::FORBIDDEN
+            && self.code == "AccessDenied"
+            && self.kind() == Kind::AccessDenied
     }
 
     /// Garage has no codes for a wrong secret and for an access key that it does not know, only
@@ -175,21 +178,26 @@ impl ServiceError {
         match self.kind() {
             Kind::SlowDown | Kind::TimedOut => true,
             // It never will be.
-            _ => self.status >= 500 && self.code != "NotImplemented",
+            _ => self.status.is_server_error() && self.code != "NotImplemented",
         }
     }
 
     fn kind_of_status(&self) -> Kind {
         match self.status {
-            301 | 307 | 308 => Kind::WrongEndpoint,
-            400 | 401 if self.code.is_empty() => Kind::Unexplained,
-            403 if self.code.is_empty() => Kind::Unexplained,
-            403 => Kind::AccessDenied,
-            404 => Kind::NotFound,
-            412 => Kind::PreconditionFailed,
-            416 => Kind::RangeNotSatisfiable,
-            429 | 503 => Kind::SlowDown,
-            408 | 504 => Kind::TimedOut,
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => Kind::WrongEndpoint,
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                if self.code.is_empty() =>
+            {
+                Kind::Unexplained
+            }
+            StatusCode::FORBIDDEN => Kind::AccessDenied,
+            StatusCode::NOT_FOUND => Kind::NotFound,
+            StatusCode::PRECONDITION_FAILED => Kind::PreconditionFailed,
+            StatusCode::RANGE_NOT_SATISFIABLE => Kind::RangeNotSatisfiable,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Kind::SlowDown,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Kind::TimedOut,
             _ => Kind::Other,
         }
     }
@@ -199,13 +207,13 @@ impl ServiceError {
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No server of S3 says that.
-        if self.status == 407 {
+        if self.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return f.write_str(
                 "the HTTP proxy wants a name and a password (407), or others than its URL has: \
                  http://NAME:PASSWORD@host:port",
             );
         }
-        write!(f, "S3 said {}", self.status)?;
+        write!(f, "S3 said {}", self.status.as_str())?;
         if !self.code.is_empty() {
             write!(f, " {}", self.code)?;
         }
@@ -270,9 +278,13 @@ mod tests {
         <Code>NoSuchKey</Code><Message>The &lt;key&gt;\ndoes &amp; not exist</Message>\
         <Resource>/a</Resource><RequestId>4442587FB7D0A2F9</RequestId></Error>";
 
+    fn parse(status: u16, body: &[u8], request_id: Option<&[u8]>) -> ServiceError {
+        ServiceError::parse(StatusCode::from_u16(status).unwrap(), body, request_id)
+    }
+
     #[test]
     fn the_documented_error_is_read() {
-        let error = ServiceError::parse(404, NO_SUCH_KEY, None);
+        let error = parse(404, NO_SUCH_KEY, None);
         assert_eq!(error.code, "NoSuchKey");
         assert_eq!(error.kind(), Kind::NotFound);
         assert_eq!(
@@ -284,7 +296,7 @@ mod tests {
     #[test]
     fn what_s3_says_cannot_disturb_a_terminal() {
         let body = "<Error><Message>a\u{1b}[31m\u{202e}b</Message></Error>".as_bytes();
-        let error = ServiceError::parse(403, body, Some("\u{9b}ID".as_bytes()));
+        let error = parse(403, body, Some("\u{9b}ID".as_bytes()));
         assert_eq!(error.to_string(), "S3 said 403: a [31m b (request id  ID)");
     }
 
@@ -292,7 +304,7 @@ mod tests {
     fn a_range_error_carries_the_objects_size() {
         let body = b"<Error><Code>InvalidRange</Code><RangeRequested>bytes=99-</RangeRequested>\
             <ActualObjectSize>10</ActualObjectSize></Error>";
-        let error = ServiceError::parse(416, body, Some(b"ID"));
+        let error = parse(416, body, Some(b"ID"));
         assert_eq!(error.actual_object_size, Some(10));
         assert_eq!(error.kind(), Kind::RangeNotSatisfiable);
         assert_eq!(error.request_id, "ID");
@@ -302,14 +314,14 @@ mod tests {
     fn the_code_says_whose_fault_a_403_is() {
         let kind = |code: &str| {
             let body = format!("<Error><Code>{code}</Code></Error>");
-            ServiceError::parse(403, body.as_bytes(), None).kind()
+            parse(403, body.as_bytes(), None).kind()
         };
         assert_eq!(kind("AccessDenied"), Kind::AccessDenied);
         assert_eq!(kind("SomethingNew"), Kind::AccessDenied);
         assert_eq!(kind("InvalidObjectState"), Kind::Archived);
         assert_eq!(kind("SignatureDoesNotMatch"), Kind::Credentials);
         assert_eq!(kind("RequestTimeTooSkewed"), Kind::Clock);
-        assert_eq!(ServiceError::parse(403, b"", None).kind(), Kind::Unexplained);
+        assert_eq!(parse(403, b"", None).kind(), Kind::Unexplained);
     }
 
     #[test]
@@ -319,7 +331,7 @@ mod tests {
                 "<Error><Code>RequestTimeTooSkewed</Code><RequestTime>x</RequestTime>\
                  <ServerTime>{text}</ServerTime></Error>"
             );
-            ServiceError::parse(403, body.as_bytes(), None).server_time
+            parse(403, body.as_bytes(), None).server_time
         };
         for same in [
             "2031-01-01T00:00:00Z",
@@ -338,7 +350,7 @@ mod tests {
     fn only_a_plain_denial_may_be_a_missing_key() {
         let may_be_missing = |status: u16, code: &str, message: &str| {
             let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
-            ServiceError::parse(status, body.as_bytes(), None).may_be_missing()
+            parse(status, body.as_bytes(), None).may_be_missing()
         };
         assert!(may_be_missing(403, "AccessDenied", "Access Denied"));
         for code in ["InvalidObjectState", "AllAccessDisabled", "InvalidAccessKeyId", "", "New"] {
@@ -353,7 +365,7 @@ mod tests {
         let kind = |message: &str| {
             let body =
                 format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
-            ServiceError::parse(403, body.as_bytes(), None).kind()
+            parse(403, body.as_bytes(), None).kind()
         };
         assert_eq!(kind("Forbidden: Invalid signature"), Kind::Credentials);
         assert_eq!(kind("Forbidden: No such key: GK0123456789"), Kind::Credentials);
@@ -366,7 +378,7 @@ mod tests {
         let kind = |message: &str| {
             let body =
                 format!("<Error><Code>InvalidRequest</Code><Message>{message}</Message></Error>");
-            ServiceError::parse(400, body.as_bytes(), None).kind()
+            parse(400, body.as_bytes(), None).kind()
         };
         for message in [
             "The object was stored using a form of Server Side Encryption. The correct parameters \
@@ -384,8 +396,8 @@ mod tests {
     fn failures_of_s3_may_pass_and_refusals_do_not() {
         let is_transient = |status: u16, code: &str| {
             let body = format!("<Error><Code>{code}</Code></Error>");
-            let with_code = ServiceError::parse(status, body.as_bytes(), None).is_transient();
-            let bare = ServiceError::parse(status, b"", None).is_transient();
+            let with_code = parse(status, body.as_bytes(), None).is_transient();
+            let bare = parse(status, b"", None).is_transient();
             (with_code, bare)
         };
         for status in (500..600).chain([408, 429]) {
@@ -402,7 +414,7 @@ mod tests {
     #[test]
     fn nonsense_is_an_error_without_a_code() {
         for body in [&b""[..], b"<Code>", b"<Code>x", b"<html>503</html>", b"<Code>x</Cod", b"<"] {
-            let error = ServiceError::parse(503, body, None);
+            let error = parse(503, body, None);
             assert_eq!((error.code.as_str(), error.kind()), ("", Kind::SlowDown));
         }
     }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use http::StatusCode;
+
 use crate::http1::cache_control::CacheControl;
 use crate::http1::conditional::{Validators, entity_tag, http_date};
 use crate::http1::framing::{BodyLength, list_has_token};
@@ -105,7 +107,7 @@ impl Metadata {
             }
             Some(_) => None,
             None => match (head.status, head.body_length) {
-                (206, _) => None,
+                (StatusCode::PARTIAL_CONTENT, _) => None,
                 (_, BodyLength::Known(size)) => Some(size),
                 (_, BodyLength::Chunked | BodyLength::UntilClose) => None,
             },

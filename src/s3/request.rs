@@ -215,7 +215,7 @@ impl RequestWriter {
         let credentials = &current.credentials;
         let signed = Signed { at: clock.seconds(), generation: current.generation };
         let time = Timestamp::new(signed.at);
-        let token = credentials.session_token.as_deref().unwrap_or_default().as_bytes();
+        let token = credentials.session_token().unwrap_or_default().as_bytes();
         // In ascending order of their names, as they are signed.
         let mut headers = HeaderList::default();
         headers.push("host", self.host.as_bytes());
@@ -274,21 +274,19 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
     use crate::clock;
-    use crate::s3::credentials::Credentials;
     use crate::s3::credentials::handle::{Current, Source};
     use crate::s3::credentials::login::Login;
+    use crate::s3::credentials::{self, Credentials};
     use crate::s3::endpoint::{Addressing, Endpoint};
     use crate::s3::sse_c::CustomerKey;
     use crate::upstream::Origin;
 
     fn bucket(addressing: Addressing, port: u16, signed: bool) -> Bucket {
-        let credentials = Credentials {
-            access_key_id: "AKID".to_owned(),
-            secret_access_key: "SECRET".to_owned(),
-            session_token: Some("TOKEN".to_owned()),
-        };
+        let credentials = credentials::fixed("AKID", "SECRET", Some("TOKEN".to_owned()));
         let origin = Origin { tls: false, host: "s3.example".to_owned(), port };
         let endpoint = Endpoint::At(Arc::new(origin));
         let credentials = signed.then(|| Arc::new(Source::fixed(credentials)));
@@ -315,8 +313,10 @@ mod tests {
     #[test]
     fn without_valid_credentials_nothing_is_signed() {
         let mut bucket = bucket(Addressing::Path, 9000, true);
-        let keys =
-            bucket.credentials.as_ref().unwrap().load().as_ref().unwrap().credentials.clone();
+        let expiring = |at: u64| {
+            let expiry = UNIX_EPOCH + Duration::from_secs(at);
+            Current::new(Credentials::new("AKID", "SECRET", None, Some(expiry), "test"))
+        };
         let source = Arc::new(Source::new(Login::Instance, None));
         bucket.credentials = Some(Arc::clone(&source));
         let mut writer = RequestWriter::new(Arc::new(bucket));
@@ -330,9 +330,9 @@ mod tests {
         };
         let mut write = || writer.write(&request, &mut Vec::new()).map(|_| ());
         assert_eq!(write(), Err(NoCredentials));
-        source.publish(Current::new(keys.clone(), Some(clock::unix_seconds() + 60)));
+        source.publish(expiring(clock::unix_seconds() + 60));
         assert_eq!(write(), Ok(()));
-        source.publish(Current::new(keys, Some(clock::unix_seconds())));
+        source.publish(expiring(clock::unix_seconds()));
         assert_eq!(write(), Err(NoCredentials));
     }
 

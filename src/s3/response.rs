@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::StatusCode;
 use monoio::BufResult;
 
 use crate::http1::chunked;
@@ -274,7 +275,8 @@ impl Response {
 
     /// HEAD, 204 and 304 have no body, whatever their head declares (RFC 9112 §6.3).
     pub(super) fn declares_no_body(&self) -> bool {
-        self.operation == Operation::Head || matches!(self.head.status, 204 | 304)
+        self.operation == Operation::Head
+            || matches!(self.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
     /// Puts the connection back, or drops it. `remaining` are the body bytes not yet read, `None`

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use monoio::time::sleep;
 
 use crate::http1::conditional::{Preconditions, entity_tag};
@@ -151,14 +152,19 @@ impl Client {
             Ok(Reply::Object(response)) if goes_on(&response, etag, rest, delivery.size) => {
                 return Some(response);
             }
-            Ok(Reply::Object(response)) => {
+            Ok(Reply::Object(response) | Reply::NotModified(response)) => {
                 log::warn!("the body of {key:?} cannot go on: S3's answer is not the rest of it");
                 delivery.changed.set(true);
                 response.dismiss().await;
             }
             Ok(Reply::Refused(error)) => {
                 log::warn!("the body of {key:?} cannot go on: {error}");
-                delivery.changed.set(matches!(error.status, 404 | 412 | 416));
+                delivery.changed.set(matches!(
+                    error.status,
+                    StatusCode::NOT_FOUND
+                        | StatusCode::PRECONDITION_FAILED
+                        | StatusCode::RANGE_NOT_SATISFIABLE
+                ));
             }
             Err(error) => log::warn!("the body of {key:?} cannot go on: {error}"),
         }
@@ -188,9 +194,8 @@ impl Client {
 /// Whether an answer is exactly the rest of the same version of an object.
 fn goes_on(response: &Response, etag: &[u8], rest: Extent, size: u64) -> bool {
     let head = response.head();
-    // What the part is, Content-Range says, whatever the status.
-    matches!(head.status, 200 | 206)
-        && head.body_length.may_be(rest.length())
+    // Which part it is, Content-Range says, whether the status is 200 or 206.
+    head.body_length.may_be(rest.length())
         && response.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
         && content_range(head, response.head_bytes())
             == Some(ContentRange::Part { extent: rest, size })

@@ -123,7 +123,7 @@ impl Signer {
     ) {
         out.extend_from_slice(ALGORITHM.as_bytes());
         out.extend_from_slice(b" Credential=");
-        out.extend_from_slice(credentials.access_key_id.as_bytes());
+        out.extend_from_slice(credentials.access_key_id().as_bytes());
         out.push(b'/');
         out.extend_from_slice(time.day());
         for part in ["/", &self.region, "/", self.service, "/aws4_request, SignedHeaders="] {
@@ -149,7 +149,7 @@ impl Signer {
             return key.state.clone();
         }
         let mut secret = b"AWS4".to_vec();
-        secret.extend_from_slice(current.credentials.secret_access_key.as_bytes());
+        secret.extend_from_slice(current.credentials.secret_access_key().as_bytes());
         let day_key = hmac(&secret, time.day());
         let region_key = hmac(&day_key, self.region.as_bytes());
         let service_key = hmac(&region_key, self.service.as_bytes());
@@ -238,16 +238,14 @@ fn uri_encode(text: &[u8], keeps_slashes: bool, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::credentials;
 
     /// The credentials of the examples in the Amazon S3 API Reference, "Authenticating Requests:
     /// Using the Authorization Header".
     fn documented() -> (Current, Timestamp) {
-        let credentials = Credentials {
-            access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
-            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
-            session_token: None,
-        };
-        (Current::new(credentials, None), Timestamp::new(1_369_353_600))
+        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        let credentials = credentials::fixed("AKIAIOSFODNN7EXAMPLE", secret, None);
+        (Current::new(credentials), Timestamp::new(1_369_353_600))
     }
 
     #[test]
@@ -327,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_new_day_or_a_new_set_gets_a_new_key() {
-        let (documented, time) = documented();
+        let (_, time) = documented();
         let parts = SignedParts {
             method: "GET",
             path: b"/",
@@ -338,9 +336,7 @@ mod tests {
         let mut kept = Signer::new("us-east-1", "s3");
         let next_day = Timestamp::new(1_369_353_600 + 86_400);
         for (secret, time) in [("one", time), ("one", next_day), ("two", next_day), ("one", time)] {
-            let secret_access_key = secret.to_owned();
-            let credentials = Credentials { secret_access_key, ..documented.credentials.clone() };
-            let current = Current::new(credentials, None);
+            let current = Current::new(credentials::fixed("AKID", secret, None));
             let fresh = Signer::new("us-east-1", "s3").sign(&current, time, &parts);
             assert_eq!(kept.sign(&current, time, &parts), fresh);
             assert_eq!(kept.sign(&current, time, &parts), fresh);

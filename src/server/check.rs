@@ -225,6 +225,10 @@ async fn ask(worker: &Worker, mount: &Mount, named: Option<&ObjectName>) -> (Ver
             response.dismiss().await;
             (Verdict::Works, format!("{:?} was read", request.key))
         }
+        Ok(Reply::NotModified(response)) => {
+            response.dismiss().await;
+            (Verdict::Fails, "S3 answers 304 to a request without a condition".to_owned())
+        }
         Ok(Reply::Refused(error)) => judge(&error, named, &mount.path),
         Err(ClientError::Credentials(_)) => {
             (Verdict::Fails, without_credentials(mount.bucket.credentials.as_deref()))
@@ -293,6 +297,8 @@ fn judge(error: &ServiceError, named: Option<&ObjectName>, path: &str) -> (Verdi
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::s3::bucket::Bucket;
     use crate::s3::endpoint::Addressing;
@@ -304,6 +310,7 @@ mod tests {
             object.start().push_str(key);
             object
         });
+        let status = StatusCode::from_u16(status).unwrap();
         judge(&ServiceError::parse(status, body.as_bytes(), None), object.as_ref(), "/files/")
     }
 

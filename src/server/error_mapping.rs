@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use http::StatusCode;
 use log::Level;
 
 use crate::cache::metadata::Miss;
@@ -63,7 +64,7 @@ pub fn explain(
             Failure::NotFound
         }
         Some(failure) => failure,
-        None if error.status == 403 => Failure::AccessDenied,
+        None if error.status == StatusCode::FORBIDDEN => Failure::AccessDenied,
         None => Failure::BadResponse,
     };
     // S3 does not tell a wrong customer key from a missing permission.
@@ -114,7 +115,7 @@ fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
     let is_odd = |segment: &str| resolved(segment) || segment.len() > 255;
     let odd_character = |c: char| c.is_control() || c == '\\';
     let is_odd_key = key.split('/').any(is_odd) || key.contains(odd_character);
-    let stumbled = match (error.status, error.code.as_str()) {
+    let stumbled = match (error.status.as_u16(), error.code.as_str()) {
         (403, code) => code == "SignatureDoesNotMatch",
         (400, code) => code.is_empty() || error.kind() == Kind::Other,
         (301 | 302 | 307 | 308, code) => code.is_empty(),
@@ -125,11 +126,11 @@ fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
 
 /// What an error is that S3 has only for requests with a `versionId`.
 fn of_version(error: &ServiceError) -> Failure {
-    match (error.status, error.code.as_str()) {
+    match error.status {
         // The version is a delete marker: to a reader the object is not there.
-        (405, _) => Failure::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Failure::NotFound,
         // Each store has a form of its own for its version ids, and this is none.
-        (400, _) => Failure::VersionRefused,
+        StatusCode::BAD_REQUEST => Failure::VersionRefused,
         _ => Failure::BadResponse,
     }
 }

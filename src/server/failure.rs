@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use http::StatusCode;
+
 use crate::http1::framing::HeadEnd;
 use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
@@ -76,36 +78,43 @@ const RETRY_AFTER: u64 = 1;
 
 impl Failure {
     /// The status code.
-    pub fn status(self) -> u16 {
+    pub fn status(self) -> StatusCode {
         match self {
-            Failure::Request(RequestError::TooManyFields) | Failure::HeadTooLarge => 431,
-            Failure::Key(DecodeError::TooLong) => 414,
+            Failure::Request(RequestError::TooManyFields) | Failure::HeadTooLarge => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Failure::Key(DecodeError::TooLong) => StatusCode::URI_TOO_LONG,
             Failure::Request(_)
             | Failure::BareLineFeed
             | Failure::Body
             | Failure::Key(_)
             | Failure::VersionId(_)
-            | Failure::VersionRefused => 400,
-            Failure::Method => 405,
-            Failure::NotMounted | Failure::NoKey | Failure::NotFound | Failure::InvalidKey => 404,
-            Failure::AccessDenied | Failure::Archived => 403,
-            Failure::PreconditionFailed => 412,
-            Failure::RangeNotSatisfiable { .. } => 416,
+            | Failure::VersionRefused => StatusCode::BAD_REQUEST,
+            Failure::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Failure::NotMounted | Failure::NoKey | Failure::NotFound | Failure::InvalidKey => {
+                StatusCode::NOT_FOUND
+            }
+            Failure::AccessDenied | Failure::Archived => StatusCode::FORBIDDEN,
+            Failure::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Failure::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Failure::Credentials
             | Failure::Clock
             | Failure::WrongEndpoint
             | Failure::CustomerKey
             | Failure::Unreachable
-            | Failure::BadResponse => 502,
-            Failure::TimedOut => 504,
-            Failure::SlowDown { .. } | Failure::Overloaded => 503,
+            | Failure::BadResponse => StatusCode::BAD_GATEWAY,
+            Failure::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Failure::SlowDown { .. } | Failure::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// Whether the connection cannot be used after it, since where the next request starts is
     /// not known or not to be believed.
     pub fn ends_connection(self) -> bool {
-        matches!(self.status(), 400 | 431)
+        matches!(
+            self.status(),
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        )
     }
 
     /// The body: one line without its line end. It never holds what S3 said.
@@ -144,8 +153,10 @@ impl Failure {
     /// Appends the header fields that belong to the status.
     pub fn write_fields(self, out: &mut Vec<u8>) {
         match self.status() {
-            405 => out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n"),
-            503 => {
+            StatusCode::METHOD_NOT_ALLOWED => {
+                out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n")
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
                 let seconds = match self {
                     Failure::SlowDown { retry_after } => retry_after,
                     _ => RETRY_AFTER,
@@ -190,28 +201,6 @@ impl Failure {
     }
 }
 
-/// The words behind a status code (RFC 9110 §15); clients ignore them, people do not.
-pub fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        204 => "No Content",
-        206 => "Partial Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        412 => "Precondition Failed",
-        414 => "URI Too Long",
-        416 => "Range Not Satisfiable",
-        431 => "Request Header Fields Too Large",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +223,7 @@ mod tests {
             Failure::SlowDown { retry_after: 1 },
             Failure::TimedOut,
         ] {
-            assert!(!reason(failure.status()).is_empty(), "{failure:?}");
+            assert!(failure.status().canonical_reason().is_some(), "{failure:?}");
             assert!(!failure.line().contains('\n'));
         }
     }

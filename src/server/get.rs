@@ -6,7 +6,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::http1::conditional::IfRange;
+use http::StatusCode;
+
+use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
 use crate::http1::request::Request;
 use crate::http1::response::Field;
@@ -21,7 +23,7 @@ use crate::s3::response::Response;
 use crate::s3::resume::Delivery;
 use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
 use crate::server::failure::Failure;
-use crate::server::lookup::{forget, judge, recall};
+use crate::server::lookup::{forget, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
 use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
@@ -67,19 +69,24 @@ pub enum Step {
 }
 
 impl Fetch<'_> {
+    /// What the conditions of the request say about an object.
+    pub fn judge(&self, object: &Metadata) -> Verdict {
+        self.request.preconditions.evaluate(object.validators())
+    }
+
     /// Whether an object like this would be refused, or sent whole although a part is wanted.
     pub fn would_refuse(&self, object: &Metadata) -> bool {
-        match judge(&self.request.preconditions, object) {
-            Ok(304) => false,
-            Ok(_) => !self.if_range_holds(object) || self.is_outside(object),
-            Err(_) => true,
+        match self.judge(object) {
+            Verdict::NotModified => false,
+            Verdict::Proceed => !self.if_range_holds(object) || self.is_outside(object),
+            Verdict::PreconditionFailed => true,
         }
     }
 
     /// Whether memory would answer 304 for an object of which no copy may be used unless S3 itself says
     /// so.
     pub fn is_validation(&self, object: &Metadata) -> bool {
-        judge(&self.request.preconditions, object) == Ok(304) && object.is_always_validated()
+        self.judge(object) == Verdict::NotModified && object.is_always_validated()
     }
 
     /// Whether the range, if there is one, is to be served.
@@ -97,24 +104,19 @@ impl Fetch<'_> {
     pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        match self
-            .worker
-            .s3
-            .send(&self.mount.bucket, &s3_request)
-            .await
-            .map_err(|e| describe(&e))?
-        {
-            Reply::Object(response) if response.head().status != 304 => {
-                self.object(response, asked, client, scratch).await
-            }
-            Reply::Object(response) if !s3_request.conditions.is_empty() => {
+        let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
+        match sent.map_err(|e| describe(&e))? {
+            Reply::Object(response) => self.object(response, asked, client, scratch).await,
+            Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
                 self.not_modified(response, client, scratch).await
             }
-            Reply::Object(_) => {
+            Reply::NotModified(_) => {
                 log::warn!("S3 answered 304 to a request without a condition");
                 Err(Failure::BadResponse)
             }
-            Reply::Refused(error) if error.status == 416 && self.range.is_some() => {
+            Reply::Refused(error)
+                if error.status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() =>
+            {
                 note_unsatisfiable(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
@@ -158,7 +160,7 @@ impl Fetch<'_> {
         let has_range = response.field(Field::ContentRange).is_some();
         let is_same = |known: &&Rc<Metadata>| known.validators() == metadata.validators();
         match self.known.as_ref().filter(is_same) {
-            Some(known) if response.head().status == 200 && !has_range => {
+            Some(known) if response.head().status == StatusCode::OK && !has_range => {
                 metadata.size = known.size;
                 true
             }
@@ -177,7 +179,7 @@ impl Fetch<'_> {
         let shown = self.worker.shown(self.mount, object);
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
-            let is_whole = response.head().status == 200 && !has_range;
+            let is_whole = response.head().status == StatusCode::OK && !has_range;
             response.dismiss().await;
             if is_whole {
                 return Ok(Step::UnknownSize);
@@ -194,12 +196,12 @@ impl Fetch<'_> {
             now,
         );
 
-        match judge(&self.request.preconditions, metadata) {
-            Ok(200) => {}
-            Ok(_) => return self.not_modified(response, client, scratch).await,
-            Err(failure) => {
+        match self.judge(metadata) {
+            Verdict::Proceed => {}
+            Verdict::NotModified => return self.not_modified(response, client, scratch).await,
+            Verdict::PreconditionFailed => {
                 response.dismiss().await;
-                return Err(failure);
+                return Err(Failure::PreconditionFailed);
             }
         }
         if !self.if_range_holds(metadata) {
@@ -224,10 +226,11 @@ impl Fetch<'_> {
         {
             return Err(broken_off(object, &error));
         }
-        let status = if extent.is_some() { 206 } else { 200 };
         let writer = HeadWriter { worker: self.worker, request: self.request };
         let keep_alive = writer.keeps_connection();
-        writer.write(head, &Head::of_object(status, metadata, extent));
+        let client_head = Head::of_object(metadata, extent);
+        let status = client_head.status;
+        writer.write(head, &client_head);
         let delivery = Delivery {
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
@@ -292,7 +295,7 @@ impl Fetch<'_> {
             let length = given.map_or(0, Extent::length);
             let fits = given == wanted.or(whole)
                 && head.body_length.may_be(length)
-                && (wanted.is_some() || head.status == 200);
+                && (wanted.is_some() || head.status == StatusCode::OK);
             return match fits {
                 true => Ok(Part { extent: wanted, skip: None }),
                 false => Err(unfit(head.status, object)),
@@ -326,18 +329,20 @@ impl Fetch<'_> {
         response.dismiss().await;
         if metadata.etag().is_some() {
             // Conditions that S3 was not asked to judge may come before those that it was.
-            judge(&self.request.preconditions, metadata)?;
+            if self.judge(metadata) == Verdict::PreconditionFailed {
+                return Err(Failure::PreconditionFailed);
+            }
         }
         let explains = |known: &Metadata| {
-            judge(&self.request.preconditions, known) == Ok(304)
+            self.judge(known) == Verdict::NotModified
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
         if self.remembered(object).is_some_and(|known| !explains(&known)) {
             forget(self.worker, self.mount, object);
         }
         let writer = HeadWriter { worker: self.worker, request: self.request };
-        writer.write(head, &Head::of_object(304, metadata, None));
-        Ok(Step::Answered(writer.send(client, scratch, 304).await))
+        writer.write(head, &Head::not_modified(metadata));
+        Ok(Step::Answered(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await))
     }
 
     /// What is remembered of the object, if it exists.
@@ -347,9 +352,7 @@ impl Fetch<'_> {
 
     /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
     fn learn_precondition_failed(&self, object: &ObjectName) {
-        let explains = |known: Rc<Metadata>| {
-            judge(&self.request.preconditions, &known) == Err(Failure::PreconditionFailed)
-        };
+        let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
         if !self.remembered(object).is_some_and(explains) {
             forget(self.worker, self.mount, object);
         }
@@ -365,7 +368,7 @@ fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
     }
 }
 
-fn unfit(status: u16, object: &ObjectName) -> Failure {
-    log::warn!("S3's response does not fit the range asked of {object:?}: {status}");
+fn unfit(status: StatusCode, object: &ObjectName) -> Failure {
+    log::warn!("S3's response does not fit the range asked of {object:?}: {}", status.as_str());
     Failure::BadResponse
 }

@@ -21,17 +21,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::config::Config;
-use crate::http1::conditional::IfRange;
+use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
 use crate::http1::target::{Target, percent_decode};
 use crate::limits;
 use crate::policy::route::{self, Mount};
+use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
 use crate::server::get::{Fetch, Step};
-use crate::server::lookup::{accepted_age, current_object, judge, known_object, recall};
+use crate::server::lookup::{accepted_age, current_object, known_object, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
 use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
@@ -49,7 +52,7 @@ pub async fn handle(
         _ if request.has_body => Err(Failure::Body),
         Method::Options => {
             writer.options(&mut scratch.head);
-            return writer.send(client, scratch, 204).await;
+            return writer.send(client, scratch, StatusCode::NO_CONTENT).await;
         }
         Method::Head | Method::Get => match locate(worker, request, None, &mut scratch.object) {
             Ok(mount) => object(worker, request, mount, client, scratch).await,
@@ -153,18 +156,24 @@ async fn head(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     let max_age = accepted_age(request);
+    let judge = |object: &Metadata| request.preconditions.evaluate(object.validators());
     let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
-        Some(object) if judge(&request.preconditions, &object).is_ok() => object,
+        Some(object) if judge(&object) != Verdict::PreconditionFailed => object,
         remembered => {
             release_earlier_answers(worker, client).await;
             // Memory may be out of date: it does not refuse what S3 may allow.
             let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
-            Box::pin(known_object(worker, mount, scratch, max_age)).await?
+            known_object(worker, mount, scratch, max_age).await?
         }
     };
     let writer = HeadWriter { worker, request };
-    let status = judge(&request.preconditions, &metadata)?;
-    writer.write(&mut scratch.head, &Head::of_object(status, &metadata, None));
+    let head = match judge(&metadata) {
+        Verdict::Proceed => Head::of_object(&metadata, None),
+        Verdict::NotModified => Head::not_modified(&metadata),
+        Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
+    };
+    let status = head.status;
+    writer.write(&mut scratch.head, &head);
     Ok(writer.send(client, scratch, status).await)
 }
 
@@ -208,10 +217,14 @@ async fn get(
     let (mut unsatisfiable, mut unsized_responses) = (0, 0);
     loop {
         if let Some(metadata) = known.take() {
-            if judge(&request.preconditions, &metadata)? == 304 {
-                let writer = HeadWriter { worker, request };
-                writer.write(&mut scratch.head, &Head::of_object(304, &metadata, None));
-                return Ok(writer.send(client, scratch, 304).await);
+            match fetch.judge(&metadata) {
+                Verdict::Proceed => {}
+                Verdict::NotModified => {
+                    let writer = HeadWriter { worker, request };
+                    writer.write(&mut scratch.head, &Head::not_modified(&metadata));
+                    return Ok(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await);
+                }
+                Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
             }
             if !fetch.if_range_holds(&metadata) {
                 fetch.range = None;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::metadata::{Known, Miss};
 use crate::cache::single_flight::Turn;
-use crate::http1::conditional::{Preconditions, Verdict};
+use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::request::Request;
 use crate::policy::route::Mount;
@@ -17,15 +17,6 @@ use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::error_mapping::{describe, explain};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
-
-/// 200 or 304, or the failure 412.
-pub fn judge(conditions: &Preconditions<'_>, metadata: &Metadata) -> Result<u16, Failure> {
-    match conditions.evaluate(metadata.validators()) {
-        Verdict::Proceed => Ok(200),
-        Verdict::NotModified => Ok(304),
-        Verdict::PreconditionFailed => Err(Failure::PreconditionFailed),
-    }
-}
 
 /// Memory answers even those who want no old response, if it is not older than this: a viewer asks
 /// for the head of each of its files several times in a row, with `Cache-Control: no-cache`.
@@ -80,7 +71,8 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(worker, mount, scratch, asked).await;
+                // In a box: its state would be part of every request's.
+                let known = Box::pin(ask_for_metadata(worker, mount, scratch, asked)).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -119,28 +111,31 @@ async fn ask_for_metadata(
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
         let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
-        let error =
-            match worker.s3.send(&mount.bucket, &s3_request).await.map_err(|e| describe(&e))? {
-                Reply::Object(response) => {
-                    let shown = worker.shown(mount, object);
-                    // No condition was sent, so a 304 is nonsense.
-                    let complete = response.head().status != 304
-                        && metadata.read(response.head(), response.head_bytes(), shown);
-                    response.dismiss().await;
-                    if complete {
-                        return Ok(learn(worker, mount, object, metadata, asked));
-                    }
-                    if operation == Operation::Get {
-                        log::warn!("S3 does not say how large {object:?} is");
-                        return Err(Failure::BadResponse);
-                    }
-                    // A HEAD without a length; with one byte comes the size.
-                    operation = Operation::Get;
-                    has_head = true;
-                    continue;
+        let sent = worker.s3.send(&mount.bucket, &s3_request).await;
+        let error = match sent.map_err(|e| describe(&e))? {
+            Reply::Object(response) => {
+                let shown = worker.shown(mount, object);
+                let complete = metadata.read(response.head(), response.head_bytes(), shown);
+                response.dismiss().await;
+                if complete {
+                    return Ok(learn(worker, mount, object, metadata, asked));
                 }
-                Reply::Refused(error) => error,
-            };
+                if operation == Operation::Get {
+                    log::warn!("S3 does not say how large {object:?} is");
+                    return Err(Failure::BadResponse);
+                }
+                // A HEAD without a length; with one byte comes the size.
+                operation = Operation::Get;
+                has_head = true;
+                continue;
+            }
+            Reply::NotModified(response) => {
+                response.dismiss().await;
+                log::warn!("S3 answered 304 to a request without a condition");
+                return Err(Failure::BadResponse);
+            }
+            Reply::Refused(error) => error,
+        };
         if has_head && error.kind() == Kind::RangeNotSatisfiable {
             // There is an object, but not one byte of it.
             metadata.size = 0;

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
+use http::StatusCode;
+
 use crate::http1::range::Extent;
 use crate::http1::request::{Method, Request};
 use crate::limits;
 use crate::s3::object::Metadata;
-use crate::server::failure::{Failure, reason};
+use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
 use crate::sys::stream::Stream;
 
@@ -14,7 +16,7 @@ use crate::sys::stream::Stream;
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     /// The status that was sent.
-    pub status: u16,
+    pub status: StatusCode,
     /// Bytes of the body that were sent.
     pub body_bytes: u64,
     /// Whether the connection is fit for another request.
@@ -34,7 +36,7 @@ pub struct HeadWriter<'a> {
 /// An answer's head, but for what belongs to the connection.
 pub struct Head<'a> {
     /// The status.
-    pub status: u16,
+    pub status: StatusCode,
     /// Fields that are ready to be sent, each with its CRLF.
     pub fields: &'a [u8],
     /// `Content-Length` in bytes; `None` where the status has no body.
@@ -44,21 +46,31 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head for an object: 200, 206 with its extent, or 304.
-    pub fn of_object(status: u16, metadata: &'a Metadata, extent: Option<Extent>) -> Head<'a> {
-        let whole = Some(metadata.size);
+    /// The head of a response with the whole object, or with a part of it.
+    pub fn of_object(metadata: &'a Metadata, part: Option<Extent>) -> Head<'a> {
+        match part {
+            None => Head {
+                status: StatusCode::OK,
+                fields: metadata.fields(),
+                content_length: Some(metadata.size),
+                content_range: None,
+            },
+            Some(extent) => Head {
+                status: StatusCode::PARTIAL_CONTENT,
+                fields: metadata.part_fields(),
+                content_length: Some(extent.length()),
+                content_range: Some((extent, metadata.size)),
+            },
+        }
+    }
+
+    /// The head of a response that says that the client's copy is still right.
+    pub fn not_modified(metadata: &'a Metadata) -> Head<'a> {
         Head {
-            status,
-            fields: match status {
-                304 => metadata.not_modified_fields(),
-                206 => metadata.part_fields(),
-                _ => metadata.fields(),
-            },
-            content_length: match status {
-                304 => None,
-                _ => extent.map(Extent::length).or(whole),
-            },
-            content_range: extent.map(|extent| (extent, metadata.size)),
+            status: StatusCode::NOT_MODIFIED,
+            fields: metadata.not_modified_fields(),
+            content_length: None,
+            content_range: None,
         }
     }
 }
@@ -95,14 +107,19 @@ impl HeadWriter<'_> {
 
     /// Writes the answer to OPTIONS, a preflight or not.
     pub fn options(&self, out: &mut Vec<u8>) {
-        self.write_start(out, 204, self.keeps_connection());
+        self.write_start(out, StatusCode::NO_CONTENT, self.keeps_connection());
         out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n");
         self.worker.config().cors.write_preflight_fields(&self.request.cross_origin, out);
         out.extend_from_slice(b"\r\n");
     }
 
     /// Sends the head in `scratch`, which has no body.
-    pub async fn send(&self, client: &mut Stream, scratch: &mut Scratch, status: u16) -> Outcome {
+    pub async fn send(
+        &self,
+        client: &mut Stream,
+        scratch: &mut Scratch,
+        status: StatusCode,
+    ) -> Outcome {
         let keep_alive = self.keeps_connection();
         self.send_head(
             client,
@@ -129,7 +146,7 @@ impl HeadWriter<'_> {
     }
 
     /// The status line and the fields that every answer has.
-    fn write_start(&self, out: &mut Vec<u8>, status: u16, keep_alive: bool) {
+    fn write_start(&self, out: &mut Vec<u8>, status: StatusCode, keep_alive: bool) {
         out.clear();
         write_status_and_date(self.worker, out, status);
         match (keep_alive, self.request.minor_version) {
@@ -174,12 +191,11 @@ pub fn write_refusal(worker: &Worker, failure: Failure, with_body: bool, out: &m
     write_failure(failure, with_body, out)
 }
 
-fn write_status_and_date(worker: &Worker, out: &mut Vec<u8>, status: u16) {
-    // Every response starts with this, and `write!` would take as long as all the rest of the head.
+fn write_status_and_date(worker: &Worker, out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\nDate: ");
     out.extend_from_slice(&worker.date());
     out.extend_from_slice(b"\r\n");

@@ -39,8 +39,19 @@ mod tests {
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // One less is enough to see the change, and does not disturb the tests beside this one.
+        let lowered = maximum.map_or(1 << 20, |maximum| maximum - 1);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lowered), maximum }).expect("lowering");
         raise_open_files_limit();
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let Rlimit { current, .. } = getrlimit(Resource::Nofile);
         assert_eq!(current, maximum);
+    }
+
+    #[test]
+    fn only_emfile_and_enfile_mean_out_of_descriptors() {
+        let is_one = |errno| is_out_of_descriptors(&io::Error::from_raw_os_error(errno));
+        assert!(is_one(libc::EMFILE) && is_one(libc::ENFILE));
+        assert!(!is_one(libc::EAGAIN) && !is_out_of_descriptors(&io::ErrorKind::Other.into()));
     }
 }

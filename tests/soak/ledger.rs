@@ -13,7 +13,7 @@ pub(crate) struct Ledger(Mutex<Counts>);
 pub(crate) struct Counts {
     /// Requests that were sent.
     pub(crate) sent: u64,
-    /// Heads of answers that came, by status.
+    /// Response heads received, by status.
     pub(crate) heads: BTreeMap<u16, u64>,
     /// Bodies that ended before their length.
     pub(crate) short: u64,
@@ -41,7 +41,7 @@ impl Counts {
         self.heads.range(500..).map(|(_, count)| count).sum::<u64>() + self.short
     }
 
-    /// Heads of answers that came.
+    /// Response heads received.
     pub(crate) fn answered(&self) -> u64 {
         self.heads.values().sum()
     }

@@ -68,7 +68,7 @@ const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(9);
 /// Time without faults before the storm, in which all that is allocated once is.
 const CALM: Duration = Duration::from_secs(2);
 
-/// What fails in the storm: about one answer in eight, but for those that are over before.
+/// What fails in the storm: about one response in eight, but for those that are over before.
 const STORM: Faults = Faults {
     refused: 0.03,
     cut_in_head: 0.02,
@@ -331,7 +331,7 @@ fn assert_all_kinds_happened(counts: &Counts, faults: &Done) {
     let happened = [refused, closed, reset, stalled, trickled, given_up];
     assert!(happened.iter().all(|&count| count > 0), "a fault never happened: {faults}");
     for status in [200, 206, 304, 403, 404, 412, 416] {
-        assert!(counts.heads.contains_key(&status), "no answer {status}: {counts}");
+        assert!(counts.heads.contains_key(&status), "no response {status}: {counts}");
     }
     assert!(counts.given_up > 0, "{counts}");
 }

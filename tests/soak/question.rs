@@ -1,4 +1,4 @@
-//! What clients ask for, and the one right answer to it.
+//! What clients ask for, and the one right response to it.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::support::memory_store::TestS3;
 use crate::support::object::{LAST_MODIFIED, Object};
-use crate::support::raw_http::{Answer, request_head};
+use crate::support::raw_http::{Response, request_head};
 
 /// Keys and sizes: on either side of what is gathered (64 KiB) and what is spliced (128 KiB).
 const OBJECTS: [(&str, u64); 9] = [
@@ -36,7 +36,7 @@ pub(crate) struct Bucket {
     objects: Vec<(&'static str, Object)>,
 }
 
-/// A request, and the answer that it must get when all is well.
+/// A request, and the response that it must get when all is well.
 pub(crate) struct Question<'a> {
     method: &'static str,
     target: String,
@@ -44,7 +44,7 @@ pub(crate) struct Question<'a> {
     /// `None` where there is no such object, or none that may be read.
     object: Option<&'a Object>,
     status: u16,
-    /// The bytes of the object that are the answer's body.
+    /// The bytes of the object that are the response's body.
     pub(crate) body: Range<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Bucket {
         Question::part(self.any(rng), rng)
     }
 
-    /// A question whose answer has no body.
+    /// A question whose response has no body.
     pub(crate) fn head_question(&self, rng: &mut Rng) -> Question<'_> {
         match rng.u32(..4) {
             0 => Question::missing("HEAD", rng),
@@ -214,38 +214,38 @@ impl<'a> Question<'a> {
         request_head(self.method, &self.target, &fields)
     }
 
-    /// The request's method, which decides whether an answer has a body.
+    /// The request's method, which decides whether a response has a body.
     pub(crate) fn method(&self) -> &'static str {
         self.method
     }
 
-    /// Fails unless this head is part of the right answer.
+    /// Fails unless this head is part of the right response.
     #[track_caller]
-    pub(crate) fn check_head(&self, answer: &Answer) {
+    pub(crate) fn check_head(&self, response: &Response) {
         let asked = (self.method, &self.target, &self.fields);
-        assert_eq!(answer.status, self.status, "{asked:?}: {answer:?}");
+        assert_eq!(response.status, self.status, "{asked:?}: {response:?}");
         let Some(object) = self.object else { return };
         let size = object.size();
         if matches!(self.status, 200 | 206 | 304) {
-            assert_eq!(answer.field("etag"), Some(object.quoted_e_tag().as_str()), "{asked:?}");
-            assert_eq!(answer.field("last-modified"), Some(LAST_MODIFIED), "{asked:?}");
+            assert_eq!(response.field("etag"), Some(object.quoted_e_tag().as_str()), "{asked:?}");
+            assert_eq!(response.field("last-modified"), Some(LAST_MODIFIED), "{asked:?}");
         }
         let content_range = match self.status {
             206 => Some(format!("bytes {}-{}/{size}", self.body.start, self.body.end - 1)),
             416 => Some(format!("bytes */{size}")),
             _ => None,
         };
-        assert_eq!(answer.field("content-range"), content_range.as_deref(), "{asked:?}");
+        assert_eq!(response.field("content-range"), content_range.as_deref(), "{asked:?}");
         match (self.method, self.status) {
-            ("HEAD", 200) => assert_eq!(answer.content_length(), size, "{asked:?}"),
+            ("HEAD", 200) => assert_eq!(response.content_length(), size, "{asked:?}"),
             (_, 200 | 206) => {
-                assert_eq!(answer.content_length(), self.body.end - self.body.start, "{asked:?}");
+                assert_eq!(response.content_length(), self.body.end - self.body.start, "{asked:?}");
             }
             _ => {}
         }
     }
 
-    /// Whether the right answer has bytes of the object.
+    /// Whether the right response has bytes of the object.
     pub(crate) fn wants_bytes(&self) -> bool {
         self.method == "GET" && matches!(self.status, 200 | 206)
     }

@@ -9,7 +9,7 @@ use socket2::SockRef;
 use crate::ledger::Ledger;
 use crate::question::{Bucket, Question};
 use crate::support::proxy::Proxy;
-use crate::support::raw_http::{Answer, Client};
+use crate::support::raw_http::{Client, Response};
 
 /// The client.
 pub(crate) struct Visitor<'a> {
@@ -21,7 +21,7 @@ pub(crate) struct Visitor<'a> {
     kept: Option<Client>,
 }
 
-/// How the body of an answer is read.
+/// How the body of a response is read.
 #[derive(Clone, Copy)]
 enum Pace {
     Steady,
@@ -42,8 +42,8 @@ enum Pace {
 /// What the proxy is left with.
 #[derive(PartialEq, Eq)]
 enum Left {
-    /// An answer that was read to its end.
-    Answered,
+    /// A response that was read to its end.
+    Complete,
     /// A body that it cut short.
     CutShort,
     /// A body that the client did not want any more.
@@ -132,11 +132,11 @@ impl<'a> Visitor<'a> {
         let mut connection = self.kept.take().unwrap_or_else(|| Client::connect(self.proxy));
         self.ledger.open().sent += 1;
         connection.send(question.head());
-        let answer = self.head(&mut connection, &question);
-        assert_eq!(answer.announces_close(), closes, "{answer:?}");
-        match self.rest(&mut connection, &question, answer, pace) {
-            Left::Answered if closes => connection.assert_closed(),
-            Left::Answered => self.kept = Some(connection),
+        let response = self.head(&mut connection, &question);
+        assert_eq!(response.announces_close(), closes, "{response:?}");
+        match self.rest(&mut connection, &question, response, pace) {
+            Left::Complete if closes => connection.assert_closed(),
+            Left::Complete => self.kept = Some(connection),
             Left::CutShort | Left::GivenUp => {}
         }
     }
@@ -149,8 +149,8 @@ impl<'a> Visitor<'a> {
         self.ledger.open().sent += questions.len() as u64;
         connection.send(questions.iter().map(Question::head).collect::<String>());
         for question in &questions {
-            let answer = self.head(&mut connection, question);
-            self.rest(&mut connection, question, answer, Pace::Steady);
+            let response = self.head(&mut connection, question);
+            self.rest(&mut connection, question, response, Pace::Steady);
         }
         self.kept = Some(connection);
     }
@@ -177,15 +177,15 @@ impl<'a> Visitor<'a> {
         client
     }
 
-    fn head(&self, connection: &mut Client, question: &Question<'_>) -> Answer {
-        let answer = connection.head();
-        *self.ledger.open().heads.entry(answer.status).or_default() += 1;
-        match answer.status {
+    fn head(&self, connection: &mut Client, question: &Question<'_>) -> Response {
+        let response = connection.head();
+        *self.ledger.open().heads.entry(response.status).or_default() += 1;
+        match response.status {
             // Whether so many are to be borne is decided at the end.
             502..=504 => {}
-            _ => question.check_head(&answer),
+            _ => question.check_head(&response),
         }
-        answer
+        response
     }
 
     /// Reads what comes behind a head.
@@ -193,22 +193,22 @@ impl<'a> Visitor<'a> {
         &mut self,
         connection: &mut Client,
         question: &Question<'_>,
-        mut answer: Answer,
+        mut response: Response,
         pace: Pace,
     ) -> Left {
-        let is_error = answer.status >= 400;
+        let is_error = response.status >= 400;
         match question.method() {
             "GET" if is_error => {
-                answer.body = connection.exactly(answer.content_length() as usize);
-                answer.assert_error(answer.status);
-                Left::Answered
+                response.body = connection.exactly(response.content_length() as usize);
+                response.assert_error(response.status);
+                Left::Complete
             }
             "GET" if question.wants_bytes() => self.body(connection, question, pace),
             "HEAD" if is_error => {
-                assert_eq!(answer.field("content-length"), None, "{answer:?}");
-                Left::Answered
+                assert_eq!(response.field("content-length"), None, "{response:?}");
+                Left::Complete
             }
-            _ => Left::Answered,
+            _ => Left::Complete,
         }
     }
 
@@ -216,7 +216,7 @@ impl<'a> Visitor<'a> {
         let (mut at, mut end) = (question.body.start, question.body.end);
         let mut piece = PIECE_BYTES;
         let mut pause = None;
-        let mut left = Left::Answered;
+        let mut left = Left::Complete;
         match pace {
             Pace::Steady => {}
             Pace::Slow => piece = SLOW_PIECE_BYTES,

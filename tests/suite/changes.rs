@@ -8,12 +8,12 @@ use crate::support::eventually;
 use crate::support::memory_store::TestS3;
 use crate::support::object::Object;
 use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
-use crate::support::raw_http::{Answer, Client, get, get_range, head, request, request_head};
+use crate::support::raw_http::{Client, Response, get, get_range, head, request, request_head};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok, s3_error};
 
 both_drivers!(
     a_get_of_a_replaced_object_tells_all_workers,
-    a_worker_that_never_knew_the_old_object_tells_the_others,
+    a_worker_without_the_old_entry_still_invalidates_the_others,
     a_deletion_tells_all_workers,
     a_creation_tells_all_workers,
     a_replaced_version_of_a_versioned_object_is_seen_by_all,
@@ -24,7 +24,7 @@ both_drivers!(
     a_412_of_s3_is_learned_from,
     a_304_of_s3_is_learned_from,
     a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds,
-    a_missing_key_is_asked_for_again_by_who_wants_nothing_old,
+    a_missing_key_is_retried_by_who_wants_nothing_old,
     an_overtaken_response_does_not_bring_the_old_object_back,
     a_body_that_cannot_go_on_is_forgotten,
 );
@@ -48,8 +48,8 @@ fn heads(clients: &mut [Client]) -> Vec<(u16, u64)> {
     let mut told: Vec<_> = clients
         .iter_mut()
         .map(|client| client.request("HEAD", TARGET, &[]))
-        .map(|answer| match answer.status {
-            200 => (200, answer.content_length()),
+        .map(|response| match response.status {
+            200 => (200, response.content_length()),
             failed => (failed, 0),
         })
         .collect();
@@ -67,8 +67,8 @@ fn a_get_of_a_replaced_object_tells_all_workers(driver: Driver) {
         let tag = newer.quoted_e_tag();
         s3.put("reads.bam", newer);
         let range = format!("bytes={}-", size - 1);
-        let answer = clients[round].request("GET", TARGET, &[("Range", &range)]);
-        answer.assert(206, "n");
+        let response = clients[round].request("GET", TARGET, &[("Range", &range)]);
+        response.assert(206, "n");
         assert_eq!(heads(&mut clients), [(200, size as u64)], "round {round}");
         for client in &mut clients {
             client.request("GET", TARGET, &[("If-Match", &tag)]).assert(200, vec![b'n'; size]);
@@ -79,7 +79,7 @@ fn a_get_of_a_replaced_object_tells_all_workers(driver: Driver) {
     assert!(asked <= 4 * 5, "{asked} HEADs: each worker asks once for each change");
 }
 
-fn a_worker_that_never_knew_the_old_object_tells_the_others(driver: Driver) {
+fn a_worker_without_the_old_entry_still_invalidates_the_others(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "old");
     let proxy = workers_over(driver, &s3);
     let mut knows = Client::connect(&proxy);
@@ -87,8 +87,8 @@ fn a_worker_that_never_knew_the_old_object_tells_the_others(driver: Driver) {
     for (round, mut other) in connections(&proxy).into_iter().enumerate() {
         let size = 10 + round;
         s3.put("reads.bam", vec![b'n'; size]);
-        let answer = other.request("GET", TARGET, &[("Range", "bytes=0-0")]);
-        answer.assert(206, "n");
+        let response = other.request("GET", TARGET, &[("Range", "bytes=0-0")]);
+        response.assert(206, "n");
         assert_eq!(knows.request("HEAD", TARGET, &[]).content_length(), size as u64);
     }
 }
@@ -134,9 +134,9 @@ fn a_replaced_version_of_a_versioned_object_is_seen_by_all(driver: Driver) {
     clients[0].request("GET", TARGET, &[]).assert(200, "newer");
     assert_eq!(heads(&mut clients), [(200, 5)]);
     for client in &mut clients {
-        let answer = client.request("HEAD", "/files/reads.bam?versionId=v1", &[]);
-        assert_eq!((answer.status, answer.content_length()), (200, 3));
-        assert_eq!(answer.field("x-amz-version-id"), Some("v1"));
+        let response = client.request("HEAD", "/files/reads.bam?versionId=v1", &[]);
+        assert_eq!((response.status, response.content_length()), (200, 3));
+        assert_eq!(response.field("x-amz-version-id"), Some("v1"));
     }
 }
 
@@ -151,9 +151,9 @@ fn replaced(s3: &TestS3, proxy: &Proxy) -> String {
     tag
 }
 
-fn assert_is_new(answer: &Answer, tag: &str) {
-    assert_eq!((answer.status, answer.content_length()), (200, 5));
-    assert_eq!(answer.field("etag"), Some(tag));
+fn assert_is_new(response: &Response, tag: &str) {
+    assert_eq!((response.status, response.content_length()), (200, 5));
+    assert_eq!(response.field("etag"), Some(tag));
 }
 
 fn a_412_from_memory_asks_s3_first(driver: Driver) {
@@ -266,23 +266,23 @@ fn a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds(driver: 
     }
     for number in 0..count {
         let fields = [("Cache-Control", "no-cache")];
-        let answer = request(&proxy, "HEAD", &target(number), &fields);
-        assert_eq!(answer.content_length(), 3, "not older than five seconds");
+        let response = request(&proxy, "HEAD", &target(number), &fields);
+        assert_eq!(response.content_length(), 3, "not older than five seconds");
     }
     std::thread::sleep(Duration::from_millis(5_100));
     for (number, fields) in spellings.into_iter().enumerate() {
-        let answer = request(&proxy, "HEAD", &target(2 * number), fields);
-        assert_eq!(answer.content_length(), 5, "{fields:?}");
+        let response = request(&proxy, "HEAD", &target(2 * number), fields);
+        assert_eq!(response.content_length(), 5, "{fields:?}");
         let fields = [fields, &[("If-None-Match", &old)]].concat();
         request(&proxy, "GET", &target(2 * number + 1), &fields).assert(200, "newer");
     }
     for (number, fields) in content.into_iter().enumerate() {
-        let answer = request(&proxy, "HEAD", &target(2 * spellings.len() + number), fields);
-        assert_eq!(answer.content_length(), 3, "{fields:?}");
+        let response = request(&proxy, "HEAD", &target(2 * spellings.len() + number), fields);
+        assert_eq!(response.content_length(), 3, "{fields:?}");
     }
 }
 
-fn a_missing_key_is_asked_for_again_by_who_wants_nothing_old(driver: Driver) {
+fn a_missing_key_is_retried_by_who_wants_nothing_old(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = Config::over(driver, &s3).set("metadata_negative_ttl", "5m").start();
     for key in ["a", "b"] {
@@ -327,7 +327,7 @@ fn an_overtaken_response_does_not_bring_the_old_object_back(driver: Driver) {
         let slow = scope.spawn(|| get(&proxy, TARGET).assert(200, "old"));
         eventually("the first request has arrived", || !upstream.heads().is_empty());
         get(&proxy, TARGET).assert(200, "newer");
-        slow.join().expect("an answer");
+        slow.join().expect("a response");
     });
     let mut clients = connections(&proxy);
     assert_eq!(heads(&mut clients), [(200, 5)]);

@@ -15,7 +15,7 @@ both_drivers!(
     a_named_object_settles_it,
     an_object_may_be_named_in_several_ways,
     a_server_that_stays_silent_is_given_up,
-    a_server_that_answers_for_hours_is_given_up,
+    a_server_that_responds_for_hours_is_given_up,
     many_silent_servers_take_as_long_as_one,
     it_says_where_the_keys_come_from,
 );
@@ -102,7 +102,7 @@ fn a_server_that_stays_silent_is_given_up(driver: Driver) {
     assert_says(&check(&config, &[]), 1, ": FAILED: cannot connect to https://localhost:");
 }
 
-fn a_server_that_answers_for_hours_is_given_up(driver: Driver) {
+fn a_server_that_responds_for_hours_is_given_up(driver: Driver) {
     let server = ScriptedUpstream::start(|peer| {
         peer.next_request();
         peer.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 100000\r\n\r\n<Error><Code>Access");

@@ -155,8 +155,8 @@ fn a_head_finds_the_time_too(driver: Driver) {
     for tells in [Tells::Date, Tells::ServerTime] {
         let world = World::new(2 * HOURS, tells);
         let proxy = world.config(driver).start();
-        let answer = head(&proxy, TARGET);
-        assert_eq!((answer.status, answer.content_length()), (200, 4), "{tells:?}");
+        let response = head(&proxy, TARGET);
+        assert_eq!((response.status, response.content_length()), (200, 4), "{tells:?}");
         let mut seen = world.upstream.heads().len();
         assert_eq!(head(&proxy, TARGET).status, 200);
         assert_eq!(world.requests_since(&mut seen), 1, "{tells:?}");

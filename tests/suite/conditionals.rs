@@ -10,7 +10,7 @@ use crate::support::raw_http::{Client, get, request};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok, ok_head, s3_error};
 
 both_drivers!(
-    every_condition_is_judged_the_same_before_and_after_the_object_is_known,
+    every_condition_is_evaluated_the_same_on_a_cache_miss_and_a_hit,
     all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110,
     a_server_that_looks_at_the_range_first_does_not_change_the_order,
     conditions_of_any_size_are_judged_here,
@@ -78,19 +78,19 @@ fn for_each_row(s3: &TestS3, mut check: impl FnMut(&str, &str, &[(&str, &str)], 
     }
 }
 
-fn every_condition_is_judged_the_same_before_and_after_the_object_is_known(driver: Driver) {
+fn every_condition_is_evaluated_the_same_on_a_cache_miss_and_a_hit(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     for_each_row(&s3, |method, target, fields, status| {
         for occasion in ["unknown", "known"] {
-            let answer = request(&proxy, method, target, fields);
+            let response = request(&proxy, method, target, fields);
             let story = format!("{method} of an {occasion} object with {fields:?}");
-            assert_eq!(answer.status, status, "{story}");
+            assert_eq!(response.status, status, "{story}");
             match (method, status) {
-                ("GET", 200) => answer.assert(200, TEXT),
-                ("GET", 206) => answer.assert(206, &TEXT[..4]),
-                ("GET", 412) => answer.assert_error(412),
-                _ => answer.assert(status, ""),
+                ("GET", 200) => response.assert(200, TEXT),
+                ("GET", 206) => response.assert(206, &TEXT[..4]),
+                ("GET", 412) => response.assert_error(412),
+                _ => response.assert(status, ""),
             }
         }
     });
@@ -160,8 +160,8 @@ fn all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110(driver: Dr
                 let range = ranges[c].map(|(_, satisfiable)| satisfiable);
                 let status = expected(range.filter(|_| method == "GET"));
                 for occasion in ["unknown", "known"] {
-                    let answer = client.request(method, &format!("/files/{key}"), &fields);
-                    assert_eq!(answer.status, status, "{method}, {occasion}: {fields:?}");
+                    let response = client.request(method, &format!("/files/{key}"), &fields);
+                    assert_eq!(response.status, status, "{method}, {occasion}: {fields:?}");
                 }
             }
         }
@@ -197,10 +197,10 @@ fn a_server_that_looks_at_the_range_first_does_not_change_the_order(driver: Driv
     ] {
         let proxy = Config::new(driver, &upstream.endpoint()).start();
         let fields = [("Range", "bytes=10-"), (name, value)];
-        let answer = request(&proxy, "GET", "/files/reads.bam", &fields);
-        assert_eq!(answer.status, status, "{name}: {value}");
+        let response = request(&proxy, "GET", "/files/reads.bam", &fields);
+        assert_eq!(response.status, status, "{name}: {value}");
         if status == 416 {
-            assert_eq!(answer.field("content-range"), Some("bytes */10"));
+            assert_eq!(response.field("content-range"), Some("bytes */10"));
         }
     }
 }
@@ -218,8 +218,8 @@ fn conditions_of_any_size_are_judged_here(driver: Driver) {
     ] {
         let proxy = proxy_over(driver, &s3);
         for method in ["GET", "HEAD", "GET"] {
-            let answer = request(&proxy, method, "/files/reads.bam", &[(name, value)]);
-            assert_eq!(answer.status, status, "{method} with a long {name}");
+            let response = request(&proxy, method, "/files/reads.bam", &[(name, value)]);
+            assert_eq!(response.status, status, "{method} with a long {name}");
         }
     }
     // S3 refuses a request head of more than 8 KiB.
@@ -252,12 +252,12 @@ fn a_304_carries_the_validators_and_leaves_the_connection_open(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer = client.request("GET", "/files/reads.bam", &[("If-None-Match", &tag)]);
-        answer.assert(304, "");
-        assert_eq!(answer.field("etag"), Some(tag.as_str()));
-        assert_eq!(answer.field("last-modified"), Some(LAST_MODIFIED));
-        assert_eq!(answer.field("cache-control"), Some("max-age=60"));
-        assert!(matches!(answer.field("content-length"), None | Some("10")), "RFC 9110 §8.6");
+        let response = client.request("GET", "/files/reads.bam", &[("If-None-Match", &tag)]);
+        response.assert(304, "");
+        assert_eq!(response.field("etag"), Some(tag.as_str()));
+        assert_eq!(response.field("last-modified"), Some(LAST_MODIFIED));
+        assert_eq!(response.field("cache-control"), Some("max-age=60"));
+        assert!(matches!(response.field("content-length"), None | Some("10")), "RFC 9110 §8.6");
     }
     client.assert_open();
 }
@@ -267,10 +267,10 @@ fn a_412_is_one_line_and_leaves_the_connection_open(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer = client.request("GET", "/files/reads.bam", &[("If-Match", "\"other\"")]);
-        answer.assert_error(412);
+        let response = client.request("GET", "/files/reads.bam", &[("If-Match", "\"other\"")]);
+        response.assert_error(412);
     }
-    let answer = client.request("HEAD", "/files/reads.bam", &[("If-Match", "\"other\"")]);
-    assert_eq!((answer.status, answer.field("content-length")), (412, None));
+    let response = client.request("HEAD", "/files/reads.bam", &[("If-Match", "\"other\"")]);
+    assert_eq!((response.status, response.field("content-length")), (412, None));
     client.assert_open();
 }

@@ -3,7 +3,7 @@
 use crate::support::memory_store::TestS3;
 use crate::support::object::Object;
 use crate::support::proxy::{Config, Driver, Process, Proxy, proxy_over};
-use crate::support::raw_http::{Answer, get, get_range, head, request};
+use crate::support::raw_http::{Response, get, get_range, head, request};
 
 both_drivers!(
     the_framing_of_an_upload_is_never_passed_on,
@@ -16,7 +16,7 @@ both_drivers!(
 );
 
 /// The same object cold and warm, as GET and HEAD: whole, as a part, and unchanged.
-fn each_response(proxy: &Proxy, s3: &TestS3, key: &str, mut check: impl FnMut(&str, &Answer)) {
+fn each_response(proxy: &Proxy, s3: &TestS3, key: &str, mut check: impl FnMut(&str, &Response)) {
     let object = |number: usize| format!("/files/{number}/{key}");
     let stored = s3.get(key);
     for number in 0..4 {
@@ -64,9 +64,9 @@ fn the_framing_of_an_upload_is_never_passed_on(driver: Driver) {
     {
         let key = format!("{number}.txt");
         s3.put(&key, encoded(stored));
-        each_response(&proxy, &s3, &key, |kind, answer| {
+        each_response(&proxy, &s3, &key, |kind, response| {
             let told = if matches!(kind, "206" | "304") { None } else { told };
-            assert_eq!(answer.field("content-encoding"), told, "{stored} {kind}");
+            assert_eq!(response.field("content-encoding"), told, "{stored} {kind}");
         });
     }
 }
@@ -76,8 +76,12 @@ fn a_part_of_an_object_has_no_content_encoding(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     for range in ["bytes=0-", "bytes=1-2", "bytes=-1"] {
         for _ in 0..2 {
-            let answer = get_range(&proxy, "/files/a.txt", range);
-            assert_eq!((answer.status, answer.field("content-encoding")), (206, None), "{range}");
+            let response = get_range(&proxy, "/files/a.txt", range);
+            assert_eq!(
+                (response.status, response.field("content-encoding")),
+                (206, None),
+                "{range}"
+            );
         }
         assert_eq!(head(&proxy, "/files/a.txt").field("content-encoding"), Some("gzip"));
         assert_eq!(get(&proxy, "/files/a.txt").field("content-encoding"), Some("gzip"));
@@ -103,8 +107,8 @@ fn names_that_say_they_are_compressed_have_no_content_encoding(driver: Driver) {
     ];
     for key in names {
         s3.put(key, encoded("gzip"));
-        each_response(&proxy, &s3, key, |kind, answer| {
-            assert_eq!(answer.field("content-encoding"), None, "{key} {kind}");
+        each_response(&proxy, &s3, key, |kind, response| {
+            assert_eq!(response.field("content-encoding"), None, "{key} {kind}");
         });
     }
     for key in ["a.json", "gz", "a.gz.txt"] {
@@ -120,8 +124,8 @@ fn names_that_say_they_are_compressed_have_no_content_encoding(driver: Driver) {
 fn an_object_without_cache_control_is_sent_with_no_cache(driver: Driver) {
     let s3 = TestS3::with("a.bam", "ACGT");
     let proxy = proxy_over(driver, &s3);
-    each_response(&proxy, &s3, "a.bam", |kind, answer| {
-        assert_eq!(answer.field("cache-control"), Some("no-cache"), "{kind}");
+    each_response(&proxy, &s3, "a.bam", |kind, response| {
+        assert_eq!(response.field("cache-control"), Some("no-cache"), "{kind}");
     });
     assert_eq!(get(&proxy, "/files/none").field("cache-control"), Some("no-store"));
 }
@@ -130,8 +134,8 @@ fn a_stored_cache_control_wins(driver: Driver) {
     let s3 = TestS3::with("a.bam", Object::new("ACGT").with_cache_control("max-age=9, immutable"));
     for value in ["no-cache", "off", "max-age=60"] {
         let proxy = Config::over(driver, &s3).set("cache_control", value).start();
-        each_response(&proxy, &s3, "a.bam", |kind, answer| {
-            let told = answer.field("cache-control");
+        each_response(&proxy, &s3, "a.bam", |kind, response| {
+            let told = response.field("cache-control");
             assert_eq!(told, Some("max-age=9, immutable"), "{kind} with {value}");
         });
     }

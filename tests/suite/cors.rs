@@ -3,10 +3,10 @@
 
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, proxy_over};
-use crate::support::raw_http::{Answer, Client, request};
+use crate::support::raw_http::{Client, Response, request};
 
 both_drivers!(
-    every_answer_allows_every_origin_by_default,
+    every_response_allows_every_origin_by_default,
     a_preflight_is_answered_without_s3,
     listed_origins_are_echoed_and_others_are_not,
     cors_can_be_switched_off,
@@ -16,12 +16,12 @@ const ORIGIN: (&str, &str) = ("Origin", "https://igv.org");
 const TARGET: &str = "/files/reads.bam";
 
 /// The values of a list field in lower case.
-fn list(answer: &Answer, name: &str) -> Vec<String> {
-    let value = answer.field(name).unwrap_or_else(|| panic!("{name} is missing"));
+fn list(response: &Response, name: &str) -> Vec<String> {
+    let value = response.field(name).unwrap_or_else(|| panic!("{name} is missing"));
     value.split(',').map(|value| value.trim().to_ascii_lowercase()).collect()
 }
 
-fn every_answer_allows_every_origin_by_default(driver: Driver) {
+fn every_response_allows_every_origin_by_default(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     s3.put("secret", "x");
     s3.deny("secret");
@@ -41,12 +41,12 @@ fn every_answer_allows_every_origin_by_default(driver: Driver) {
         ("PUT", TARGET, vec![ORIGIN], 405),
     ];
     for (method, target, fields, status) in rows {
-        let answer = request(&proxy, method, target, &fields);
-        assert_eq!(answer.status, status, "{method} {target} {fields:?}");
-        let allowed = answer.field("access-control-allow-origin");
+        let response = request(&proxy, method, target, &fields);
+        assert_eq!(response.status, status, "{method} {target} {fields:?}");
+        let allowed = response.field("access-control-allow-origin");
         assert_eq!(allowed, Some("*"), "{method} {target} {fields:?}");
         if fields.contains(&ORIGIN) {
-            let exposed = list(&answer, "access-control-expose-headers");
+            let exposed = list(&response, "access-control-expose-headers");
             for name in [
                 "content-range",
                 "content-length",
@@ -72,16 +72,16 @@ fn a_preflight_is_answered_without_s3(driver: Driver) {
             ("Access-Control-Request-Method", "GET"),
             ("Access-Control-Request-Headers", "range,authorization"),
         ];
-        let answer = client.request("OPTIONS", target, &fields);
-        assert!(matches!(answer.status, 200 | 204), "{}", answer.status);
-        assert_eq!(answer.field("access-control-allow-origin"), Some("*"));
-        let methods = list(&answer, "access-control-allow-methods");
+        let response = client.request("OPTIONS", target, &fields);
+        assert!(matches!(response.status, 200 | 204), "{}", response.status);
+        assert_eq!(response.field("access-control-allow-origin"), Some("*"));
+        let methods = list(&response, "access-control-allow-methods");
         assert!(methods.contains(&"get".to_owned()) && methods.contains(&"head".to_owned()));
-        let fields = list(&answer, "access-control-allow-headers");
+        let fields = list(&response, "access-control-allow-headers");
         for name in ["range", "authorization"] {
             assert!(fields.iter().any(|allowed| allowed == name), "{name} in {fields:?}");
         }
-        assert!(answer.field("access-control-max-age").is_some());
+        assert!(response.field("access-control-max-age").is_some());
     }
     client.assert_open();
     assert_eq!(s3.server.requests().len(), 0);
@@ -92,23 +92,23 @@ fn listed_origins_are_echoed_and_others_are_not(driver: Driver) {
     let cors = "[\"https://igv.org\", \"http://localhost:8080\"]";
     let proxy = Config::over(driver, &s3).set("cors", cors).start();
     for origin in ["https://igv.org", "http://localhost:8080"] {
-        let answer = request(&proxy, "GET", TARGET, &[("Origin", origin)]);
-        answer.assert(200, "ACGT");
-        assert_eq!(answer.field("access-control-allow-origin"), Some(origin));
-        assert!(list(&answer, "vary").contains(&"origin".to_owned()));
+        let response = request(&proxy, "GET", TARGET, &[("Origin", origin)]);
+        response.assert(200, "ACGT");
+        assert_eq!(response.field("access-control-allow-origin"), Some(origin));
+        assert!(list(&response, "vary").contains(&"origin".to_owned()));
     }
     for origin in ["https://evil.example", "https://igv.org.evil.example", "null"] {
-        let answer = request(&proxy, "GET", TARGET, &[("Origin", origin)]);
-        assert_eq!(answer.field("access-control-allow-origin"), None, "{origin}");
-        assert!(list(&answer, "vary").contains(&"origin".to_owned()));
+        let response = request(&proxy, "GET", TARGET, &[("Origin", origin)]);
+        assert_eq!(response.field("access-control-allow-origin"), None, "{origin}");
+        assert!(list(&response, "vary").contains(&"origin".to_owned()));
     }
 }
 
 fn cors_can_be_switched_off(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("cors", "off").start();
-    let answer = request(&proxy, "GET", TARGET, &[ORIGIN]);
-    answer.assert(200, "ACGT");
-    assert_eq!(answer.field("access-control-allow-origin"), None);
-    assert_eq!(answer.field("access-control-expose-headers"), None);
+    let response = request(&proxy, "GET", TARGET, &[ORIGIN]);
+    response.assert(200, "ACGT");
+    assert_eq!(response.field("access-control-allow-origin"), None);
+    assert_eq!(response.field("access-control-expose-headers"), None);
 }

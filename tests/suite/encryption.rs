@@ -53,11 +53,11 @@ fn an_encrypted_object_is_read_with_its_key(driver: Driver) {
     let s3 = encrypted();
     let proxy = start_with_key(&with_key(driver, &s3).set("log_level", "trace"), &KEY);
     assert_eq!(head(&proxy, TARGET).content_length(), 10);
-    let answer = get(&proxy, TARGET);
-    answer.assert(200, "0123456789");
+    let response = get(&proxy, TARGET);
+    response.assert(200, "0123456789");
     for name in ["algorithm", "key", "key-md5"] {
         let name = format!("x-amz-server-side-encryption-customer-{name}");
-        assert_eq!(answer.field(&name), None, "clients have no use for it");
+        assert_eq!(response.field(&name), None, "clients have no use for it");
     }
     get_range(&proxy, TARGET, "bytes=3-5").assert(206, "345");
     get(&proxy, "/files/missing").assert_error(404);
@@ -95,14 +95,14 @@ fn each_mount_has_its_own_key(driver: Driver) {
 /// Both methods are answered with `status`, and the log names the setting that may be wrong.
 #[track_caller]
 fn assert_blames_the_key(proxy: &Proxy, status: u16) {
-    let answer = get(proxy, TARGET);
-    answer.assert_error(status);
-    assert_keeps_the_secret(&answer.text());
+    let response = get(proxy, TARGET);
+    response.assert_error(status);
+    assert_keeps_the_secret(&response.text());
     eventually("the log names the setting", || {
         proxy.stderr().contains("check 'sse_customer_key_file' of this mount")
     });
-    let answer = head(proxy, TARGET);
-    assert_eq!((answer.status, answer.field("content-length")), (status, None));
+    let response = head(proxy, TARGET);
+    assert_eq!((response.status, response.field("content-length")), (status, None));
     assert_keeps_the_secret(&proxy.stderr());
 }
 

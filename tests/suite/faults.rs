@@ -15,21 +15,21 @@ use crate::support::scripted_upstream::{Peer, ScriptedUpstream, error_xml, ok, s
 use crate::support::tools::run;
 
 both_drivers!(
-    an_answer_of_429_or_any_5xx_is_asked_for_again,
+    a_response_of_429_or_any_5xx_is_retried,
     six_failures_in_a_row_are_not_noticed,
     an_s3_that_refuses_connections_for_two_seconds_is_not_noticed,
     a_retry_after_of_s3_is_kept,
-    a_retry_after_that_is_too_long_is_told_at_once,
+    a_retry_after_that_is_too_long_is_passed_on_at_once,
     a_fifth_of_failures_at_random_is_not_noticed,
-    a_refusal_is_never_asked_for_again,
-    a_connection_that_dies_before_its_answer_is_replaced,
-    an_upstream_that_says_nothing_is_asked_again_elsewhere,
-    an_outage_is_given_up_within_its_bounds_and_told_truthfully,
+    a_refusal_is_never_retried,
+    a_connection_that_dies_before_its_response_is_replaced,
+    a_silent_upstream_is_retried_on_another_connection,
+    an_outage_is_given_up_within_its_bounds_and_reported_truthfully,
     an_outage_is_not_multiplied_by_retries,
     a_body_that_breaks_off_goes_on_at_the_next_byte,
     a_copied_body_that_breaks_off_goes_on_at_the_next_byte,
     a_range_that_breaks_off_goes_on_inside_itself,
-    a_body_that_breaks_off_before_its_first_byte_is_asked_for_again,
+    a_body_that_breaks_off_before_its_first_byte_is_retried,
     a_body_goes_on_only_with_the_same_version_of_the_object,
     a_body_without_a_strong_tag_is_cut_short,
     a_tag_without_quotation_marks_is_as_good_as_one_with_them,
@@ -40,13 +40,13 @@ both_drivers!(
     a_client_that_pauses_gets_its_bytes_even_when_s3_gave_up_waiting,
     a_wrong_clock_is_learned_from_s3,
     a_bucket_of_another_region_is_found_there,
-    a_region_that_s3_names_in_the_body_only_is_believed_too,
+    a_region_that_s3_names_only_in_the_body_is_learned_too,
 );
 
 const SIZE: u64 = 4 << 20;
 const TARGET: &str = "/files/a.bam";
 
-/// All answers are asked for on new connections, so that each connection is one try.
+/// Every request goes out on a new connection, so that each connection is one try.
 fn over(driver: Driver, upstream: &ScriptedUpstream) -> Config {
     Config::new(driver, &upstream.endpoint()).set("upstream_max_idle_connections", "0")
 }
@@ -60,7 +60,7 @@ fn failing(bad: usize, fail: impl Fn(&mut Peer) + Send + Sync + 'static) -> Scri
                 fail(peer);
             }
         } else {
-            peer.answer_with_part(SIZE, SIZE as usize);
+            peer.respond_with_part(SIZE, SIZE as usize);
         }
     })
 }
@@ -69,7 +69,7 @@ fn whole() -> Vec<u8> {
     synthetic_bytes(0, SIZE as usize)
 }
 
-fn an_answer_of_429_or_any_5xx_is_asked_for_again(driver: Driver) {
+fn a_response_of_429_or_any_5xx_is_retried(driver: Driver) {
     for (status, code) in [
         ("429 Too Many Requests", "TooManyRequests"),
         ("500 Internal Server Error", "InternalError"),
@@ -82,8 +82,8 @@ fn an_answer_of_429_or_any_5xx_is_asked_for_again(driver: Driver) {
         ("599 Whatever", "Whatever"),
         ("400 Bad Request", "RequestTimeout"),
     ] {
-        let answer = s3_error(status, code);
-        let upstream = failing(2, move |peer| peer.send(&answer));
+        let response = s3_error(status, code);
+        let upstream = failing(2, move |peer| peer.send(&response));
         let proxy = over(driver, &upstream).start();
         get(&proxy, TARGET).assert(200, whole());
         assert_eq!(upstream.connections(), 3, "{status}");
@@ -169,13 +169,13 @@ fn a_retry_after_of_s3_is_kept(driver: Driver) {
     get(&over(driver, &upstream).start(), TARGET).assert(200, whole());
 }
 
-fn a_retry_after_that_is_too_long_is_told_at_once(driver: Driver) {
+fn a_retry_after_that_is_too_long_is_passed_on_at_once(driver: Driver) {
     for seconds in ["120", "18446744073709551615"] {
         let upstream = wait_for_s3(|| seconds.to_owned());
         let proxy = over(driver, &upstream).start();
-        let answer = get(&proxy, TARGET);
-        answer.assert_error(503);
-        assert_eq!(answer.field("retry-after"), Some(seconds));
+        let response = get(&proxy, TARGET);
+        response.assert_error(503);
+        assert_eq!(response.field("retry-after"), Some(seconds));
         assert_eq!(upstream.connections(), 1);
         eventually("the log says so", || {
             proxy.stderr().contains(&format!("no request for the next {seconds} s (Retry-After)"))
@@ -200,7 +200,7 @@ fn a_fifth_of_failures_at_random_is_not_noticed(driver: Driver) {
     });
 }
 
-fn a_refusal_is_never_asked_for_again(driver: Driver) {
+fn a_refusal_is_never_retried(driver: Driver) {
     for (status, code, expected) in [
         ("403 Forbidden", "AccessDenied", 403),
         ("403 Forbidden", "SignatureDoesNotMatch", 502),
@@ -215,7 +215,7 @@ fn a_refusal_is_never_asked_for_again(driver: Driver) {
     }
 }
 
-fn a_connection_that_dies_before_its_answer_is_replaced(driver: Driver) {
+fn a_connection_that_dies_before_its_response_is_replaced(driver: Driver) {
     for fail in [(|_| {}) as fn(&mut Peer), Peer::reset, |peer| peer.send("HTTP/1.1 200 O")] {
         let upstream = failing(2, fail);
         let proxy = over(driver, &upstream).start();
@@ -224,7 +224,7 @@ fn a_connection_that_dies_before_its_answer_is_replaced(driver: Driver) {
     }
 }
 
-fn an_upstream_that_says_nothing_is_asked_again_elsewhere(driver: Driver) {
+fn a_silent_upstream_is_retried_on_another_connection(driver: Driver) {
     let upstream = failing(1, |peer| {
         peer.waits_for_close();
     });
@@ -232,13 +232,13 @@ fn an_upstream_that_says_nothing_is_asked_again_elsewhere(driver: Driver) {
     get(&proxy, TARGET).assert(200, whole());
 }
 
-fn an_outage_is_given_up_within_its_bounds_and_told_truthfully(driver: Driver) {
+fn an_outage_is_given_up_within_its_bounds_and_reported_truthfully(driver: Driver) {
     let slow_down = s3_error("503 Slow Down", "SlowDown");
     let upstream = failing(usize::MAX, move |peer| peer.send(&slow_down));
     let proxy = over(driver, &upstream).set("retries", "2").start();
-    let answer = get(&proxy, TARGET);
-    answer.assert_error(503);
-    assert_eq!(answer.field("retry-after"), Some("1"));
+    let response = get(&proxy, TARGET);
+    response.assert_error(503);
+    assert_eq!(response.field("retry-after"), Some("1"));
     assert_eq!(upstream.connections(), 3);
     let proxy = over(driver, &upstream).set("retries", "0").start();
     get(&proxy, TARGET).assert_error(503);
@@ -254,8 +254,8 @@ fn an_outage_is_given_up_within_its_bounds_and_told_truthfully(driver: Driver) {
 }
 
 fn an_outage_is_not_multiplied_by_retries(driver: Driver) {
-    let answer = s3_error("500 Internal Server Error", "InternalError");
-    let upstream = failing(usize::MAX, move |peer| peer.send(&answer));
+    let response = s3_error("500 Internal Server Error", "InternalError");
+    let upstream = failing(usize::MAX, move |peer| peer.send(&response));
     let proxy = over(driver, &upstream).set("retry_budget", "5").start();
     let clients = 20;
     for number in 0..clients {
@@ -281,7 +281,7 @@ fn resumed(first: u64, last: u64) -> (Option<String>, Option<String>) {
 
 fn breaks_off_every(most: usize) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
-        peer.answer_with_part(SIZE, most);
+        peer.respond_with_part(SIZE, most);
     })
 }
 
@@ -317,10 +317,10 @@ fn a_range_that_breaks_off_goes_on_inside_itself(driver: Driver) {
     get_range(&proxy, TARGET, "bytes=0-9999").assert(206, synthetic_bytes(0, 10_000));
 }
 
-fn a_body_that_breaks_off_before_its_first_byte_is_asked_for_again(driver: Driver) {
+fn a_body_that_breaks_off_before_its_first_byte_is_retried(driver: Driver) {
     let upstream = ScriptedUpstream::start(|peer| {
         let most = if peer.number == 0 { 0 } else { SIZE as usize };
-        peer.answer_with_part(SIZE, most);
+        peer.respond_with_part(SIZE, most);
     });
     let proxy = over(driver, &upstream).start();
     get(&proxy, TARGET).assert(200, whole());
@@ -330,7 +330,7 @@ fn a_body_goes_on_only_with_the_same_version_of_the_object(driver: Driver) {
     let changed = s3_error("412 Precondition Failed", "PreconditionFailed");
     let upstream = ScriptedUpstream::start(move |peer| {
         if peer.number == 0 {
-            peer.answer_with_part(SIZE, 1_500_000);
+            peer.respond_with_part(SIZE, 1_500_000);
         } else if peer.next_request() {
             peer.send(&changed);
         }
@@ -342,7 +342,7 @@ fn a_body_goes_on_only_with_the_same_version_of_the_object(driver: Driver) {
     // A server that ignores If-Match and Range sends something else.
     let upstream = ScriptedUpstream::start(|peer| {
         if peer.number == 0 {
-            peer.answer_with_part(SIZE, 1_500_000);
+            peer.respond_with_part(SIZE, 1_500_000);
         } else if peer.next_request() {
             peer.send(ok("another object"));
         }
@@ -400,19 +400,19 @@ fn a_tag_without_quotation_marks_is_as_good_as_one_with_them(driver: Driver) {
     let proxy = over(driver, &upstream).start();
     const TAG: &str = "\"0123456789abcdef\"";
     for method in ["GET", "HEAD"] {
-        let answer = request(&proxy, method, "/files/other", &[("If-None-Match", TAG)]);
-        assert_eq!((answer.status, answer.field("etag")), (304, Some(TAG)), "{method}");
+        let response = request(&proxy, method, "/files/other", &[("If-None-Match", TAG)]);
+        assert_eq!((response.status, response.field("etag")), (304, Some(TAG)), "{method}");
     }
-    let answer = get(&proxy, TARGET);
-    answer.assert(200, whole());
-    assert_eq!(answer.field("etag"), Some(TAG));
+    let response = get(&proxy, TARGET);
+    response.assert(200, whole());
+    assert_eq!(response.field("etag"), Some(TAG));
     assert_eq!(head(&proxy, TARGET).field("etag"), Some(TAG));
 }
 
 fn a_body_that_never_gets_on_is_cut_short(driver: Driver) {
     let upstream = ScriptedUpstream::start(|peer| {
         let most = if peer.number == 0 { 2_000_000 } else { 0 };
-        peer.answer_with_part(SIZE, most);
+        peer.respond_with_part(SIZE, most);
     });
     let proxy = over(driver, &upstream).set("retries", "2").start();
     assert_cut_short(&proxy, 2_000_000);
@@ -443,7 +443,7 @@ fn an_upstream_that_falls_silent_is_replaced(driver: Driver) {
     for splice in ["auto", "off"] {
         let upstream = ScriptedUpstream::start(|peer| {
             let most = if peer.number == 0 { 1_500_000 } else { SIZE as usize };
-            peer.answer_with_part(SIZE, most);
+            peer.respond_with_part(SIZE, most);
             peer.waits_for_close();
         });
         let config = over(driver, &upstream).set("stall_timeout", "1s");
@@ -462,11 +462,11 @@ fn a_client_that_pauses_gets_its_bytes_even_when_s3_gave_up_waiting(driver: Driv
             // More than all memory on the way takes, so that it waits for the client; then S3
             // loses its patience.
             peer.give_up_sending_after(Duration::from_millis(300));
-            peer.answer_with_part(LARGE, LARGE as usize);
+            peer.respond_with_part(LARGE, LARGE as usize);
             peer.reset();
             seen.fetch_add(1, Ordering::SeqCst);
         } else {
-            peer.answer_with_part(LARGE, LARGE as usize);
+            peer.respond_with_part(LARGE, LARGE as usize);
         }
     });
     let proxy = over(driver, &upstream).start();
@@ -542,7 +542,7 @@ fn a_bucket_of_another_region_is_found_there(driver: Driver) {
     }
 }
 
-fn a_region_that_s3_names_in_the_body_only_is_believed_too(driver: Driver) {
+fn a_region_that_s3_names_only_in_the_body_is_learned_too(driver: Driver) {
     let xml = error_xml("AuthorizationHeaderMalformed")
         .replace("</Error>", "<Region>eu-central-1</Region></Error>");
     let upstream = in_eu_central(format!(

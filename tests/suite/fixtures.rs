@@ -34,10 +34,10 @@ const EMPTY_BODY: &str = "x-amz-content-sha256: \
 #[test]
 fn the_s3_server_serves_who_signs_with_the_right_secret() {
     let s3 = TestS3::with("a/reads.bam", "ACGT");
-    let answer = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/a/reads.bam"), &[]);
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nACGT"), "{answer}");
-    assert!(answer.contains(&format!("last-modified: {LAST_MODIFIED}\r\n")), "{answer}");
+    let response = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/a/reads.bam"), &[]);
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nACGT"), "{response}");
+    assert!(response.contains(&format!("last-modified: {LAST_MODIFIED}\r\n")), "{response}");
     assert_eq!(s3.count("GET", "a/reads.bam"), 1);
     assert!(s3.server.requests()[0].is_signed());
 }
@@ -45,10 +45,10 @@ fn the_s3_server_serves_who_signs_with_the_right_secret() {
 #[test]
 fn the_s3_server_refuses_a_wrong_secret() {
     let s3 = TestS3::with("reads.bam", "ACGT");
-    let answer = signed_curl(&s3.server, "wrong", &format!("/{BUCKET}/reads.bam"), &[]);
-    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-    assert!(answer.contains("<Code>SignatureDoesNotMatch</Code>"), "{answer}");
-    assert!(!answer.contains("ACGT"), "{answer}");
+    let response = signed_curl(&s3.server, "wrong", &format!("/{BUCKET}/reads.bam"), &[]);
+    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
+    assert!(response.contains("<Code>SignatureDoesNotMatch</Code>"), "{response}");
+    assert!(!response.contains("ACGT"), "{response}");
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn the_s3_server_keeps_keys_apart_that_look_alike() {
         s3.put(key, key);
     }
     for key in ["a//b", "a/b", "a/./b", "a/../b", "a/b/"] {
-        let answer = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/{key}"), &[]);
-        assert!(answer.ends_with(&format!("\r\n\r\n{key}")), "{key}: {answer}");
+        let response = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/{key}"), &[]);
+        assert!(response.ends_with(&format!("\r\n\r\n{key}")), "{key}: {response}");
     }
 }
 
@@ -126,7 +126,7 @@ fn the_s3_server_wants_every_amz_field_signed() {
         let mut stream = TcpStream::connect(address).expect("a listening server");
         stream.write_all(head.as_bytes()).expect("an open connection");
         let mut text = String::new();
-        stream.read_to_string(&mut text).expect("an answer, then the end");
+        stream.read_to_string(&mut text).expect("a response, then the end");
         text
     };
     let again = send(format!("{head}\r\n"));
@@ -203,7 +203,7 @@ fn the_scripted_upstream_follows_its_script_and_keeps_the_heads() {
         let mut text = String::new();
         stream.read_to_string(&mut text).map(|_| text)
     };
-    let first = ask().expect("an answer, then the end");
+    let first = ask().expect("a response, then the end");
     assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && first.ends_with("\r\n\r\nslow"), "{first}");
     let second = ask().expect_err("a reset");
     assert_eq!(second.kind(), std::io::ErrorKind::ConnectionReset);
@@ -231,7 +231,7 @@ fn through_a_relay(s3: &TestS3, faults: Faults, idle: Duration) -> (Vec<u8>, boo
 }
 
 #[test]
-fn the_fault_relay_changes_nothing_unless_told_to() {
+fn the_fault_relay_changes_nothing_by_default() {
     const SIZE: usize = 16 << 20;
     let s3 = TestS3::start();
     s3.put_in(PUBLIC_BUCKET, "big", Object::synthetic(SIZE as u64));
@@ -252,7 +252,7 @@ fn the_fault_relay_changes_nothing_unless_told_to() {
 }
 
 #[test]
-fn the_fault_relay_breaks_what_it_is_told_to_break() {
+fn the_fault_relay_injects_the_configured_faults() {
     let s3 = TestS3::start();
     s3.put_in(PUBLIC_BUCKET, "big", Object::synthetic(64 << 20));
     let broken = |faults| through_a_relay(&s3, faults, Duration::from_millis(300));

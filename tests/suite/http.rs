@@ -29,7 +29,7 @@ both_drivers!(
     a_head_that_never_ends_is_given_up,
     an_idle_connection_is_closed_without_a_word,
     empty_lines_do_not_keep_an_idle_connection,
-    a_client_that_half_closes_still_gets_its_answer,
+    a_client_that_half_closes_still_gets_its_response,
     slow_clients_do_not_keep_others_waiting,
 );
 
@@ -113,10 +113,10 @@ fn a_request_that_breaks_the_rules_is_400_and_the_connection_is_closed(driver: D
     for (story, bytes) in REFUSED {
         let mut client = Client::connect(&proxy);
         client.send(bytes);
-        let answer = client.answer_to("GET");
-        assert_eq!(answer.status, 400, "{story}: {}", answer.text());
-        answer.assert_error(400);
-        assert!(answer.announces_close(), "{story}");
+        let response = client.response_to("GET");
+        assert_eq!(response.status, 400, "{story}: {}", response.text());
+        response.assert_error(400);
+        assert!(response.announces_close(), "{story}");
         client.assert_closed();
     }
     assert_eq!(s3.server.requests().len(), 0);
@@ -127,7 +127,7 @@ fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
     for (story, bytes) in REFUSED {
         let mut client = Client::connect(&proxy);
         client.send(format!("{bytes}{}", request_head("GET", TARGET, &[])));
-        assert_eq!(client.answer_to("GET").status, 400, "{story}");
+        assert_eq!(client.response_to("GET").status, 400, "{story}");
         client.assert_closed();
     }
     // A method without meaning here may be answered 405, but its body is no request either.
@@ -135,7 +135,7 @@ fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
     let length = smuggled.len().to_string();
     let mut client = Client::connect(&proxy);
     client.send(request_head("POST", TARGET, &[("Content-Length", &length)]) + &smuggled);
-    client.answer_to("POST").assert_error(405);
+    client.response_to("POST").assert_error(405);
     client.assert_closed();
 }
 
@@ -163,9 +163,9 @@ fn harmless_oddities_are_served(driver: Driver) {
     ] {
         let mut client = Client::connect(&proxy);
         client.send(bytes);
-        let answer = client.answer_to("GET");
-        answer.assert(200, BASES);
-        assert_eq!(answer.field("content-encoding"), None);
+        let response = client.response_to("GET");
+        response.assert(200, BASES);
+        assert_eq!(response.field("content-encoding"), None);
         client.assert_open();
     }
 }
@@ -181,15 +181,15 @@ fn a_head_over_16_kib_is_431(driver: Driver) {
     for bytes in [16 * 1024 + 1, 20_000, 1_000_000] {
         let mut client = Client::connect(&proxy);
         client.try_send(head_of_size(bytes));
-        let answer = client.answer_to("GET");
-        answer.assert_error(431);
-        assert!(answer.announces_close());
+        let response = client.response_to("GET");
+        response.assert_error(431);
+        assert!(response.announces_close());
         client.assert_closed();
     }
     // A head that would never end must not be waited for.
     let mut client = Client::connect(&proxy);
     client.try_send(format!("GET /{}", "a".repeat(40_000)));
-    assert!(matches!(client.answer_to("GET").status, 414 | 431));
+    assert!(matches!(client.response_to("GET").status, 414 | 431));
 }
 
 fn a_head_just_below_16_kib_is_served(driver: Driver) {
@@ -197,7 +197,7 @@ fn a_head_just_below_16_kib_is_served(driver: Driver) {
     for bytes in [2047, 2048, 2049, 4096, 16 * 1024 - 1, 16 * 1024] {
         let mut client = Client::connect(&proxy);
         client.send(head_of_size(bytes));
-        client.answer_to("GET").assert(200, BASES);
+        client.response_to("GET").assert(200, BASES);
         client.assert_open();
     }
 }
@@ -212,9 +212,9 @@ fn more_than_100_fields_are_431(driver: Driver) {
 fn other_methods_are_405_with_allow(driver: Driver) {
     let (s3, proxy) = serve(driver);
     for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "get", "PROPFIND", "G"] {
-        let answer = request(&proxy, method, TARGET, &[]);
-        answer.assert_error(405);
-        let allow = answer.field("allow").expect("RFC 9110 §15.5.6 wants it");
+        let response = request(&proxy, method, TARGET, &[]);
+        response.assert_error(405);
+        let allow = response.field("allow").expect("RFC 9110 §15.5.6 wants it");
         let mut allowed: Vec<_> = allow.split(',').map(str::trim).collect();
         allowed.sort_unstable();
         assert_eq!(allowed, ["GET", "HEAD", "OPTIONS"]);
@@ -224,9 +224,9 @@ fn other_methods_are_405_with_allow(driver: Driver) {
 
 fn options_asterisk_is_answered(driver: Driver) {
     let (_s3, proxy) = serve(driver);
-    let answer = request(&proxy, "OPTIONS", "*", &[]);
-    assert!(matches!(answer.status, 200 | 204), "{}", answer.status);
-    assert!(answer.field("allow").is_some_and(|allow| allow.contains("GET")));
+    let response = request(&proxy, "OPTIONS", "*", &[]);
+    assert!(matches!(response.status, 200 | 204), "{}", response.status);
+    assert!(response.field("allow").is_some_and(|allow| allow.contains("GET")));
 }
 
 fn requests_on_one_connection_are_answered_in_order(driver: Driver) {
@@ -264,13 +264,13 @@ fn pipelined_requests_are_answered_in_order(driver: Driver) {
     client.send(all);
     for number in 0..60 {
         let method = if number % 3 == 1 { "HEAD" } else { "GET" };
-        let answer = client.answer_to(method);
+        let response = client.response_to(method);
         let length = format!("body of {number}").len() as u64;
         match (method, number % 5) {
-            ("GET", 4) => answer.assert_error(404),
-            ("HEAD", 4) => answer.assert(404, ""),
-            ("HEAD", _) => assert_eq!((answer.status, answer.content_length()), (200, length)),
-            _ => answer.assert(200, format!("body of {number}")),
+            ("GET", 4) => response.assert_error(404),
+            ("HEAD", 4) => response.assert(404, ""),
+            ("HEAD", _) => assert_eq!((response.status, response.content_length()), (200, length)),
+            _ => response.assert(200, format!("body of {number}")),
         }
     }
     client.assert_open();
@@ -280,19 +280,19 @@ fn http_1_0_is_closed_unless_it_asks_to_be_kept(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     let mut client = Client::connect(&proxy);
     client.send("GET /files/reads.bam HTTP/1.0\r\n\r\n");
-    client.answer_to("GET").assert(200, BASES);
+    client.response_to("GET").assert(200, BASES);
     client.assert_closed();
 
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
         client.send("GET /files/reads.bam HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
-        let answer = client.answer_to("GET");
-        answer.assert(200, BASES);
-        let connection = answer.field("connection").expect("1.0 has no keep-alive by default");
+        let response = client.response_to("GET");
+        response.assert(200, BASES);
+        let connection = response.field("connection").expect("1.0 has no keep-alive by default");
         assert!(connection.eq_ignore_ascii_case("keep-alive"), "{connection}");
     }
     client.send("HEAD /files/missing HTTP/1.0\r\n\r\n");
-    assert_eq!(client.answer_to("HEAD").status, 404);
+    assert_eq!(client.response_to("HEAD").status, 404);
     client.assert_closed();
 }
 
@@ -301,9 +301,9 @@ fn connection_close_is_obeyed(driver: Driver) {
     for value in ["close", "Close", "foo, close", "close, TE"] {
         for method in ["GET", "HEAD"] {
             let mut client = Client::connect(&proxy);
-            let answer = client.request(method, TARGET, &[("Connection", value)]);
-            assert_eq!(answer.status, 200);
-            assert!(answer.announces_close(), "{value}");
+            let response = client.request(method, TARGET, &[("Connection", value)]);
+            assert_eq!(response.status, 200);
+            assert!(response.announces_close(), "{value}");
             client.assert_closed();
         }
     }
@@ -317,7 +317,7 @@ fn a_head_that_comes_byte_by_byte_is_understood(driver: Driver) {
             client.send([byte]);
             std::thread::sleep(Duration::from_millis(1));
         }
-        client.answer_to("GET").assert(206, "GTA");
+        client.response_to("GET").assert(206, "GTA");
     }
 }
 
@@ -325,9 +325,9 @@ fn errors_to_head_have_neither_body_nor_length(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     let mut client = Client::connect(&proxy);
     for target in ["/files/missing", "/files/missing", "/elsewhere", "/files/"] {
-        let answer = client.request("HEAD", target, &[]);
-        // htsjdk believes the length of any answer to HEAD.
-        assert_eq!((answer.status, answer.field("content-length")), (404, None), "{target}");
+        let response = client.request("HEAD", target, &[]);
+        // htsjdk believes the length of any response to HEAD.
+        assert_eq!((response.status, response.field("content-length")), (404, None), "{target}");
     }
     let failed = client.request("HEAD", TARGET, &[("If-Match", "\"other\"")]);
     assert_eq!((failed.status, failed.field("content-length")), (412, None));
@@ -344,9 +344,9 @@ fn a_refused_head_of_a_head_request_is_answered_without_a_body(driver: Driver) {
     for head in refused.into_iter().chain([too_large]).filter(|head| head.starts_with("HEAD ")) {
         let mut client = Client::connect(&proxy);
         client.try_send(&head);
-        let answer = client.head();
-        assert!(matches!(answer.status, 400 | 431), "{head:?}: {}", answer.status);
-        assert_eq!(answer.field("content-length"), None, "{head:?}");
+        let response = client.head();
+        assert!(matches!(response.status, 400 | 431), "{head:?}: {}", response.status);
+        assert_eq!(response.field("content-length"), None, "{head:?}");
         client.assert_closed();
     }
 }
@@ -398,13 +398,13 @@ fn empty_lines_do_not_keep_an_idle_connection(driver: Driver) {
     });
 }
 
-fn a_client_that_half_closes_still_gets_its_answer(driver: Driver) {
+fn a_client_that_half_closes_still_gets_its_response(driver: Driver) {
     let (s3, proxy) = serve(driver);
     s3.set_delay(Duration::from_millis(200));
     let mut client = Client::connect(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     client.finish_sending();
-    client.answer_to("GET").assert(200, BASES);
+    client.response_to("GET").assert(200, BASES);
     client.assert_closed();
 }
 
@@ -419,6 +419,6 @@ fn slow_clients_do_not_keep_others_waiting(driver: Driver) {
         client.send("TP/1.1\r\nHost: h\r\n\r\n");
     }
     for client in &mut slow {
-        client.answer_to("GET").assert(200, BASES);
+        client.response_to("GET").assert(200, BASES);
     }
 }

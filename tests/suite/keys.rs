@@ -104,9 +104,9 @@ fn every_key_of_the_torture_list_comes_back_as_itself(driver: Driver) {
     for key in &keys {
         let (target, expected) =
             (format!("/files/{}", encode(key)), format!("stored under {key:?}"));
-        let answer = client.request("GET", &target, &[]);
-        assert_eq!(answer.text(), expected, "GET {target}");
-        answer.assert(200, &expected);
+        let response = client.request("GET", &target, &[]);
+        assert_eq!(response.text(), expected, "GET {target}");
+        response.assert(200, &expected);
         let part = client.request("GET", &target, &[("Range", "bytes=0-5")]);
         part.assert(206, "stored");
         let length = client.request("HEAD", &target, &[]).content_length();
@@ -233,8 +233,8 @@ fn the_empty_key_never_becomes_a_listing(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     for target in ["/files/", "/files", "/files/?list-type=2", "/", "/?list-type=2"] {
         get(&proxy, target).assert_error(404);
-        let answer = head(&proxy, target);
-        assert_eq!((answer.status, answer.field("content-length")), (404, None), "{target}");
+        let response = head(&proxy, target);
+        assert_eq!((response.status, response.field("content-length")), (404, None), "{target}");
     }
     assert_eq!(s3.server.requests().len(), 0);
 }
@@ -257,14 +257,14 @@ fn a_target_that_is_no_key_is_400(driver: Driver) {
     ];
     for target in targets {
         let mut client = Client::connect(&proxy);
-        let answer = client.request("GET", target, &[]);
-        answer.assert_error(400);
-        assert!(answer.announces_close(), "{target}");
+        let response = client.request("GET", target, &[]);
+        response.assert_error(400);
+        assert!(response.announces_close(), "{target}");
         client.assert_closed();
     }
     let mut client = Client::connect(&proxy);
     client.send(b"GET /files/\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n");
-    client.answer_to("GET").assert_error(400);
+    client.response_to("GET").assert_error(400);
     assert_eq!(s3.server.requests().len(), 0);
 }
 
@@ -272,15 +272,15 @@ fn a_path_without_a_key_says_so(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = proxy_over(driver, &s3);
     for path in ["/files/", "/files", "/%66iles/", "/files/?versionId=1"] {
-        let answer = get(&proxy, path);
-        answer.assert_error(404);
-        assert!(answer.text().starts_with("no object name"), "{path}: {}", answer.text());
+        let response = get(&proxy, path);
+        response.assert_error(404);
+        assert!(response.text().starts_with("no object name"), "{path}: {}", response.text());
         assert_eq!(head(&proxy, path).status, 404, "{path}");
     }
     for path in ["/", "/file", "/filesystem/", "/other/reads.bam"] {
-        let answer = get(&proxy, path);
-        answer.assert_error(404);
-        assert!(answer.text().contains("outside every mount"), "{path}: {}", answer.text());
+        let response = get(&proxy, path);
+        response.assert_error(404);
+        assert!(response.text().contains("outside every mount"), "{path}: {}", response.text());
     }
     assert!(s3.server.requests().is_empty());
 }

@@ -106,17 +106,17 @@ fn requests_that_arrived_before_sigterm_are_answered(driver: Driver) {
         proxy.signal(Signal::CONT);
         for (number, client) in kept.iter_mut().chain(&mut silent).chain(&mut queued).enumerate() {
             let method = if number % 2 == 0 { "GET" } else { "HEAD" };
-            let answer = client.answer_to(method);
-            answer.assert(200, if method == "GET" { "ACGT" } else { "" });
+            let response = client.response_to(method);
+            response.assert(200, if method == "GET" { "ACGT" } else { "" });
             client.assert_closed();
         }
         for client in &mut partly {
-            client.answer_to("GET").assert(200, "ACGT");
+            client.response_to("GET").assert(200, "ACGT");
             client.assert_closed();
         }
-        pipelining.answer_to("GET").assert(200, "ACGT");
-        pipelining.answer_to("HEAD").assert(200, "");
-        pipelining.answer_to("GET").assert(200, "ACGT");
+        pipelining.response_to("GET").assert(200, "ACGT");
+        pipelining.response_to("HEAD").assert(200, "");
+        pipelining.response_to("GET").assert(200, "ACGT");
         pipelining.assert_closed();
         assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.stderr());
     }
@@ -317,7 +317,7 @@ fn files_that_cannot_be_used_are_mistakes_of_the_configuration() {
 }
 
 #[test]
-fn a_file_of_another_kind_is_not_told_line_by_line_and_its_secrets_not_at_all() {
+fn a_file_of_another_kind_is_not_quoted_line_by_line_nor_its_secrets() {
     let secrets: Vec<String> = (0..1000).map(|n| format!("s3cr3ts3cr3t{n:04}")).collect();
     let yaml: String = secrets.iter().map(|secret| format!("{secret}: x\n")).collect();
     let mut process = Process::new(&["-c", "a\n\u{1b}[31mb.yaml"]);

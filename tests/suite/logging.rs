@@ -19,7 +19,7 @@ use crate::support::scripted_upstream::{Peer, ScriptedUpstream, ok, ok_head, s3_
 use crate::support::{PATIENCE, eventually};
 
 both_drivers!(
-    a_log_that_nobody_reads_stops_nothing_and_the_gap_is_told,
+    a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted,
     standard_error_that_nobody_reads_stops_nothing,
     standard_output_that_nobody_reads_stops_nothing,
     a_hangup_opens_the_log_file_again_and_no_line_is_lost,
@@ -63,7 +63,7 @@ fn overflow(proxy: &Proxy) {
     }
 }
 
-fn a_log_that_nobody_reads_stops_nothing_and_the_gap_is_told(driver: Driver) {
+fn a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (path, reader) = stalled_pipe(directory.path());
@@ -127,8 +127,8 @@ fn standard_output_that_nobody_reads_stops_nothing(driver: Driver) {
     let mut client = UnixStream::connect(&socket).expect("a listening proxy");
     client.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
     client.write_all(b"GET /files/reads.bam HTTP/1.0\r\n\r\n").expect("a listening proxy");
-    let answer = std::io::read_to_string(client).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ACGT"), "{answer}");
+    let response = std::io::read_to_string(client).expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("ACGT"), "{response}");
     running.signal(Signal::TERM);
     assert_eq!(running.wait().code(), Some(0));
 }
@@ -241,10 +241,10 @@ fn the_log_cannot_disturb_a_terminal_or_be_forged(driver: Driver) {
     client.send(
         b"GET /files/\xc3\xa9\xc2\x9b HTTP/1.1\r\nHost: x\r\nUser-Agent: \xff\xe2\x80\xae\r\n\r\n",
     );
-    client.answer_to("GET");
+    client.response_to("GET");
     let mut refused = Client::connect(&proxy);
     refused.send(b"GET  /\x1b[31m\xff\" HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(refused.answer_to("GET").status, 400);
+    assert_eq!(refused.response_to("GET").status, 400);
     eventually("both are logged", || proxy.stderr().matches(" 400 ").count() >= 1);
     eventually("both are logged", || proxy.stderr().contains("\\xff\\xe2\\x80\\xae"));
     let text = proxy.stderr();
@@ -368,9 +368,9 @@ fn an_archived_object_is_403_and_says_so(driver: Driver) {
     });
     let proxy = Config::new(driver, &upstream.endpoint()).start();
     for _ in 0..2 {
-        let answer = get(&proxy, TARGET);
-        answer.assert_error(403);
-        assert_eq!(answer.text(), "the object is archived: restore it first\n");
+        let response = get(&proxy, TARGET);
+        response.assert_error(403);
+        assert_eq!(response.text(), "the object is archived: restore it first\n");
         // S3 tells the metadata of archived objects.
         assert_eq!(request(&proxy, "HEAD", TARGET, &[]).status, 200);
     }

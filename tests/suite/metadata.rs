@@ -1,4 +1,4 @@
-//! What one core remembers of S3: how often S3 is asked, and that the answer is never a lie for
+//! What one core remembers of S3: how often S3 is asked, and that the response is never a lie for
 //! longer than the configuration allows.
 
 use std::time::Duration;
@@ -9,60 +9,60 @@ use crate::support::proxy::{Config, Driver, Proxy, proxy_over};
 use crate::support::raw_http::{Client, get, get_range, head};
 
 both_drivers!(
-    a_head_is_asked_once_and_then_remembered,
-    a_get_teaches_what_a_head_wants_to_know,
-    a_ranged_get_teaches_the_whole_size,
+    a_head_reaches_s3_once_and_is_then_cached,
+    a_get_fills_the_cache_for_a_later_head,
+    a_ranged_get_caches_the_whole_size,
     a_get_never_costs_an_extra_head,
     a_missing_key_is_remembered_for_a_short_time,
     a_forbidden_key_is_remembered_too,
     an_object_is_forgotten_after_its_time,
     a_ttl_of_zero_asks_s3_every_time,
-    an_object_that_changed_replaces_what_was_known,
+    an_object_that_changed_replaces_the_cached_entry,
     a_suffix_range_of_a_replaced_object_is_of_the_new_one,
-    many_heads_of_one_unknown_key_make_one_s3_request,
+    many_heads_of_one_uncached_key_make_one_s3_request,
     many_heads_of_one_missing_key_make_one_s3_request,
     a_failed_head_does_not_poison_those_that_waited_for_it,
-    a_full_map_still_answers_the_truth,
+    a_full_cache_still_answers_correctly,
     many_missing_names_take_little_memory_and_push_out_no_object,
 );
 
 const TARGET: &str = "/files/reads.bam";
 
-fn a_head_is_asked_once_and_then_remembered(driver: Driver) {
+fn a_head_reaches_s3_once_and_is_then_cached(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = proxy_over(driver, &s3);
     for _ in 0..5 {
-        let answer = head(&proxy, TARGET);
-        answer.assert(200, "");
-        assert_eq!(answer.content_length(), 4);
+        let response = head(&proxy, TARGET);
+        response.assert(200, "");
+        assert_eq!(response.content_length(), 4);
     }
     assert_eq!(s3.server.requests().len(), 1);
     assert_eq!(s3.count("HEAD", "reads.bam"), 1);
 }
 
-fn a_get_teaches_what_a_head_wants_to_know(driver: Driver) {
+fn a_get_fills_the_cache_for_a_later_head(driver: Driver) {
     let object =
         Object::new("ACGT").with_content_type("text/x-bases").with_cache_control("max-age=9");
     let e_tag = object.quoted_e_tag();
     let s3 = TestS3::with("reads.bam", object);
     let proxy = proxy_over(driver, &s3);
     get(&proxy, TARGET).assert(200, "ACGT");
-    let answer = head(&proxy, TARGET);
-    answer.assert(200, "");
-    assert_eq!(answer.content_length(), 4);
-    assert_eq!(answer.field("etag"), Some(e_tag.as_str()));
-    assert_eq!(answer.field("content-type"), Some("text/x-bases"));
-    assert_eq!(answer.field("cache-control"), Some("max-age=9"));
+    let response = head(&proxy, TARGET);
+    response.assert(200, "");
+    assert_eq!(response.content_length(), 4);
+    assert_eq!(response.field("etag"), Some(e_tag.as_str()));
+    assert_eq!(response.field("content-type"), Some("text/x-bases"));
+    assert_eq!(response.field("cache-control"), Some("max-age=9"));
     assert_eq!(s3.server.requests().len(), 1);
 }
 
-fn a_ranged_get_teaches_the_whole_size(driver: Driver) {
+fn a_ranged_get_caches_the_whole_size(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "0123456789");
     let proxy = proxy_over(driver, &s3);
     get_range(&proxy, TARGET, "bytes=3-4").assert(206, "34");
-    let answer = head(&proxy, TARGET);
-    assert_eq!((answer.status, answer.content_length()), (200, 10));
-    assert_eq!(answer.field("content-range"), None);
+    let response = head(&proxy, TARGET);
+    assert_eq!((response.status, response.content_length()), (200, 10));
+    assert_eq!(response.field("content-range"), None);
     assert_eq!(s3.server.requests().len(), 1);
 }
 
@@ -124,19 +124,19 @@ fn a_ttl_of_zero_asks_s3_every_time(driver: Driver) {
     assert_eq!(s3.count("HEAD", "reads.bam"), 4);
 }
 
-fn an_object_that_changed_replaces_what_was_known(driver: Driver) {
+fn an_object_that_changed_replaces_the_cached_entry(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "old");
     let proxy = proxy_over(driver, &s3);
     assert_eq!(head(&proxy, TARGET).content_length(), 3);
     let newer = Object::new("newer");
     let e_tag = newer.quoted_e_tag();
     s3.put("reads.bam", newer);
-    let answer = get(&proxy, TARGET);
-    answer.assert(200, "newer");
-    assert_eq!(answer.field("etag"), Some(e_tag.as_str()));
-    let answer = head(&proxy, TARGET);
-    assert_eq!(answer.content_length(), 5);
-    assert_eq!(answer.field("etag"), Some(e_tag.as_str()));
+    let response = get(&proxy, TARGET);
+    response.assert(200, "newer");
+    assert_eq!(response.field("etag"), Some(e_tag.as_str()));
+    let response = head(&proxy, TARGET);
+    assert_eq!(response.content_length(), 5);
+    assert_eq!(response.field("etag"), Some(e_tag.as_str()));
     assert_eq!(s3.count("HEAD", "reads.bam"), 1, "the GET has taught it");
 }
 
@@ -145,24 +145,24 @@ fn a_suffix_range_of_a_replaced_object_is_of_the_new_one(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     get(&proxy, TARGET).assert(200, "0123456789");
     s3.put("reads.bam", "abcdefghijklmnopqrstuvwxyz");
-    let answer = get_range(&proxy, TARGET, "bytes=-3");
-    answer.assert(206, "xyz");
-    assert_eq!(answer.field("content-range"), Some("bytes 23-25/26"));
+    let response = get_range(&proxy, TARGET, "bytes=-3");
+    response.assert(206, "xyz");
+    assert_eq!(response.field("content-range"), Some("bytes 23-25/26"));
     s3.put("reads.bam", "short");
-    let answer = get_range(&proxy, TARGET, "bytes=3-20");
-    answer.assert(206, "rt");
-    assert_eq!(answer.field("content-range"), Some("bytes 3-4/5"));
+    let response = get_range(&proxy, TARGET, "bytes=3-20");
+    response.assert(206, "rt");
+    assert_eq!(response.field("content-range"), Some("bytes 3-4/5"));
 }
 
 /// Statuses of many HEADs for [`TARGET`] sent at the same time.
 fn heads_at_once(proxy: &Proxy) -> Vec<u16> {
     std::thread::scope(|scope| {
         let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| head(proxy, TARGET).status)).collect();
-        asking.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+        asking.into_iter().map(|thread| thread.join().expect("a response")).collect()
     })
 }
 
-fn many_heads_of_one_unknown_key_make_one_s3_request(driver: Driver) {
+fn many_heads_of_one_uncached_key_make_one_s3_request(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     s3.set_delay(Duration::from_millis(500));
     let proxy = proxy_over(driver, &s3);
@@ -190,15 +190,19 @@ fn a_failed_head_does_not_poison_those_that_waited_for_it(driver: Driver) {
     assert_eq!(heads_at_once(&proxy), [200; 16], "an outage is nothing to remember");
 }
 
-fn a_full_map_still_answers_the_truth(driver: Driver) {
+fn a_full_cache_still_answers_correctly(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = Config::over(driver, &s3).set("metadata_entries", "16").start();
     for round in 0..2 {
         for number in 1..=100 {
             let key = format!("object-{number}");
             s3.put(&key, vec![b'x'; number]);
-            let answer = head(&proxy, &format!("/files/{key}"));
-            assert_eq!((answer.status, answer.content_length()), (200, number as u64), "{round}");
+            let response = head(&proxy, &format!("/files/{key}"));
+            assert_eq!(
+                (response.status, response.content_length()),
+                (200, number as u64),
+                "{round}"
+            );
         }
     }
     let asked = s3.server.requests().len();
@@ -216,8 +220,8 @@ fn many_missing_names_take_little_memory_and_push_out_no_object(driver: Driver) 
     let ask = |range: std::ops::Range<usize>| {
         let mut client = Client::connect(&proxy);
         for number in range {
-            let answer = client.request("HEAD", &format!("/files/{number:0>1000}"), &[]);
-            assert_eq!(answer.status, 404);
+            let response = client.request("HEAD", &format!("/files/{number:0>1000}"), &[]);
+            assert_eq!(response.status, 404);
         }
     };
     ask(0..500);

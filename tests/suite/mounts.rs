@@ -16,7 +16,7 @@ both_drivers!(
     the_same_key_in_two_mounts_is_two_objects,
     rewrite_rules_choose_the_key_that_s3_is_asked_for,
     rewrite_rules_run_in_file_order,
-    a_bucket_whose_requesters_pay_is_read_by_who_agrees_to,
+    a_requester_pays_bucket_is_read_only_with_the_setting,
 );
 
 /// The configuration with these mounts in place of the short form.
@@ -72,8 +72,8 @@ fn outside_every_mount_is_404(driver: Driver) {
         ["/", "/reads.bam", "/Files/reads.bam", "/files", "/filesreads.bam", "//files/reads.bam"]
     {
         get(&proxy, target).assert_error(404);
-        let answer = head(&proxy, target);
-        assert_eq!((answer.status, answer.field("content-length")), (404, None), "{target}");
+        let response = head(&proxy, target);
+        assert_eq!((response.status, response.field("content-length")), (404, None), "{target}");
     }
     assert_eq!(s3.server.requests().len(), 0);
 }
@@ -126,7 +126,7 @@ fn rewrite_rules_run_in_file_order(driver: Driver) {
     get(&proxy, "/files/2024-run-7.bam").assert(200, "found");
 }
 
-fn a_bucket_whose_requesters_pay_is_read_by_who_agrees_to(driver: Driver) {
+fn a_requester_pays_bucket_is_read_only_with_the_setting(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     s3.put_in("free-bucket", "reads.bam", "free");
     s3.let_requesters_pay();

@@ -103,13 +103,9 @@ fn idle_connections_do_not_outlive_the_address_of_the_name(driver: Driver) {
 fn a_body_under_way_goes_on_where_it_began_when_the_name_moves(driver: Driver) {
     const SIZE: u64 = 64 << 20;
     let at = network(4, driver);
-    let old =
-        ScriptedUpstream::start_at(
-            (at(1), 0),
-            |peer| {
-                while peer.answer_with_part(SIZE, SIZE as usize) {}
-            },
-        );
+    let old = ScriptedUpstream::start_at((at(1), 0), |peer| {
+        while peer.respond_with_part(SIZE, SIZE as usize) {}
+    });
     let new = ScriptedUpstream::always_at((at(2), old.port()), ok("new"));
     let name_server = NameServer::start(at(53), &[at(1)], 1);
     let proxy = start(&config(driver, old.port()), &name_server);

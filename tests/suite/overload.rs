@@ -8,14 +8,14 @@ use crate::support::eventually;
 use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process, Proxy};
-use crate::support::raw_http::{Answer, Client, get, get_range, request_head};
+use crate::support::raw_http::{Client, Response, get, get_range, request_head};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok_head};
 
 both_drivers!(
-    a_client_too_many_is_told_so_and_the_others_go_on,
+    a_client_beyond_the_limit_gets_503_and_the_others_go_on,
     requests_wait_for_an_upstream_connection_in_order,
-    a_request_too_many_in_the_queue_is_told_so_at_once,
-    a_request_that_waited_long_enough_is_told_so,
+    a_request_beyond_the_queue_gets_503_at_once,
+    a_request_that_waited_too_long_gets_503,
     a_process_without_descriptors_pauses_and_recovers,
     the_client_that_has_been_idle_for_longest_yields_to_a_new_one,
     a_client_that_never_sent_anything_yields_too_but_not_at_once,
@@ -26,12 +26,12 @@ both_drivers!(
 const TARGET: &str = "/files/reads.bam";
 
 #[track_caller]
-fn assert_turned_away(answer: &Answer) {
-    answer.assert_error(503);
-    assert!(answer.field("retry-after").is_some());
+fn assert_turned_away(response: &Response) {
+    response.assert_error(503);
+    assert!(response.field("retry-after").is_some());
 }
 
-fn a_client_too_many_is_told_so_and_the_others_go_on(driver: Driver) {
+fn a_client_beyond_the_limit_gets_503_and_the_others_go_on(driver: Driver) {
     let s3 = TestS3::with("reads.bam", Object::synthetic(64 << 20));
     let proxy = Config::over(driver, &s3).set("max_client_connections", "2").start();
     let mut downloading = Client::connect(&proxy);
@@ -48,12 +48,12 @@ fn a_client_too_many_is_told_so_and_the_others_go_on(driver: Driver) {
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
     let mut silent = Client::connect(&proxy);
-    let told = silent.answer_to("GET");
+    let told = silent.response_to("GET");
     assert_turned_away(&told);
     assert!(told.announces_close());
     let crowd: Vec<_> = (0..300).map(|_| Client::connect(&proxy)).collect();
     second.send(rest);
-    second.answer_to("GET").assert_error(404);
+    second.response_to("GET").assert_error(404);
     drop((crowd, silent));
     assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
     drop(downloading);
@@ -94,32 +94,32 @@ fn requests_wait_for_an_upstream_connection_in_order(driver: Driver) {
         std::thread::sleep(Duration::from_millis(20));
     }
     for client in &mut clients {
-        client.answer_to("GET").assert(200, "0123456789abcdefghij");
+        client.response_to("GET").assert(200, "0123456789abcdefghij");
     }
     let asked: Vec<_> = upstream.heads().iter().map(|head| head[..26].to_owned()).collect();
     assert!(asked[1].contains("/0 ") && asked[2].contains("/1 "), "{asked:?}");
     assert_eq!(upstream.connections(), 1);
 }
 
-fn a_request_too_many_in_the_queue_is_told_so_at_once(driver: Driver) {
+fn a_request_beyond_the_queue_gets_503_at_once(driver: Driver) {
     let upstream = slow_upstream(Duration::from_secs(2));
     let proxy = over(driver, &upstream).set("upstream_max_waiting", "0").start();
     let mut served = busy(&proxy, &upstream);
     let started = Instant::now();
     assert_turned_away(&get(&proxy, TARGET));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    served.answer_to("GET").assert(200, "0123456789abcdefghij");
+    served.response_to("GET").assert(200, "0123456789abcdefghij");
     assert_eq!(upstream.connections(), 1);
 }
 
-fn a_request_that_waited_long_enough_is_told_so(driver: Driver) {
+fn a_request_that_waited_too_long_gets_503(driver: Driver) {
     let upstream = slow_upstream(Duration::from_secs(2));
     let proxy = over(driver, &upstream).set("upstream_wait_timeout", "200ms").start();
     let mut served = busy(&proxy, &upstream);
     let started = Instant::now();
     assert_turned_away(&get(&proxy, TARGET));
     assert!(started.elapsed() >= Duration::from_millis(200));
-    served.answer_to("GET").assert(200, "0123456789abcdefghij");
+    served.response_to("GET").assert(200, "0123456789abcdefghij");
     // Its place in the queue was given up with it.
     get(&proxy, TARGET).assert(200, "0123456789abcdefghij");
 }
@@ -142,20 +142,20 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
     eventually("it says so", || proxy.stderr().contains("cannot accept connections for now"));
     // One that was accepted asks for what needs one more descriptor.
     crowd[0].send(rest);
-    assert_turned_away(&crowd[0].answer_to("GET"));
+    assert_turned_away(&crowd[0].response_to("GET"));
     assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
     std::thread::sleep(Duration::from_millis(500));
     let said = proxy.stderr().matches("cannot accept connections for now").count();
     assert_eq!(said, 1, "once, while it lasts: {}", proxy.stderr());
     drop(crowd);
     eventually("it recovers", || {
-        let answer = Client::connect(&proxy).request("GET", TARGET, &[("Range", "bytes=0-9")]);
-        answer.status == 206
+        let response = Client::connect(&proxy).request("GET", TARGET, &[("Range", "bytes=0-9")]);
+        response.status == 206
     });
     eventually("it says so", || proxy.stderr().contains("connections are accepted again"));
 }
 
-/// A client that waits after an answer.
+/// A client that waits after a response.
 fn idle(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy);
     client.request("GET", TARGET, &[]).assert(200, "ACGT");
@@ -197,7 +197,7 @@ fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
         new.iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         proxy.signal(Signal::CONT);
         for client in new.iter_mut().chain(&mut clients[..4]) {
-            client.answer_to("GET").assert(200, "ACGT");
+            client.response_to("GET").assert(200, "ACGT");
         }
     }
 }

@@ -12,18 +12,18 @@ use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, get_range, head};
 
 both_drivers!(
-    https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_knows,
-    plain_http_is_asked_in_absolute_form,
+    https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_resolves,
+    plain_http_is_requested_in_absolute_form,
     connections_through_a_proxy_are_kept,
     a_name_and_a_password_are_sent_to_the_proxy_alone,
     the_key_wins_over_the_variables,
-    exempt_hosts_are_asked_directly,
-    what_the_proxy_says_is_told_in_words,
-    a_proxy_of_plain_http_that_wants_a_password_is_told_apart_from_s3,
+    exempt_hosts_are_reached_directly,
+    an_error_of_the_http_proxy_is_reported_clearly,
+    a_plain_http_proxy_that_wants_a_password_is_distinguished_from_s3,
     a_proxy_that_is_silent_or_absent_is_given_up,
     the_certificate_behind_the_proxy_is_checked_for_the_origins_name,
-    sts_is_asked_through_the_proxy_and_the_metadata_service_is_not,
-    a_cgi_variable_is_not_believed,
+    sts_is_reached_through_the_proxy_and_the_metadata_service_directly,
+    a_cgi_variable_is_ignored,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -63,7 +63,7 @@ fn assert_serves(proxy: &Proxy) {
     get(proxy, "/files/no-such.bam").assert_error(404);
 }
 
-fn https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_knows(driver: Driver) {
+fn https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_resolves(driver: Driver) {
     for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         let (s3, config, _authority) = over_tls(driver, "s3.invalid");
         let way = HttpProxy::start(Mode::Obliging);
@@ -76,7 +76,7 @@ fn https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_knows(driver: Drive
     }
 }
 
-fn plain_http_is_asked_in_absolute_form(driver: Driver) {
+fn plain_http_is_requested_in_absolute_form(driver: Driver) {
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
         let (s3, config) = plain(driver);
         let way = HttpProxy::start(Mode::Obliging);
@@ -133,7 +133,7 @@ fn the_key_wins_over_the_variables(driver: Driver) {
     assert_serves(&start(&Config::over(driver, &s3), &from_environment));
 }
 
-fn exempt_hosts_are_asked_directly(driver: Driver) {
+fn exempt_hosts_are_reached_directly(driver: Driver) {
     let s3 = TestS3::with("reads.bam", Object::synthetic(3_000_000));
     for list in ["127.0.0.1", "127.0.0.0/8", "*", "x, 127.0.0.1"] {
         for name in ["NO_PROXY", "no_proxy"] {
@@ -144,8 +144,8 @@ fn exempt_hosts_are_asked_directly(driver: Driver) {
     }
 }
 
-fn what_the_proxy_says_is_told_in_words(driver: Driver) {
-    for (answer, status, words) in [
+fn an_error_of_the_http_proxy_is_reported_clearly(driver: Driver) {
+    for (response, status, words) in [
         ("HTTP/1.1 403 Forbidden\r\n\r\n", 502, "refuses to connect to s3.invalid:"),
         ("HTTP/1.1 407 x\r\n\r\n", 502, "wants a name and a password (407)"),
         (
@@ -157,7 +157,7 @@ fn what_the_proxy_says_is_told_in_words(driver: Driver) {
         ("HTTP/1.1 200 x\r\n\r\nsurprise", 502, "makes no sense; is it an HTTP proxy?"),
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n", 502, "makes no sense; is it an HTTP proxy?"),
     ] {
-        let way = HttpProxy::start(Mode::Answering(answer.to_owned()));
+        let way = HttpProxy::start(Mode::Responding(response.to_owned()));
         let (_s3, config, _authority) = over_tls(driver, "s3.invalid");
         let config = config.set("retries", "0");
         let proxy = start(&config, &[("HTTPS_PROXY", &way.url())]);
@@ -173,7 +173,7 @@ fn what_the_proxy_says_is_told_in_words(driver: Driver) {
     }
 }
 
-fn a_proxy_of_plain_http_that_wants_a_password_is_told_apart_from_s3(driver: Driver) {
+fn a_plain_http_proxy_that_wants_a_password_is_distinguished_from_s3(driver: Driver) {
     let way = HttpProxy::start(Mode::Wanting(BASIC));
     let (_s3, config) = plain(driver);
     let proxy = start(&config, &[("HTTP_PROXY", &way.url())]);
@@ -209,7 +209,7 @@ fn the_certificate_behind_the_proxy_is_checked_for_the_origins_name(driver: Driv
     assert!(s3.server.requests().is_empty());
 }
 
-fn sts_is_asked_through_the_proxy_and_the_metadata_service_is_not(driver: Driver) {
+fn sts_is_reached_through_the_proxy_and_the_metadata_service_directly(driver: Driver) {
     let s3 = TestS3::with("reads.bam", Object::synthetic(3_000_000));
     let services = CredentialServices::start(s3.server.keyring(), Duration::from_secs(3600));
     let way = HttpProxy::start(Mode::Obliging);
@@ -253,14 +253,14 @@ fn sts_is_asked_through_the_proxy_and_the_metadata_service_is_not(driver: Driver
     assert!(to_services(&way.heads()) > 0, "{:?}", way.heads());
 }
 
-fn a_cgi_variable_is_not_believed(driver: Driver) {
+fn a_cgi_variable_is_ignored(driver: Driver) {
     let s3 = TestS3::with("reads.bam", Object::synthetic(3_000_000));
     let variables = [("HTTP_PROXY", "http://127.0.0.1:1"), ("REQUEST_METHOD", "GET")];
     assert_serves(&start(&Config::over(driver, &s3), &variables));
 }
 
 #[test]
-fn proxies_of_other_kinds_are_refused_in_words_where_they_would_be_used() {
+fn proxies_of_other_kinds_are_rejected_with_an_explanation_if_they_would_be_used() {
     let run = |endpoint: &str, variables: &[(&str, &str)]| {
         let yaml = Config::new(Driver::Epoll, endpoint).yaml();
         let process = Process::with_config(&yaml).argument("--check");

@@ -1,4 +1,4 @@
-//! Whole objects and ranges of them: every row of the answer table, once when the proxy hears of
+//! Whole objects and ranges of them: every row of the response table, once when the proxy hears of
 //! the key for the first time and once when it remembers it.
 
 use hyper::header::RANGE;
@@ -6,7 +6,7 @@ use hyper::header::RANGE;
 use crate::support::memory_store::TestS3;
 use crate::support::object::{LAST_MODIFIED, Object, synthetic_bytes};
 use crate::support::proxy::{Driver, proxy_over};
-use crate::support::raw_http::{Answer, get, get_range, head, request};
+use crate::support::raw_http::{Response, get, get_range, head, request};
 
 both_drivers!(
     a_whole_object_comes_with_every_field_that_s3_stores,
@@ -25,13 +25,13 @@ const DIGITS: &str = "0123456789";
 
 /// Asserts 206 with these bytes of [`DIGITS`].
 #[track_caller]
-fn assert_part(answer: &Answer, first: usize, last: usize) {
-    answer.assert(206, &DIGITS[first..=last]);
+fn assert_part(response: &Response, first: usize, last: usize) {
+    response.assert(206, &DIGITS[first..=last]);
     let content_range = format!("bytes {first}-{last}/{}", DIGITS.len());
-    assert_eq!(answer.field("content-range"), Some(content_range.as_str()));
-    assert_eq!(answer.field("accept-ranges"), Some("bytes"));
-    assert_eq!(answer.field("etag"), Some(Object::new(DIGITS).quoted_e_tag().as_str()));
-    assert_eq!(answer.field("last-modified"), Some(LAST_MODIFIED));
+    assert_eq!(response.field("content-range"), Some(content_range.as_str()));
+    assert_eq!(response.field("accept-ranges"), Some("bytes"));
+    assert_eq!(response.field("etag"), Some(Object::new(DIGITS).quoted_e_tag().as_str()));
+    assert_eq!(response.field("last-modified"), Some(LAST_MODIFIED));
 }
 
 fn a_whole_object_comes_with_every_field_that_s3_stores(driver: Driver) {
@@ -44,9 +44,9 @@ fn a_whole_object_comes_with_every_field_that_s3_stores(driver: Driver) {
     let s3 = TestS3::with("digits.txt", object);
     let proxy = proxy_over(driver, &s3);
     for method in ["GET", "HEAD", "GET"] {
-        let answer = request(&proxy, method, "/files/digits.txt", &[]);
-        answer.assert(200, if method == "GET" { DIGITS } else { "" });
-        assert_eq!(answer.content_length(), 10);
+        let response = request(&proxy, method, "/files/digits.txt", &[]);
+        response.assert(200, if method == "GET" { DIGITS } else { "" });
+        assert_eq!(response.content_length(), 10);
         for (name, value) in [
             ("accept-ranges", "bytes"),
             ("etag", e_tag.as_str()),
@@ -56,9 +56,9 @@ fn a_whole_object_comes_with_every_field_that_s3_stores(driver: Driver) {
             ("cache-control", "max-age=60"),
             ("content-disposition", "attachment; filename=\"digits.txt\""),
         ] {
-            assert_eq!(answer.field(name), Some(value), "{name} of a {method}");
+            assert_eq!(response.field(name), Some(value), "{name} of a {method}");
         }
-        assert_eq!(answer.field("content-range"), None);
+        assert_eq!(response.field("content-range"), None);
     }
 }
 
@@ -102,9 +102,9 @@ fn a_range_past_the_end_is_416_with_the_size(driver: Driver) {
         s3.put(&key, DIGITS);
         let target = format!("/files/{key}");
         for _ in 0..2 {
-            let answer = get_range(&proxy, &target, range);
-            answer.assert_error(416);
-            assert_eq!(answer.field("content-range"), Some("bytes */10"), "{range}");
+            let response = get_range(&proxy, &target, range);
+            response.assert_error(416);
+            assert_eq!(response.field("content-range"), Some("bytes */10"), "{range}");
         }
         get(&proxy, &target).assert(200, DIGITS);
         s3.server.forget();
@@ -122,9 +122,9 @@ fn every_range_of_an_empty_object_is_416(driver: Driver) {
         s3.put(&key, "");
         let target = format!("/files/{key}");
         for _ in 0..2 {
-            let answer = get_range(&proxy, &target, range);
-            answer.assert_error(416);
-            assert_eq!(answer.field("content-range"), Some("bytes */0"), "{range}");
+            let response = get_range(&proxy, &target, range);
+            response.assert_error(416);
+            assert_eq!(response.field("content-range"), Some("bytes */0"), "{range}");
         }
         let whole = get(&proxy, &target);
         whole.assert(200, "");
@@ -157,9 +157,9 @@ fn what_is_not_one_valid_range_is_ignored(driver: Driver) {
         let key = format!("object-{number}");
         s3.put(&key, DIGITS);
         for _ in 0..2 {
-            let answer = get_range(&proxy, &format!("/files/{key}"), range);
-            answer.assert(200, DIGITS);
-            assert_eq!(answer.field("content-range"), None, "{range}");
+            let response = get_range(&proxy, &format!("/files/{key}"), range);
+            response.assert(200, DIGITS);
+            assert_eq!(response.field("content-range"), None, "{range}");
         }
     }
 }
@@ -195,17 +195,17 @@ fn if_range_decides_between_the_part_and_the_whole(driver: Driver) {
         let target = format!("/files/{key}");
         for _ in 0..2 {
             let fields = [("Range", "bytes=2-4"), ("If-Range", validator)];
-            let answer = request(&proxy, "GET", &target, &fields);
+            let response = request(&proxy, "GET", &target, &fields);
             if matches {
-                assert_part(&answer, 2, 4);
+                assert_part(&response, 2, 4);
             } else {
-                answer.assert(200, DIGITS);
+                response.assert(200, DIGITS);
             }
         }
         // A range that cannot be satisfied is only looked at when the validator matches.
         let fields = [("Range", "bytes=10-"), ("If-Range", validator)];
-        let answer = request(&proxy, "GET", &target, &fields);
-        assert_eq!(answer.status, if matches { 416 } else { 200 }, "If-Range: {validator}");
+        let response = request(&proxy, "GET", &target, &fields);
+        assert_eq!(response.status, if matches { 416 } else { 200 }, "If-Range: {validator}");
         request(&proxy, "GET", &target, &[("If-Range", validator)]).assert(200, DIGITS);
     }
 }
@@ -214,9 +214,9 @@ fn a_head_with_a_range_describes_the_whole_object(driver: Driver) {
     let s3 = TestS3::with("digits", DIGITS);
     let proxy = proxy_over(driver, &s3);
     for range in ["bytes=2-4", "bytes=10-", "bytes=-3"] {
-        let answer = request(&proxy, "HEAD", "/files/digits", &[("Range", range)]);
-        answer.assert(200, "");
-        assert_eq!(answer.content_length(), 10, "RFC 9110 §14.2: Range is for GET");
+        let response = request(&proxy, "HEAD", "/files/digits", &[("Range", range)]);
+        response.assert(200, "");
+        assert_eq!(response.content_length(), 10, "RFC 9110 §14.2: Range is for GET");
     }
 }
 
@@ -226,10 +226,10 @@ fn offsets_beyond_four_gibibytes_are_exact(driver: Driver) {
     let proxy = proxy_over(driver, &s3);
     let first = (5_u64 << 30) + 12_345;
     let range = format!("bytes={first}-{}", first + 99_999);
-    let answer = get_range(&proxy, "/files/genome.bam", &range);
-    answer.assert(206, synthetic_bytes(first, 100_000));
+    let response = get_range(&proxy, "/files/genome.bam", &range);
+    response.assert(206, synthetic_bytes(first, 100_000));
     let content_range = format!("bytes {first}-{}/{size}", first + 99_999);
-    assert_eq!(answer.field("content-range"), Some(content_range.as_str()));
+    assert_eq!(response.field("content-range"), Some(content_range.as_str()));
     assert_eq!(head(&proxy, "/files/genome.bam").content_length(), size);
 }
 
@@ -240,7 +240,7 @@ fn a_range_over_many_buffers_is_exact(driver: Driver) {
     for length in [1, 4095, 4096, 65_535, 65_536, 65_537, 69_632, 262_145, 9_000_001] {
         let first = 1_000_003;
         let range = format!("bytes={first}-{}", first + length as u64 - 1);
-        let answer = get_range(&proxy, "/files/genome.bam", &range);
-        answer.assert(206, synthetic_bytes(first, length));
+        let response = get_range(&proxy, "/files/genome.bam", &range);
+        response.assert(206, synthetic_bytes(first, length));
     }
 }

@@ -22,7 +22,7 @@ both_drivers!(
     long_bodies_let_others_have_their_turn,
     long_copied_bodies_let_others_have_their_turn,
     pipelined_heads_are_answered_together_and_in_order,
-    answers_to_pipelined_heads_of_known_objects_are_one_segment,
+    responses_to_pipelined_heads_of_cached_objects_are_one_segment,
 );
 
 const MIB: usize = 1 << 20;
@@ -177,19 +177,19 @@ fn pipelined_heads_are_answered_together_and_in_order(driver: Driver) {
     let all: String = names.iter().map(|name| request_head("HEAD", name, &[])).collect();
     client.send(all + &request_head("GET", "/files/object-7", &[]));
     for number in 0..names.len() {
-        let answer = client.answer_to("HEAD");
-        assert_eq!((answer.status, answer.content_length()), (200, number as u64));
+        let response = client.response_to("HEAD");
+        assert_eq!((response.status, response.content_length()), (200, number as u64));
     }
-    client.answer_to("GET").assert(200, "x".repeat(7));
+    client.response_to("GET").assert(200, "x".repeat(7));
     client.assert_open();
 
-    // What follows is no request, which the answer before it must not suffer from.
+    // What follows is no request, which the response before it must not suffer from.
     client.send(request_head("HEAD", "/files/object-8", &[]) + "\x16\x03\r\n\r\n");
-    assert_eq!(client.answer_to("HEAD").content_length(), 8);
+    assert_eq!(client.response_to("HEAD").content_length(), 8);
     client.assert_closed();
 }
 
-fn answers_to_pipelined_heads_of_known_objects_are_one_segment(driver: Driver) {
+fn responses_to_pipelined_heads_of_cached_objects_are_one_segment(driver: Driver) {
     let s3 = TestS3::with("a.bam", "x");
     let proxy = Config::over(driver, &s3).start();
     head(&proxy, "/files/a.bam").assert(200, "");
@@ -199,7 +199,7 @@ fn answers_to_pipelined_heads_of_known_objects_are_one_segment(driver: Driver) {
     // Smaller than what one receive of the proxy takes.
     client.send(request_head("HEAD", "/files/a.bam", &[]).repeat(8));
     for _ in 0..8 {
-        client.answer_to("HEAD").assert(200, "");
+        client.response_to("HEAD").assert(200, "");
     }
     assert_eq!(data_segments_in(client.socket()) - before, 1);
 }

@@ -11,21 +11,21 @@ use crate::support::raw_http::{Client, get, get_range, head, request_head};
 use crate::support::scripted_upstream::{Peer, ScriptedUpstream, ok, ok_head, s3_error};
 
 both_drivers!(
-    interim_responses_are_passed_over,
+    interim_responses_are_skipped_and_connections_reused,
     interim_responses_are_bounded,
     a_chunked_body_reaches_the_client_with_its_length,
     a_chunked_body_leaves_both_connections_usable,
     a_chunked_body_of_fewer_bytes_never_looks_complete,
     a_chunked_body_that_breaks_off_goes_on,
-    a_body_that_lasts_until_the_end_of_the_connection_has_the_known_length,
-    a_head_without_a_length_is_asked_for_with_one_byte,
+    a_body_that_ends_with_the_connection_has_the_cached_length,
+    a_head_without_a_length_is_replaced_by_a_one_byte_get,
     an_empty_object_without_a_length_is_empty,
     a_part_is_cut_out_where_the_range_is_ignored,
     a_part_at_the_start_leaves_nothing_to_the_next_request,
     a_200_with_a_content_range_is_a_part,
     a_part_of_no_byte_at_the_end_is_416,
-    an_end_past_the_known_size_is_not_sent_up,
-    many_fields_are_no_fault,
+    a_range_end_past_the_cached_size_is_not_sent_to_s3,
+    up_to_64_kib_of_fields_are_read,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -46,7 +46,7 @@ struct Store {
     framing: Framing,
     /// Whether it sends the whole object to those who ask for a part.
     ignores_ranges: bool,
-    /// Whether its answer to HEAD says how large the object is.
+    /// Whether its response to HEAD says how large the object is.
     head_has_length: bool,
     /// Bytes in a chunk.
     chunk: usize,
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Answers one request; `false` where the connection is to be closed.
-    fn answer(&self, peer: &mut Peer) -> bool {
+    fn response(&self, peer: &mut Peer) -> bool {
         let request = peer.last_head();
         let part = self.part(&request).filter(|_| !self.ignores_ranges);
         if part.is_some_and(|(first, _)| first >= self.size || self.size == 0) {
@@ -129,7 +129,7 @@ impl Store {
     }
 
     fn script(self) -> impl Fn(&mut Peer) + Clone + Send + Sync + 'static {
-        move |peer| while peer.next_request() && self.answer(peer) {}
+        move |peer| while peer.next_request() && self.response(peer) {}
     }
 
     fn start(self) -> ScriptedUpstream {
@@ -180,18 +180,18 @@ fn assert_serves(proxy: &Proxy, store: Store) {
         .into_iter()
         .enumerate()
         {
-            let answer = get_range(proxy, &format!("/files/part-{number}"), &range);
-            assert_eq!(answer.status, 206, "{round} {range}: {}", answer.text());
-            answer.assert(206, &whole[first as usize..=last as usize]);
+            let response = get_range(proxy, &format!("/files/part-{number}"), &range);
+            assert_eq!(response.status, 206, "{round} {range}: {}", response.text());
+            response.assert(206, &whole[first as usize..=last as usize]);
             let content_range = format!("bytes {first}-{last}/{size}");
-            assert_eq!(answer.field("content-range"), Some(content_range.as_str()));
+            assert_eq!(response.field("content-range"), Some(content_range.as_str()));
         }
-        let answer = get(proxy, "/files/whole");
-        assert_eq!(answer.status, 200, "{round}");
-        answer.assert(200, &whole);
-        assert_eq!(answer.content_length(), size);
-        let answer = head(proxy, "/files/head");
-        assert_eq!((answer.status, answer.content_length()), (200, size), "{round}");
+        let response = get(proxy, "/files/whole");
+        assert_eq!(response.status, 200, "{round}");
+        response.assert(200, &whole);
+        assert_eq!(response.content_length(), size);
+        let response = head(proxy, "/files/head");
+        assert_eq!((response.status, response.content_length()), (200, size), "{round}");
         let beyond = get_range(proxy, "/files/beyond", &format!("bytes={size}-"));
         beyond.assert_error(416);
         let all = format!("bytes */{size}");
@@ -199,7 +199,7 @@ fn assert_serves(proxy: &Proxy, store: Store) {
     }
 }
 
-fn interim_responses_are_passed_over(driver: Driver) {
+fn interim_responses_are_skipped_and_connections_reused(driver: Driver) {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\n\r\n";
     let interim =
         ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 102 Processing\r\n\r\n", hints].concat();
@@ -212,8 +212,8 @@ fn interim_responses_are_passed_over(driver: Driver) {
                     false => peer.send(&interim),
                 }
                 let is_head = peer.last_head().starts_with("HEAD ");
-                let answer = ok("0123456789");
-                peer.send(if is_head { &answer[..answer.len() - 10] } else { &answer });
+                let response = ok("0123456789");
+                peer.send(if is_head { &response[..response.len() - 10] } else { &response });
             }
         };
         on_every_way(driver, script, |proxy, upstream| {
@@ -231,10 +231,10 @@ fn interim_responses_are_passed_over(driver: Driver) {
 
 fn interim_responses_are_bounded(driver: Driver) {
     let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(500);
-    for answer in
+    for response in
         [endless + &ok("x"), "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned() + &ok("x")]
     {
-        let upstream = ScriptedUpstream::once(answer);
+        let upstream = ScriptedUpstream::once(response);
         get(&proxy_before(driver, &upstream), TARGET).assert_error(502);
     }
 }
@@ -254,8 +254,8 @@ fn a_chunked_body_leaves_both_connections_usable(driver: Driver) {
     on_every_way(driver, store.script(), |proxy, upstream| {
         let mut client = Client::connect(proxy);
         for _ in 0..5 {
-            let answer = client.request("GET", TARGET, &[("Range", "bytes=1000-250000")]);
-            answer.assert(206, store.bytes(1000, 249_001));
+            let response = client.request("GET", TARGET, &[("Range", "bytes=1000-250000")]);
+            response.assert(206, store.bytes(1000, 249_001));
         }
         client.assert_open();
         assert_eq!(upstream.connections(), 1);
@@ -305,7 +305,7 @@ fn a_chunked_body_that_breaks_off_goes_on(driver: Driver) {
     let script = move |peer: &mut Peer| {
         while peer.next_request() {
             if peer.number > 0 {
-                assert!(store.answer(peer));
+                assert!(store.response(peer));
                 continue;
             }
             peer.send(format!(
@@ -319,32 +319,32 @@ fn a_chunked_body_that_breaks_off_goes_on(driver: Driver) {
         }
     };
     on_every_way(driver, script, |proxy, upstream| {
-        let answer = get_range(proxy, TARGET, "bytes=0-");
+        let response = get_range(proxy, TARGET, "bytes=0-");
         // What came of the last chunk counts as sent.
-        assert_eq!(answer.status, 206);
-        assert_eq!(answer.body.len(), 3_000_000);
-        assert!(answer.body[..1_000_000] == store.bytes(0, 1_000_000));
-        assert!(answer.body[1_000_009..] == store.bytes(1_000_009, 1_999_991));
+        assert_eq!(response.status, 206);
+        assert_eq!(response.body.len(), 3_000_000);
+        assert!(response.body[..1_000_000] == store.bytes(0, 1_000_000));
+        assert!(response.body[1_000_009..] == store.bytes(1_000_009, 1_999_991));
         assert!(upstream.heads()[1].contains("If-Match: \"0123456789abcdef\"\r\n"));
     });
 }
 
-fn a_body_that_lasts_until_the_end_of_the_connection_has_the_known_length(driver: Driver) {
+fn a_body_that_ends_with_the_connection_has_the_cached_length(driver: Driver) {
     for size in [10, 2_000_000] {
         let store = Store { size, framing: Framing::UntilClose, ..DIGITS };
         on_every_way(driver, store.script(), |proxy, _| assert_serves(proxy, store));
     }
 }
 
-fn a_head_without_a_length_is_asked_for_with_one_byte(driver: Driver) {
+fn a_head_without_a_length_is_replaced_by_a_one_byte_get(driver: Driver) {
     for framing in [Framing::Length, Framing::Chunked] {
         let store = Store { framing, ..DIGITS };
         let upstream = store.start();
         let proxy = proxy_before(driver, &upstream);
         for _ in 0..2 {
-            let answer = head(&proxy, TARGET);
-            assert_eq!((answer.status, answer.content_length()), (200, 10));
-            assert_eq!(answer.field("etag"), Some("\"0123456789abcdef\""));
+            let response = head(&proxy, TARGET);
+            assert_eq!((response.status, response.content_length()), (200, 10));
+            assert_eq!(response.field("etag"), Some("\"0123456789abcdef\""));
         }
         let heads = upstream.heads();
         assert_eq!(heads.len(), 2, "asked once, then remembered: {heads:?}");
@@ -356,11 +356,11 @@ fn an_empty_object_without_a_length_is_empty(driver: Driver) {
     let store = Store { size: 0, ..DIGITS };
     let upstream = store.start();
     let proxy = proxy_before(driver, &upstream);
-    let answer = head(&proxy, "/files/head");
-    assert_eq!((answer.status, answer.content_length()), (200, 0));
-    let answer = get(&proxy, "/files/get");
-    assert_eq!(answer.content_length(), 0);
-    answer.assert(200, "");
+    let response = head(&proxy, "/files/head");
+    assert_eq!((response.status, response.content_length()), (200, 0));
+    let response = get(&proxy, "/files/get");
+    assert_eq!(response.content_length(), 0);
+    response.assert(200, "");
 }
 
 fn a_part_is_cut_out_where_the_range_is_ignored(driver: Driver) {
@@ -419,13 +419,13 @@ fn a_200_with_a_content_range_is_a_part(driver: Driver) {
         let content_range = format!("Content-Range: bytes {first}-{last}/10\r\nServer:");
         ok(body).replace("Server:", &content_range)
     };
-    for (answer, range, status, body) in [
+    for (response, range, status, body) in [
         (part(2, 4), "bytes=2-4", 206, "234"),
         (part(0, 9), "bytes=0-", 206, "0123456789"),
         (part(5, 7), "bytes=2-4", 502, ""),
         (part(2, 4), "bytes=2-5", 502, ""),
     ] {
-        let upstream = ScriptedUpstream::always(answer);
+        let upstream = ScriptedUpstream::always(response);
         let proxy = proxy_before(driver, &upstream);
         let told = get_range(&proxy, TARGET, range);
         assert_eq!(told.status, status, "{range}: {}", told.text());
@@ -435,18 +435,18 @@ fn a_200_with_a_content_range_is_a_part(driver: Driver) {
         // The length of a part is not the object's.
         assert_eq!(head(&proxy, TARGET).content_length(), 10);
     }
-    for (answer, status) in [(part(0, 9), 200), (part(2, 4), 502)] {
-        let upstream = ScriptedUpstream::always(answer);
+    for (response, status) in [(part(0, 9), 200), (part(2, 4), 502)] {
+        let upstream = ScriptedUpstream::always(response);
         assert_eq!(get(&proxy_before(driver, &upstream), TARGET).status, status);
     }
 }
 
 fn a_part_of_no_byte_at_the_end_is_416(driver: Driver) {
     for status in ["206 Partial Content", "200 OK"] {
-        let answer = ok("")
+        let response = ok("")
             .replace("200 OK", status)
             .replace("Server:", "Content-Range: bytes 10-9/10\r\nServer:");
-        let upstream = ScriptedUpstream::always(answer);
+        let upstream = ScriptedUpstream::always(response);
         let proxy = proxy_before(driver, &upstream);
         for _ in 0..2 {
             let told = get_range(&proxy, TARGET, "bytes=10-");
@@ -457,7 +457,7 @@ fn a_part_of_no_byte_at_the_end_is_416(driver: Driver) {
     }
 }
 
-fn an_end_past_the_known_size_is_not_sent_up(driver: Driver) {
+fn a_range_end_past_the_cached_size_is_not_sent_to_s3(driver: Driver) {
     let store = Store { framing: Framing::Length, head_has_length: true, ..DIGITS };
     let upstream = store.start();
     let proxy = proxy_before(driver, &upstream);
@@ -477,18 +477,18 @@ fn an_end_past_the_known_size_is_not_sent_up(driver: Driver) {
     let upstream = ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
             let has_grown = seen.load(std::sync::atomic::Ordering::SeqCst);
-            if has_grown { &grown } else { &store }.answer(peer);
+            if has_grown { &grown } else { &store }.response(peer);
         }
     });
     let proxy = proxy_before(driver, &upstream);
     assert_eq!(head(&proxy, TARGET).content_length(), 10);
     sizes.store(true, std::sync::atomic::Ordering::SeqCst);
-    let answer = get_range(&proxy, TARGET, "bytes=4-99");
-    answer.assert(206, grown.bytes(4, 16));
-    assert_eq!(answer.field("content-range"), Some("bytes 4-19/20"));
+    let response = get_range(&proxy, TARGET, "bytes=4-99");
+    response.assert(206, grown.bytes(4, 16));
+    assert_eq!(response.field("content-range"), Some("bytes 4-19/20"));
 }
 
-fn many_fields_are_no_fault(driver: Driver) {
+fn up_to_64_kib_of_fields_are_read(driver: Driver) {
     let fields: String = (0..1000).map(|number| format!("x{number}: y\r\n")).collect();
     let upstream =
         ScriptedUpstream::always(ok("0123456789").replace("Server:", &format!("{fields}Server:")));

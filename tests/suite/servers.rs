@@ -128,15 +128,15 @@ fn a_whole_object_is_what_the_server_has(s3: &RealS3, driver: Driver) {
     let proxy = proxy_over(s3, driver);
     let direct = s3.get("digits.txt");
     for method in ["GET", "HEAD", "GET"] {
-        let answer = request(&proxy, method, "/files/digits.txt", &[]);
-        answer.assert(200, if method == "GET" { DIGITS } else { "" });
-        assert_eq!(answer.content_length(), 10);
-        assert_eq!(answer.field("accept-ranges"), Some("bytes"));
+        let response = request(&proxy, method, "/files/digits.txt", &[]);
+        response.assert(200, if method == "GET" { DIGITS } else { "" });
+        assert_eq!(response.content_length(), 10);
+        assert_eq!(response.field("accept-ranges"), Some("bytes"));
         for name in ["etag", "last-modified", "content-type"] {
-            assert!(answer.field(name).is_some(), "a {method} without {name}");
-            assert_eq!(answer.field(name), direct.field(name), "{name} of a {method}");
+            assert!(response.field(name).is_some(), "a {method} without {name}");
+            assert_eq!(response.field(name), direct.field(name), "{name} of a {method}");
         }
-        let e_tag = answer.field("etag").expect("was there");
+        let e_tag = response.field("etag").expect("was there");
         assert!(e_tag.len() > 2 && e_tag.starts_with('"') && e_tag.ends_with('"'), "{e_tag}");
     }
 }
@@ -156,15 +156,15 @@ fn every_form_of_range_is_exact(s3: &RealS3, driver: Driver) {
     ];
     let whole = s3.get("digits.txt");
     for (range, first, last) in rows {
-        // A new proxy each time: the first answer is to one that has not heard of the object.
+        // A new proxy each time: the first response is to one that has not heard of the object.
         let proxy = proxy_over(s3, driver);
         for _ in 0..2 {
-            let answer = get_range(&proxy, "/files/digits.txt", range);
-            answer.assert(206, &DIGITS[first..=last]);
+            let response = get_range(&proxy, "/files/digits.txt", range);
+            response.assert(206, &DIGITS[first..=last]);
             let content_range = format!("bytes {first}-{last}/10");
-            assert_eq!(answer.field("content-range"), Some(content_range.as_str()), "{range}");
-            assert_eq!(answer.field("etag"), whole.field("etag"), "{range}");
-            assert_eq!(answer.field("last-modified"), whole.field("last-modified"), "{range}");
+            assert_eq!(response.field("content-range"), Some(content_range.as_str()), "{range}");
+            assert_eq!(response.field("etag"), whole.field("etag"), "{range}");
+            assert_eq!(response.field("last-modified"), whole.field("last-modified"), "{range}");
         }
     }
     let proxy = proxy_over(s3, driver);
@@ -177,9 +177,9 @@ fn a_range_past_the_end_is_416_with_the_size(s3: &RealS3, driver: Driver) {
     for range in ["bytes=10-", "bytes=10-10", "bytes=11-20", "bytes=-0"] {
         let proxy = proxy_over(s3, driver);
         for _ in 0..2 {
-            let answer = get_range(&proxy, "/files/digits.txt", range);
-            answer.assert_error(416);
-            assert_eq!(answer.field("content-range"), Some("bytes */10"), "{range}");
+            let response = get_range(&proxy, "/files/digits.txt", range);
+            response.assert_error(416);
+            assert_eq!(response.field("content-range"), Some("bytes */10"), "{range}");
         }
     }
 }
@@ -188,15 +188,15 @@ fn an_empty_object_is_empty_and_has_no_ranges(s3: &RealS3, driver: Driver) {
     for range in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
         let proxy = proxy_over(s3, driver);
         for _ in 0..2 {
-            let answer = get_range(&proxy, "/files/empty", range);
-            answer.assert_error(416);
-            assert_eq!(answer.field("content-range"), Some("bytes */0"), "{range}");
+            let response = get_range(&proxy, "/files/empty", range);
+            response.assert_error(416);
+            assert_eq!(response.field("content-range"), Some("bytes */0"), "{range}");
         }
     }
     let proxy = proxy_over(s3, driver);
-    for answer in [get(&proxy, "/files/empty"), head(&proxy, "/files/empty")] {
-        answer.assert(200, "");
-        assert_eq!(answer.content_length(), 0);
+    for response in [get(&proxy, "/files/empty"), head(&proxy, "/files/empty")] {
+        response.assert(200, "");
+        assert_eq!(response.content_length(), 0);
     }
 }
 
@@ -217,9 +217,9 @@ fn every_key_that_the_server_takes_comes_back_as_itself(s3: &RealS3, driver: Dri
         let (target, expected) = (format!("/files/{}", encode(key)), content_of(key));
         let length = client.request("HEAD", &target, &[]).content_length();
         assert_eq!(length, expected.len() as u64, "HEAD {target}");
-        let answer = client.request("GET", &target, &[]);
-        assert_eq!(answer.text(), String::from_utf8_lossy(&expected), "GET {target}");
-        answer.assert(200, &expected);
+        let response = client.request("GET", &target, &[]);
+        assert_eq!(response.text(), String::from_utf8_lossy(&expected), "GET {target}");
+        response.assert(200, &expected);
         client.request("GET", &target, &[("Range", "bytes=0-5")]).assert(206, "stored");
     }
     let refused: Vec<&str> = s3.refused_keys.iter().map(String::as_str).collect();
@@ -259,12 +259,12 @@ fn conditions_are_judged_by_the_servers_validators(s3: &RealS3, driver: Driver) 
         for method in ["GET", "HEAD"] {
             let proxy = proxy_over(s3, driver);
             for _ in 0..2 {
-                let answer = request(&proxy, method, "/files/digits.txt", &[(name, value)]);
-                assert_eq!(answer.status, status, "{method} with {name}: {value}");
+                let response = request(&proxy, method, "/files/digits.txt", &[(name, value)]);
+                assert_eq!(response.status, status, "{method} with {name}: {value}");
                 if status < 400 {
-                    assert_eq!(answer.field("etag"), Some(e_tag), "{method} with {name}");
+                    assert_eq!(response.field("etag"), Some(e_tag), "{method} with {name}");
                     // moto's 304 has no date, which a 304 with an ETag need not have.
-                    let date = answer.field("last-modified");
+                    let date = response.field("last-modified");
                     let left_out = status == 304 && date.is_none();
                     assert!(left_out || date == Some(modified), "{method} with {name}: {date:?}");
                 }
@@ -289,12 +289,12 @@ fn if_range_decides_between_the_part_and_the_whole(s3: &RealS3, driver: Driver) 
         let proxy = proxy_over(s3, driver);
         for _ in 0..2 {
             let fields = [("Range", "bytes=2-4"), ("If-Range", validator)];
-            let answer = request(&proxy, "GET", "/files/digits.txt", &fields);
+            let response = request(&proxy, "GET", "/files/digits.txt", &fields);
             let (status, body) = if matches { (206, "234") } else { (200, DIGITS) };
-            answer.assert(status, body);
+            response.assert(status, body);
             let fields = [("Range", "bytes=10-"), ("If-Range", validator)];
-            let answer = request(&proxy, "GET", "/files/digits.txt", &fields);
-            assert_eq!(answer.status, if matches { 416 } else { 200 }, "If-Range: {validator}");
+            let response = request(&proxy, "GET", "/files/digits.txt", &fields);
+            assert_eq!(response.status, if matches { 416 } else { 200 }, "If-Range: {validator}");
         }
     }
 }
@@ -327,17 +327,17 @@ fn a_large_body_is_exact(s3: &RealS3, driver: Driver) {
     let proxy = proxy_over(s3, driver);
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer = client.request("GET", "/files/big.bam", &[]);
-        answer.assert(200, synthetic_bytes(0, BIG_BYTES));
+        let response = client.request("GET", "/files/big.bam", &[]);
+        response.assert(200, synthetic_bytes(0, BIG_BYTES));
     }
     // Lengths around the one from which on bodies are spliced.
     for length in [1, 65_536, 131_071, 131_072, 131_073, 9_000_001] {
         let range = format!("bytes=1000003-{}", 1_000_003 + length - 1);
-        let answer = client.request("GET", "/files/big.bam", &[("Range", &range)]);
-        answer.assert(206, synthetic_bytes(1_000_003, length));
+        let response = client.request("GET", "/files/big.bam", &[("Range", &range)]);
+        response.assert(206, synthetic_bytes(1_000_003, length));
     }
-    let answer = client.request("GET", "/files/big.bam", &[("Range", "bytes=-300000")]);
-    answer.assert(206, synthetic_bytes((BIG_BYTES - 300_000) as u64, 300_000));
+    let response = client.request("GET", "/files/big.bam", &[("Range", "bytes=-300000")]);
+    response.assert(206, synthetic_bytes((BIG_BYTES - 300_000) as u64, 300_000));
 }
 
 fn an_aborted_client_does_no_harm(s3: &RealS3, driver: Driver) {
@@ -352,8 +352,8 @@ fn an_aborted_client_does_no_harm(s3: &RealS3, driver: Driver) {
         drop(client);
         get_range(&proxy, "/files/digits.txt", "bytes=2-4").assert(206, "234");
     }
-    let answer = get_range(&proxy, "/files/big.bam", "bytes=5000000-7999999");
-    answer.assert(206, synthetic_bytes(5_000_000, 3_000_000));
+    let response = get_range(&proxy, "/files/big.bam", "bytes=5000000-7999999");
+    response.assert(206, synthetic_bytes(5_000_000, 3_000_000));
 }
 
 fn ranges_at_the_same_time_are_exact(s3: &RealS3, driver: Driver) {
@@ -368,8 +368,8 @@ fn ranges_at_the_same_time_are_exact(s3: &RealS3, driver: Driver) {
                     let first = (thread * 8 + turn) * 310_007;
                     let length = [100, 20_000, 200_000][(turn % 3) as usize];
                     let range = format!("bytes={first}-{}", first + length - 1);
-                    let answer = client.request("GET", "/files/big.bam", &[("Range", &range)]);
-                    answer.assert(206, synthetic_bytes(first, length as usize));
+                    let response = client.request("GET", "/files/big.bam", &[("Range", &range)]);
+                    response.assert(206, synthetic_bytes(first, length as usize));
                 }
             });
         }

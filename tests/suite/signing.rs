@@ -93,9 +93,9 @@ fn a_stored_gzip_encoding_is_not_passed_on_for_genomic_files(driver: Driver) {
         s3.put(key, Object::new("ACGT").with_content_encoding("gzip"));
         let target = format!("/files/{key}");
         for _ in 0..2 {
-            let answer = get(&proxy, &target);
-            answer.assert(200, "ACGT");
-            assert_eq!(answer.field("content-encoding"), passed_on, "{key}");
+            let response = get(&proxy, &target);
+            response.assert(200, "ACGT");
+            assert_eq!(response.field("content-encoding"), passed_on, "{key}");
             assert_eq!(head(&proxy, &target).field("content-encoding"), passed_on, "{key}");
         }
     }

@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, eventually};
 
 both_drivers!(
     clients_that_read_nothing_do_not_keep_others_from_s3,
-    answers_behind_a_full_queue_do_not_keep_others_from_s3,
+    responses_behind_a_full_queue_do_not_keep_others_from_s3,
     a_client_that_pauses_gives_its_connection_to_s3_up_and_loses_nothing,
     a_client_that_pauses_again_and_again_loses_nothing,
     a_body_that_has_come_whole_gives_its_connection_back,
@@ -89,7 +89,7 @@ fn clients_that_read_nothing_do_not_keep_others_from_s3(driver: Driver) {
     });
 }
 
-fn answers_behind_a_full_queue_do_not_keep_others_from_s3(driver: Driver) {
+fn responses_behind_a_full_queue_do_not_keep_others_from_s3(driver: Driver) {
     const LENGTH: usize = 60_000;
     each_way(driver, |_s3, config| {
         let proxy = config.set("upstream_max_connections", "1").set("retries", "0").start();
@@ -100,7 +100,7 @@ fn answers_behind_a_full_queue_do_not_keep_others_from_s3(driver: Driver) {
         std::thread::sleep(Duration::from_millis(300));
         get(&proxy, "/files/small.bai").assert(200, "index");
         for _ in 0..150 {
-            client.answer_to("GET").assert(206, synthetic_bytes(0, LENGTH));
+            client.response_to("GET").assert(206, synthetic_bytes(0, LENGTH));
         }
     });
 }
@@ -149,7 +149,9 @@ fn a_body_that_has_come_whole_gives_its_connection_back(driver: Driver) {
     const LENGTH: u64 = 200_000;
     for splice in ["auto", "off"] {
         let upstream =
-            ScriptedUpstream::start(|peer| while peer.answer_with_part(LENGTH, LENGTH as usize) {});
+            ScriptedUpstream::start(
+                |peer| while peer.respond_with_part(LENGTH, LENGTH as usize) {},
+            );
         let config = Config::new(driver, &upstream.endpoint()).set("splice", splice);
         let proxy = config.set("upstream_max_connections", "1").start();
         let mut client = connect(&proxy);
@@ -157,7 +159,7 @@ fn a_body_that_has_come_whole_gives_its_connection_back(driver: Driver) {
         std::thread::sleep(Duration::from_millis(500));
         get(&proxy, TARGET).assert(200, synthetic_bytes(0, LENGTH as usize));
         for _ in 0..40 {
-            client.answer_to("GET").assert(200, synthetic_bytes(0, LENGTH as usize));
+            client.response_to("GET").assert(200, synthetic_bytes(0, LENGTH as usize));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a client is told when S3 says no, says nothing, or talks nonsense.
 //!
-//! An answer of the proxy is true: never padded, never ended as if complete, never showing a
+//! A response of the proxy is true: never padded, never ended as if complete, never showing a
 //! secret; and whose fault it is can be read from the status.
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ both_drivers!(
     slow_down_is_503_with_retry_after,
     an_s3_that_says_nothing_is_504,
     an_unreachable_s3_is_502,
-    an_answer_that_makes_no_sense_is_502,
+    a_response_that_makes_no_sense_is_502,
     a_key_that_s3_does_not_accept_is_404,
     a_head_in_tiny_pieces_is_understood,
     an_error_without_a_length_is_understood,
@@ -88,25 +88,25 @@ fn a_key_that_s3_does_not_accept_is_404(driver: Driver) {
     get(&proxy_before(driver, &upstream), TARGET).assert_error(502);
 }
 
-/// The log names `code`; neither log nor answer shows anything that signs.
+/// The log names `code`; neither log nor response shows anything that signs.
 #[track_caller]
-fn assert_says_why(proxy: &Proxy, answer: &str, code: &str) {
+fn assert_says_why(proxy: &Proxy, response: &str, code: &str) {
     eventually(&format!("the log names {code}"), || proxy.stderr().contains(code));
     let log = proxy.stderr();
-    for text in [log.as_str(), answer] {
+    for text in [log.as_str(), response] {
         for secret in [SECRET_KEY, "wrong/secret", "Signature=", "AWS4-HMAC-SHA256"] {
             assert!(!text.contains(secret), "{secret} is shown in {text}");
         }
     }
-    assert!(!answer.contains(ACCESS_KEY), "a client has no use for the key id: {answer}");
+    assert!(!response.contains(ACCESS_KEY), "a client has no use for the key id: {response}");
 }
 
 fn a_wrong_secret_is_502_and_stays_secret(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
-    let answer = get(&proxy, TARGET);
-    answer.assert_error(502);
-    assert_says_why(&proxy, &answer.text(), "SignatureDoesNotMatch");
+    let response = get(&proxy, TARGET);
+    response.assert_error(502);
+    assert_says_why(&proxy, &response.text(), "SignatureDoesNotMatch");
 }
 
 fn refused_credentials_are_502_and_named_in_the_log(driver: Driver) {
@@ -120,18 +120,18 @@ fn refused_credentials_are_502_and_named_in_the_log(driver: Driver) {
     ] {
         let upstream = ScriptedUpstream::always(s3_error(status, code));
         let proxy = proxy_before(driver, &upstream);
-        let answer = get(&proxy, TARGET);
-        answer.assert_error(502);
-        assert_says_why(&proxy, &answer.text(), code);
+        let response = get(&proxy, TARGET);
+        response.assert_error(502);
+        assert_says_why(&proxy, &response.text(), code);
     }
 }
 
 fn a_head_with_refused_credentials_is_502_too(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
-    let answer = head(&proxy, TARGET);
+    let response = head(&proxy, TARGET);
     // A HEAD's 403 has no body that says whose fault it is; one more request finds out.
-    assert_eq!((answer.status, answer.field("content-length")), (502, None));
+    assert_eq!((response.status, response.field("content-length")), (502, None));
     assert_says_why(&proxy, "", "SignatureDoesNotMatch");
 }
 
@@ -149,9 +149,9 @@ fn an_outage_of_s3_is_the_servers_fault(driver: Driver) {
 fn slow_down_is_503_with_retry_after(driver: Driver) {
     let upstream = ScriptedUpstream::always(s3_error("503 Slow Down", "SlowDown"));
     let proxy = proxy_before(driver, &upstream);
-    let answer = get(&proxy, TARGET);
-    answer.assert_error(503);
-    let seconds = answer.field("retry-after").expect("a time to come back");
+    let response = get(&proxy, TARGET);
+    response.assert_error(503);
+    let seconds = response.field("retry-after").expect("a time to come back");
     assert!(seconds.parse::<u32>().is_ok_and(|seconds| seconds > 0), "{seconds}");
 }
 
@@ -172,11 +172,11 @@ fn an_unreachable_s3_is_502(driver: Driver) {
     };
     let proxy = Config::new(driver, &endpoint).set("retry_timeout", "1s").start();
     get(&proxy, TARGET).assert_error(502);
-    let answer = head(&proxy, TARGET);
-    assert_eq!((answer.status, answer.field("content-length")), (502, None));
+    let response = head(&proxy, TARGET);
+    assert_eq!((response.status, response.field("content-length")), (502, None));
 }
 
-fn an_answer_that_makes_no_sense_is_502(driver: Driver) {
+fn a_response_that_makes_no_sense_is_502(driver: Driver) {
     let body = "0123456789";
     let without_length = ok(body).replace("Content-Length: 10\r\n", "");
     let two_lengths = ok(body).replace("Server:", "Content-Length: 9\r\nServer:");
@@ -198,9 +198,9 @@ fn an_answer_that_makes_no_sense_is_502(driver: Driver) {
     for (story, bytes) in rows {
         let upstream = ScriptedUpstream::once(bytes);
         let proxy = proxy_before(driver, &upstream);
-        let answer = get(&proxy, TARGET);
-        assert_eq!(answer.status, 502, "{story}: {}", answer.text());
-        answer.assert_error(502);
+        let response = get(&proxy, TARGET);
+        assert_eq!(response.status, 502, "{story}: {}", response.text());
+        response.assert_error(502);
     }
 }
 
@@ -243,11 +243,11 @@ fn an_error_without_a_length_is_understood(driver: Driver) {
 fn an_s3_that_ignores_the_range_never_gives_wrong_bytes(driver: Driver) {
     let upstream = ScriptedUpstream::always(ok("0123456789"));
     let proxy = proxy_before(driver, &upstream);
-    let answer = get_range(&proxy, TARGET, "bytes=2-4");
-    match answer.status {
-        206 => answer.assert(206, "234"),
-        200 => answer.assert(200, "0123456789"),
-        _ => answer.assert_error(502),
+    let response = get_range(&proxy, TARGET, "bytes=2-4");
+    match response.status {
+        206 => response.assert(206, "234"),
+        200 => response.assert(200, "0123456789"),
+        _ => response.assert_error(502),
     }
     let wrong =
         ok("567").replace("200 OK\r\n", "206 Partial Content\r\nContent-Range: bytes 5-7/10\r\n");
@@ -352,7 +352,7 @@ fn a_connection_that_s3_closed_meanwhile_is_replaced_invisibly(driver: Driver) {
             if peer.next_request() {
                 peer.send(ok("0123456789"));
             }
-            // The second request gets no answer: S3 had just decided to close.
+            // The second request gets no response: S3 had just decided to close.
             peer.next_request();
             if resets {
                 peer.reset();

@@ -20,21 +20,21 @@ both_drivers!(
     objects_come_byte_for_byte_with_tls_1_3_only,
     connections_are_kept_and_new_ones_resume_the_session,
     many_clients_at_once_get_their_own_bytes,
-    an_authority_that_nobody_named_is_not_believed,
-    a_certificate_for_another_name_is_not_believed,
-    an_expired_certificate_is_not_believed,
-    a_certificate_that_is_not_valid_yet_is_not_believed,
-    a_certificate_that_is_named_itself_is_believed,
-    a_certificate_of_an_unknown_authority_that_is_named_itself_is_believed,
+    a_certificate_of_an_unknown_authority_is_rejected,
+    a_certificate_for_another_name_is_rejected,
+    an_expired_certificate_is_rejected,
+    a_certificate_that_is_not_valid_yet_is_rejected,
+    a_certificate_named_in_ca_file_is_trusted,
+    a_certificate_of_an_unknown_authority_named_in_ca_file_is_trusted,
     a_certificate_that_is_named_itself_is_for_its_time_and_name_only,
     an_authority_that_is_not_named_is_no_server,
     a_server_that_ends_the_handshake_is_described,
-    a_server_without_tls_is_told_apart,
+    a_server_without_tls_is_recognized,
     a_handshake_that_does_not_end_is_given_up,
     a_body_that_is_cut_without_close_notify_is_not_complete,
     a_body_without_a_length_is_never_taken_for_an_object,
     a_broken_body_goes_on_over_a_new_connection,
-    a_record_whose_end_comes_late_is_not_waited_for_in_vain,
+    a_tls_record_that_arrives_in_two_parts_is_completed,
 );
 
 const MIB: usize = 1 << 20;
@@ -55,8 +55,8 @@ fn objects_come_byte_for_byte(driver: Driver, version: &'static SupportedProtoco
     for (first, length) in [(0, 1), (1, 4096), (65_535, 65_537), (5_000_001, 3 * MIB), (7, 16_384)]
     {
         let range = format!("bytes={first}-{}", first + length - 1);
-        let answer = get_range(&proxy, "/files/big.bam", &range);
-        answer.assert(206, synthetic_bytes(first as u64, length));
+        let response = get_range(&proxy, "/files/big.bam", &range);
+        response.assert(206, synthetic_bytes(first as u64, length));
     }
     get_range(&proxy, "/files/big.bam", "bytes=-100000")
         .assert(206, synthetic_bytes((64 << 20) - 100_000, 100_000));
@@ -118,7 +118,7 @@ fn many_clients_at_once_get_their_own_bytes(driver: Driver) {
 
 /// Fails unless such a server is refused with 502, at once, and with these words in the log.
 #[track_caller]
-fn assert_not_believed(config: &Config, words: &str) {
+fn assert_rejected(config: &Config, words: &str) {
     let proxy = config.start();
     let asked = Instant::now();
     get(&proxy, "/files/a.bam").assert_error(502);
@@ -126,37 +126,37 @@ fn assert_not_believed(config: &Config, words: &str) {
     eventually("the log says why", || proxy.stderr().contains(words));
 }
 
-fn an_authority_that_nobody_named_is_not_believed(driver: Driver) {
+fn a_certificate_of_an_unknown_authority_is_rejected(driver: Driver) {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let s3 = TestS3::start_tls(theirs.server("localhost", rustls::ALL_VERSIONS));
     s3.put("a.bam", "bytes");
-    assert_not_believed(&over(driver, &s3.server.endpoint(), &ours), "'ca_file'");
+    assert_rejected(&over(driver, &s3.server.endpoint(), &ours), "'ca_file'");
     assert!(s3.server.requests().is_empty());
 }
 
-fn a_certificate_for_another_name_is_not_believed(driver: Driver) {
+fn a_certificate_for_another_name_is_rejected(driver: Driver) {
     let authority = Authority::new();
     let s3 = TestS3::start_tls(authority.server("minio.example.org", rustls::ALL_VERSIONS));
     s3.put("a.bam", "bytes");
     let config = over(driver, &s3.server.endpoint(), &authority);
-    assert_not_believed(&config, "its certificate is for another name");
+    assert_rejected(&config, "its certificate is for another name");
     assert!(s3.server.requests().is_empty());
 }
 
-fn an_expired_certificate_is_not_believed(driver: Driver) {
+fn an_expired_certificate_is_rejected(driver: Driver) {
     let authority = Authority::new();
     let s3 = TestS3::start_tls(authority.expired_server("localhost"));
     s3.put("a.bam", "bytes");
     let config = over(driver, &s3.server.endpoint(), &authority);
-    assert_not_believed(&config, "its certificate has expired");
+    assert_rejected(&config, "its certificate has expired");
     assert!(s3.server.requests().is_empty());
 }
 
-fn a_certificate_that_is_not_valid_yet_is_not_believed(driver: Driver) {
+fn a_certificate_that_is_not_valid_yet_is_rejected(driver: Driver) {
     let authority = Authority::new();
     let s3 = TestS3::start_tls(authority.future_server("localhost"));
     let config = over(driver, &s3.server.endpoint(), &authority);
-    assert_not_believed(&config, "its certificate is not valid yet");
+    assert_rejected(&config, "its certificate is not valid yet");
 }
 
 /// A server that shows this certificate, and a configuration that names it.
@@ -178,7 +178,7 @@ fn naming_that_of(
     (s3, config, directory)
 }
 
-fn a_certificate_that_is_named_itself_is_believed(driver: Driver) {
+fn a_certificate_named_in_ca_file_is_trusted(driver: Driver) {
     for is_authority in [true, false] {
         let (_s3, config, _directory) = naming(driver, &SelfSigned::new("localhost", is_authority));
         let proxy = config.start();
@@ -188,31 +188,31 @@ fn a_certificate_that_is_named_itself_is_believed(driver: Driver) {
     }
 }
 
-fn a_certificate_of_an_unknown_authority_that_is_named_itself_is_believed(driver: Driver) {
+fn a_certificate_of_an_unknown_authority_named_in_ca_file_is_trusted(driver: Driver) {
     let authority = Authority::new();
     let server = authority.server_and_certificate("localhost");
     let (_s3, config, _directory) = naming_that_of(driver, server);
     get(&config.start(), "/files/a.bam").assert(200, "bytes");
     let server = authority.server_and_certificate("minio.example.org");
     let (_s3, config, _directory) = naming_that_of(driver, server);
-    assert_not_believed(&config, "its certificate is for another name: minio.example.org");
+    assert_rejected(&config, "its certificate is for another name: minio.example.org");
     // Another one of the same authority is not the one that was named.
     let (_s3, config, _directory) =
         naming_that_of(driver, authority.server_and_certificate("localhost"));
     let other = TestS3::start_tls(authority.server("localhost", rustls::ALL_VERSIONS));
     let config = config.set("endpoint", &other.server.endpoint());
-    assert_not_believed(&config, "of no authority that is believed here");
+    assert_rejected(&config, "of no authority that is believed here");
 }
 
 fn a_certificate_that_is_named_itself_is_for_its_time_and_name_only(driver: Driver) {
     for is_authority in [true, false] {
         let other = SelfSigned::new("minio.example.org", is_authority);
         let (s3, config, _directory) = naming(driver, &other);
-        assert_not_believed(&config, "its certificate is for another name: minio.example.org");
+        assert_rejected(&config, "its certificate is for another name: minio.example.org");
         assert!(s3.server.requests().is_empty());
         let old = SelfSigned::new("localhost", is_authority).expired();
         let (s3, config, _directory) = naming(driver, &old);
-        assert_not_believed(&config, "its certificate has expired");
+        assert_rejected(&config, "its certificate has expired");
         assert!(s3.server.requests().is_empty());
     }
 }
@@ -222,7 +222,7 @@ fn an_authority_that_is_not_named_is_no_server(driver: Driver) {
     let (tls, _) = SelfSigned::new("localhost", true).server(rustls::ALL_VERSIONS);
     let s3 = TestS3::start_tls(tls);
     let config = over(driver, &s3.server.endpoint(), &authority);
-    assert_not_believed(&config, "basicConstraints=critical,CA:FALSE");
+    assert_rejected(&config, "basicConstraints=critical,CA:FALSE");
     assert!(s3.server.requests().is_empty());
 }
 
@@ -239,15 +239,15 @@ fn a_server_that_ends_the_handshake_is_described(driver: Driver) {
             peer.waits_for_close();
         });
         let endpoint = upstream.endpoint().replace("http://127.0.0.1", "https://localhost");
-        assert_not_believed(&over(driver, &endpoint, &authority), words);
+        assert_rejected(&over(driver, &endpoint, &authority), words);
     }
 }
 
-fn a_server_without_tls_is_told_apart(driver: Driver) {
+fn a_server_without_tls_is_recognized(driver: Driver) {
     let authority = Authority::new();
     let s3 = TestS3::with("a.bam", "bytes");
     let endpoint = s3.server.endpoint().replace("http://127.0.0.1", "https://localhost");
-    assert_not_believed(&over(driver, &endpoint, &authority), "it does not speak TLS there");
+    assert_rejected(&over(driver, &endpoint, &authority), "it does not speak TLS there");
 }
 
 fn a_handshake_that_does_not_end_is_given_up(driver: Driver) {
@@ -267,7 +267,7 @@ fn a_body_that_is_cut_without_close_notify_is_not_complete(driver: Driver) {
     let authority = Authority::new();
     let tls = authority.server("localhost", rustls::ALL_VERSIONS);
     let upstream = ScriptedUpstream::start_tls(tls, |peer| {
-        peer.answer_with_part(4 << 20, 3 << 20);
+        peer.respond_with_part(4 << 20, 3 << 20);
     });
     let config = over(driver, &upstream.endpoint(), &authority).set("retries", "0");
     let proxy = config.start();
@@ -294,14 +294,14 @@ fn a_broken_body_goes_on_over_a_new_connection(driver: Driver) {
     let authority = Authority::new();
     let tls = authority.server("localhost", rustls::ALL_VERSIONS);
     let upstream = ScriptedUpstream::start_tls(tls, |peer| {
-        peer.answer_with_part(4 << 20, 1_500_000);
+        peer.respond_with_part(4 << 20, 1_500_000);
     });
     let proxy = over(driver, &upstream.endpoint(), &authority).start();
     get(&proxy, "/files/a.bam").assert(200, synthetic_bytes(0, 4 * MIB));
     assert_eq!(upstream.connections(), 3);
 }
 
-fn a_record_whose_end_comes_late_is_not_waited_for_in_vain(driver: Driver) {
+fn a_tls_record_that_arrives_in_two_parts_is_completed(driver: Driver) {
     let authority = Authority::new();
     let tls = authority.server("localhost", rustls::ALL_VERSIONS);
     let body = synthetic_bytes(0, 300_000);

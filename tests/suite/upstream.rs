@@ -8,24 +8,24 @@ use rustls::version::{TLS12, TLS13};
 use crate::support::certificates::Authority;
 use crate::support::object::synthetic_bytes;
 use crate::support::proxy::{Config, Driver, Proxy};
-use crate::support::raw_http::{Answer, Client, get, get_range, head, request, request_head};
+use crate::support::raw_http::{Client, Response, get, get_range, head, request, request_head};
 use crate::support::scripted_upstream::{Peer, ScriptedUpstream, s3_error};
 
 both_drivers!(
     interim_responses_are_skipped,
     too_many_interim_responses_and_101_are_502,
     a_part_of_no_bytes_at_the_end_is_416,
-    ends_past_a_known_object_are_not_asked_for,
+    range_ends_past_a_cached_object_are_clamped_before_s3,
     an_object_that_grew_is_served_up_to_its_new_end,
     a_200_with_a_content_range_is_a_part,
-    a_200_with_a_wrong_content_range_is_502_and_its_length_is_not_believed,
+    a_200_with_a_wrong_content_range_is_502_and_its_length_is_ignored,
     a_range_that_the_server_ignores_is_cut_out_of_the_whole,
     a_part_of_the_whole_leaves_nothing_to_the_next_response,
     a_range_that_is_ignored_is_cut_out_of_a_chunked_whole,
     a_whole_object_that_is_too_much_to_read_over_is_sent_whole,
     a_slow_client_of_a_server_that_ignores_ranges_gets_all_its_bytes,
     any_number_of_fields_is_read,
-    a_head_without_a_length_is_made_up_for,
+    a_head_without_a_length_is_followed_by_a_get,
     a_chunked_object_is_served_with_its_length,
     a_chunked_part_is_served_with_its_length,
     a_chunked_body_that_is_broken_goes_on_or_is_cut_short,
@@ -71,18 +71,18 @@ fn good(peer: &Peer) -> (String, Vec<u8>) {
 fn assert_served(proxy: &Proxy) {
     for occasion in ["cold", "warm"] {
         let target = |name: &str| format!("/files/{name}.bam");
-        let answer = get_range(proxy, &target("small"), "bytes=100-299");
-        answer.assert(206, synthetic_bytes(100, 200));
+        let response = get_range(proxy, &target("small"), "bytes=100-299");
+        response.assert(206, synthetic_bytes(100, 200));
         let expected = format!("bytes 100-299/{SIZE}");
-        assert_eq!(answer.field("content-range"), Some(expected.as_str()), "{occasion}");
+        assert_eq!(response.field("content-range"), Some(expected.as_str()), "{occasion}");
         get_range(proxy, &target("large"), "bytes=70000-1999999")
             .assert(206, synthetic_bytes(70_000, 1_930_000));
         get_range(proxy, &target("open"), &format!("bytes={}-", SIZE - 1_000_000))
             .assert(206, synthetic_bytes(SIZE - 1_000_000, 1_000_000));
         get(proxy, &target("whole")).assert(200, synthetic_bytes(0, SIZE as usize));
-        let answer = head(proxy, &target("head"));
-        assert_eq!((answer.status, answer.content_length()), (200, SIZE), "{occasion}");
-        assert_eq!(answer.field("etag"), Some("\"0123456789abcdef\""), "{occasion}");
+        let response = head(proxy, &target("head"));
+        assert_eq!((response.status, response.content_length()), (200, SIZE), "{occasion}");
+        assert_eq!(response.field("etag"), Some("\"0123456789abcdef\""), "{occasion}");
     }
 }
 
@@ -136,10 +136,10 @@ fn a_part_of_no_bytes_at_the_end_is_416(driver: Driver) {
     });
     let proxy = proxy(driver, &upstream);
     for _ in 0..2 {
-        let answer = get_range(&proxy, TARGET, &format!("bytes={SIZE}-"));
-        answer.assert_error(416);
+        let response = get_range(&proxy, TARGET, &format!("bytes={SIZE}-"));
+        response.assert_error(416);
         let expected = format!("bytes */{SIZE}");
-        assert_eq!(answer.field("content-range"), Some(expected.as_str()));
+        assert_eq!(response.field("content-range"), Some(expected.as_str()));
     }
     assert_eq!(head(&proxy, TARGET).content_length(), SIZE);
 }
@@ -173,7 +173,7 @@ fn strict(size: impl Fn() -> u64 + Send + Sync + 'static) -> ScriptedUpstream {
     })
 }
 
-fn ends_past_a_known_object_are_not_asked_for(driver: Driver) {
+fn range_ends_past_a_cached_object_are_clamped_before_s3(driver: Driver) {
     let upstream = strict(|| 1000);
     let proxy = proxy(driver, &upstream);
     assert_eq!(head(&proxy, TARGET).content_length(), 1000);
@@ -206,7 +206,7 @@ fn a_200_with_a_content_range_is_a_part(driver: Driver) {
     assert_served(&proxy(driver, &upstream));
 }
 
-fn a_200_with_a_wrong_content_range_is_502_and_its_length_is_not_believed(driver: Driver) {
+fn a_200_with_a_wrong_content_range_is_502_and_its_length_is_ignored(driver: Driver) {
     for range in [
         format!("bytes 0-99/{SIZE}"),
         "bytes 100-299/*".to_owned(),
@@ -263,8 +263,8 @@ fn a_range_that_the_server_ignores_is_cut_out_of_the_whole(driver: Driver) {
         ("bytes=5-300000", 5, 299_996),
         ("bytes=-30000", SIZE - 30_000, 30_000),
     ] {
-        let answer = client.request("GET", TARGET, &[("Range", range)]);
-        answer.assert(206, synthetic_bytes(first, length));
+        let response = client.request("GET", TARGET, &[("Range", range)]);
+        response.assert(206, synthetic_bytes(first, length));
     }
     client.assert_open();
 }
@@ -290,8 +290,8 @@ fn a_part_of_the_whole_leaves_nothing_to_the_next_response(driver: Driver) {
         ("bytes=-1", 49_999, 1),
     ] {
         for _ in 0..2 {
-            let answer = client.request("GET", TARGET, &[("Range", range)]);
-            answer.assert(206, synthetic_bytes(first, length));
+            let response = client.request("GET", TARGET, &[("Range", range)]);
+            response.assert(206, synthetic_bytes(first, length));
         }
     }
 }
@@ -330,9 +330,9 @@ fn a_range_that_is_ignored_is_cut_out_of_a_chunked_whole(driver: Driver) {
 fn a_whole_object_that_is_too_much_to_read_over_is_sent_whole(driver: Driver) {
     const LARGE: u64 = 20 << 20;
     let upstream = ignores_ranges(LARGE);
-    let answer = get_range(&proxy(driver, &upstream), TARGET, "bytes=17000000-17000099");
-    assert_eq!((answer.status, answer.field("content-range")), (200, None));
-    assert!(answer.body == synthetic_bytes(0, LARGE as usize));
+    let response = get_range(&proxy(driver, &upstream), TARGET, "bytes=17000000-17000099");
+    assert_eq!((response.status, response.field("content-range")), (200, None));
+    assert!(response.body == synthetic_bytes(0, LARGE as usize));
 }
 
 fn a_slow_client_of_a_server_that_ignores_ranges_gets_all_its_bytes(driver: Driver) {
@@ -359,7 +359,7 @@ fn any_number_of_fields_is_read(driver: Driver) {
     assert_served(&proxy(driver, &upstream));
 }
 
-fn a_head_without_a_length_is_made_up_for(driver: Driver) {
+fn a_head_without_a_length_is_followed_by_a_get(driver: Driver) {
     for (framing, empty) in [
         ("Transfer-Encoding: chunked\r\n", false),
         ("", false),
@@ -379,10 +379,10 @@ fn a_head_without_a_length_is_made_up_for(driver: Driver) {
         });
         let proxy = proxy(driver, &upstream);
         for _ in 0..2 {
-            let answer = head(&proxy, TARGET);
+            let response = head(&proxy, TARGET);
             let size = if empty { 0 } else { SIZE };
-            assert_eq!((answer.status, answer.content_length()), (200, size));
-            assert_eq!(answer.field("etag"), Some("\"0123456789abcdef\""));
+            assert_eq!((response.status, response.content_length()), (200, size));
+            assert_eq!(response.field("etag"), Some("\"0123456789abcdef\""));
         }
         let asked = upstream.heads();
         assert_eq!(asked.len(), 2, "once, then remembered: {asked:?}");
@@ -467,8 +467,8 @@ fn a_chunked_part_is_served_with_its_length(driver: Driver) {
         let proxy = config.start();
         for (first, length) in [(0, 1), (1, 65_536), (7, 300_000), (1000, 2_500_000)] {
             let range = format!("bytes={first}-{}", first + length - 1);
-            let answer = get_range(&proxy, TARGET, &range);
-            answer.assert(206, synthetic_bytes(first, length as usize));
+            let response = get_range(&proxy, TARGET, &range);
+            response.assert(206, synthetic_bytes(first, length as usize));
         }
     }
 }
@@ -479,8 +479,8 @@ fn a_chunked_body_leaves_the_connection_usable(driver: Driver) {
     let mut client = Client::connect(&proxy);
     for number in 0..5 {
         let range = format!("bytes={number}-{}", number + 200_000);
-        let answer = client.request("GET", TARGET, &[("Range", &range)]);
-        answer.assert(206, synthetic_bytes(number, 200_001));
+        let response = client.request("GET", TARGET, &[("Range", &range)]);
+        response.assert(206, synthetic_bytes(number, 200_001));
     }
     assert_eq!(upstream.connections(), 1);
 }
@@ -502,8 +502,8 @@ fn a_chunked_body_that_is_broken_goes_on_or_is_cut_short(driver: Driver) {
                 peer.send(chunked(&body));
             }
         });
-        let answer = get_range(&proxy(driver, &upstream), TARGET, "bytes=0-2999999");
-        answer.assert(206, synthetic_bytes(0, 3_000_000));
+        let response = get_range(&proxy(driver, &upstream), TARGET, "bytes=0-2999999");
+        response.assert(206, synthetic_bytes(0, 3_000_000));
         assert_eq!(upstream.connections(), 2, "{end:?}");
     }
     // More than was announced reaches nobody.
@@ -518,8 +518,8 @@ fn a_chunked_body_that_is_broken_goes_on_or_is_cut_short(driver: Driver) {
     let proxy = proxy(driver, &upstream);
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer: Answer = client.request("GET", TARGET, &[("Range", "bytes=5-100004")]);
-        answer.assert(206, synthetic_bytes(5, 100_000));
+        let response: Response = client.request("GET", TARGET, &[("Range", "bytes=5-100004")]);
+        response.assert(206, synthetic_bytes(5, 100_000));
     }
     assert_eq!(upstream.connections(), 2, "such a connection is not used again");
 }
@@ -534,7 +534,7 @@ fn a_part_that_lasts_until_the_connection_closes_is_served(driver: Driver) {
     let proxy = proxy(driver, &upstream);
     for (first, length) in [(0, 10), (5, 100_000), (7, 1_000_000)] {
         let range = format!("bytes={first}-{}", first + length - 1);
-        let answer = request(&proxy, "GET", TARGET, &[("Range", &range)]);
-        answer.assert(206, synthetic_bytes(first, length as usize));
+        let response = request(&proxy, "GET", TARGET, &[("Range", &range)]);
+        response.assert(206, synthetic_bytes(first, length as usize));
     }
 }

@@ -10,19 +10,19 @@ use crate::support::raw_http::{get, get_range, head, request};
 use crate::support::scripted_upstream::{ScriptedUpstream, s3_error};
 
 both_drivers!(
-    a_version_that_is_asked_for_is_served,
+    a_requested_version_is_served,
     without_leave_a_version_is_passed_over,
     versions_are_remembered_apart_from_each_other_and_from_the_latest,
-    a_version_can_be_pinned_by_what_the_latest_answer_says,
+    a_version_can_be_pinned_by_the_id_in_the_latest_response,
     a_version_is_the_only_parameter_that_reaches_s3,
     a_version_with_odd_characters_is_signed_as_it_is_sent,
     a_malformed_version_is_400_and_never_reaches_s3,
     what_s3_takes_for_no_version_id_is_400_and_no_reason_to_warn,
-    an_unknown_version_is_404_and_remembered,
+    an_unknown_version_is_404_and_cached,
     a_delete_marker_is_404_by_name_and_as_the_latest,
     a_405_without_a_version_is_no_missing_object,
     conditions_and_ranges_are_those_of_the_version,
-    heads_of_two_versions_at_once_get_their_own_answers,
+    heads_of_two_versions_at_once_get_their_own_responses,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -43,7 +43,7 @@ fn version(id: &str) -> String {
     format!("{TARGET}?versionId={id}")
 }
 
-fn a_version_that_is_asked_for_is_served(driver: Driver) {
+fn a_requested_version_is_served(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
     for (target, id, body) in [
@@ -51,12 +51,16 @@ fn a_version_that_is_asked_for_is_served(driver: Driver) {
         (version("v2"), "v2", "the second"),
         (TARGET.to_owned(), "v2", "the second"),
     ] {
-        let answer = get(&proxy, &target);
-        answer.assert(200, body);
-        assert_eq!(answer.field("x-amz-version-id"), Some(id), "{target}");
-        let answer = head(&proxy, &target);
-        assert_eq!((answer.status, answer.content_length()), (200, body.len() as u64), "{target}");
-        assert_eq!(answer.field("x-amz-version-id"), Some(id), "{target}");
+        let response = get(&proxy, &target);
+        response.assert(200, body);
+        assert_eq!(response.field("x-amz-version-id"), Some(id), "{target}");
+        let response = head(&proxy, &target);
+        assert_eq!(
+            (response.status, response.content_length()),
+            (200, body.len() as u64),
+            "{target}"
+        );
+        assert_eq!(response.field("x-amz-version-id"), Some(id), "{target}");
     }
     assert_eq!(s3.count("GET", "reads.bam?versionId=v1"), 1);
 }
@@ -69,9 +73,9 @@ fn without_leave_a_version_is_passed_over(driver: Driver) {
     );
     let proxy = Config::over(driver, &s3).without("bucket_name").set("mounts", &mounts).start();
     for query in ["versionId=v1", "versionId=", "versionId=a&versionId=b", "versionId=%ZZ"] {
-        let answer = get(&proxy, &format!("{TARGET}?{query}"));
-        answer.assert(200, "the second");
-        assert_eq!(answer.field("x-amz-version-id"), None, "it would be of no use here");
+        let response = get(&proxy, &format!("{TARGET}?{query}"));
+        response.assert(200, "the second");
+        assert_eq!(response.field("x-amz-version-id"), None, "it would be of no use here");
     }
     assert_eq!(s3.count("GET", "reads.bam"), 4);
     get(&proxy, "/versions/reads.bam?versionId=v1").assert(200, "first");
@@ -94,7 +98,7 @@ fn versions_are_remembered_apart_from_each_other_and_from_the_latest(driver: Dri
     get(&proxy, "/files/reads.bam%00v1").assert_error(400);
 }
 
-fn a_version_can_be_pinned_by_what_the_latest_answer_says(driver: Driver) {
+fn a_version_can_be_pinned_by_the_id_in_the_latest_response(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
     let latest = head(&proxy, TARGET);
@@ -147,8 +151,8 @@ fn a_malformed_version_is_400_and_never_reaches_s3(driver: Driver) {
     ] {
         let target = format!("{TARGET}?{query}");
         get(&proxy, &target).assert_error(400);
-        let answer = head(&proxy, &target);
-        assert_eq!((answer.status, answer.field("content-length")), (400, None), "{query}");
+        let response = head(&proxy, &target);
+        assert_eq!((response.status, response.field("content-length")), (400, None), "{query}");
     }
     assert_eq!(s3.server.requests().len(), 0);
 }
@@ -156,15 +160,15 @@ fn a_malformed_version_is_400_and_never_reaches_s3(driver: Driver) {
 fn what_s3_takes_for_no_version_id_is_400_and_no_reason_to_warn(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
-    let answer = get(&proxy, &version("not*one"));
-    answer.assert_error(400);
-    assert!(answer.text().contains("versionId"), "{}", answer.text());
+    let response = get(&proxy, &version("not*one"));
+    response.assert_error(400);
+    assert!(response.text().contains("versionId"), "{}", response.text());
     assert_eq!(head(&proxy, &version("not*one")).status, 400);
     get(&proxy, TARGET).assert(200, "the second");
     assert!(!proxy.stderr().contains("WARN"), "clients could fill the log: {}", proxy.stderr());
 }
 
-fn an_unknown_version_is_404_and_remembered(driver: Driver) {
+fn an_unknown_version_is_404_and_cached(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
     for _ in 0..3 {
@@ -189,7 +193,7 @@ fn a_delete_marker_is_404_by_name_and_as_the_latest(driver: Driver) {
 }
 
 fn a_405_without_a_version_is_no_missing_object(driver: Driver) {
-    // What answers so to a plain GET is no S3 server, and 404 would hide it.
+    // A server that responds like this to a plain GET is not S3, and 404 would hide that.
     let upstream = ScriptedUpstream::always(s3_error("405 Not Allowed", "MethodNotAllowed"));
     let config = Config::new(driver, &upstream.endpoint());
     let proxy = config.set("allow_version_id", "true").start();
@@ -202,9 +206,9 @@ fn conditions_and_ranges_are_those_of_the_version(driver: Driver) {
     let proxy = with_versions(driver, &s3);
     let e_tag = Object::new("first").quoted_e_tag();
     for _ in 0..2 {
-        let answer = get_range(&proxy, &version("v1"), "bytes=3-");
-        answer.assert(206, "st");
-        assert_eq!(answer.field("content-range"), Some("bytes 3-4/5"));
+        let response = get_range(&proxy, &version("v1"), "bytes=3-");
+        response.assert(206, "st");
+        assert_eq!(response.field("content-range"), Some("bytes 3-4/5"));
         get_range(&proxy, &version("v1"), "bytes=7-").assert_error(416);
         get_range(&proxy, TARGET, "bytes=7-").assert(206, "ond");
         let same = request(&proxy, "GET", &version("v1"), &[("If-None-Match", &e_tag)]);
@@ -214,7 +218,7 @@ fn conditions_and_ranges_are_those_of_the_version(driver: Driver) {
     }
 }
 
-fn heads_of_two_versions_at_once_get_their_own_answers(driver: Driver) {
+fn heads_of_two_versions_at_once_get_their_own_responses(driver: Driver) {
     let s3 = two_versions();
     s3.set_delay(Duration::from_millis(500));
     let proxy = with_versions(driver, &s3);
@@ -226,7 +230,7 @@ fn heads_of_two_versions_at_once_get_their_own_answers(driver: Driver) {
                 scope.spawn(move || head(proxy, &target).content_length())
             })
             .collect();
-        asking.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+        asking.into_iter().map(|thread| thread.join().expect("a response")).collect()
     });
     assert_eq!(lengths, [5, 10].repeat(6));
     assert_eq!(s3.server.requests().len(), 2);

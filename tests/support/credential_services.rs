@@ -33,10 +33,10 @@ const INSTANCE_ROLE: &str = "lab-instance-role";
 #[derive(Clone)]
 pub(crate) enum Mode {
     Up,
-    /// Connections are closed without an answer.
+    /// Connections are closed without a response.
     Down,
     /// Every request for credentials gets this status and body.
-    Answering(u16, String),
+    Responding(u16, String),
 }
 
 struct State {
@@ -137,16 +137,16 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, keyring: &Keyring) {
         let is_preface = seen.path == "/latest/api/token" || seen.path == ROLES;
         let (status, body) = match mode {
             Mode::Down => return,
-            Mode::Answering(status, body) if !is_preface => (status, body),
-            Mode::Up | Mode::Answering(..) => answer(&seen, keyring, lifetime),
+            Mode::Responding(status, body) if !is_preface => (status, body),
+            Mode::Up | Mode::Responding(..) => response(&seen, keyring, lifetime),
         };
         // The lifetime of a metadata session, which the others do not mind.
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 {status} Said\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
              x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\r\n{body}",
             body.len()
         );
-        if stream.write_all(answer.as_bytes()).is_err() {
+        if stream.write_all(response.as_bytes()).is_err() {
             return;
         }
     }
@@ -193,7 +193,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn answer(seen: &Seen, keyring: &Keyring, lifetime: Duration) -> (u16, String) {
+fn response(seen: &Seen, keyring: &Keyring, lifetime: Duration) -> (u16, String) {
     let field = |name: &str| seen.fields.get(name).map(String::as_str);
     let in_session = || field("x-aws-ec2-metadata-token") == Some(METADATA_SESSION);
     let refused = (401, "no".to_owned());

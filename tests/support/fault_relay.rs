@@ -1,7 +1,7 @@
 //! A TCP relay between the proxy and S3 that does to connections what networks and servers under
 //! load do to them: as chance has it, it refuses, resets, closes, stalls and trickles.
 //!
-//! It knows no HTTP and no TLS, only that one side asks and the other answers. An answer draws its
+//! It knows no HTTP and no TLS, only that one side asks and the other answers. A response draws its
 //! lot when it begins, so a change of the chances is felt at once on connections of all ages.
 
 use std::fmt;
@@ -20,22 +20,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-/// What may happen. Chances are from 0 to 1, and those of an answer add up to 1 at most.
+/// What may happen. Chances are from 0 to 1, and those of a response add up to 1 at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Faults {
     /// A new connection is reset.
     pub(crate) refused: f64,
-    /// An answer is closed inside its head, or before its first byte.
+    /// A response is closed inside its head, or before its first byte.
     pub(crate) cut_in_head: f64,
-    /// An answer is closed after some bytes.
+    /// A response is closed after some bytes.
     pub(crate) closed: f64,
-    /// An answer is reset after some bytes, of which the last ones may be lost.
+    /// A response is reset after some bytes, of which the last ones may be lost.
     pub(crate) reset: f64,
-    /// An answer pauses after some bytes ...
+    /// A response pauses after some bytes ...
     pub(crate) stalled: f64,
     /// ... for so long.
     pub(crate) stall: Duration,
-    /// Some bytes of an answer come in very small pieces.
+    /// Some bytes of a response come in very small pieces.
     pub(crate) trickled: f64,
     /// How long the proxy may take nothing before it is reset; `None` is for ever.
     pub(crate) patience: Option<Duration>,
@@ -55,7 +55,7 @@ impl Faults {
     };
 }
 
-/// What became of connections and answers so far.
+/// What happened to connections and responses so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) accepted: usize,
@@ -168,7 +168,7 @@ impl Drop for FaultRelay {
     }
 }
 
-/// What happens to an answer, and how many of its bytes pass before.
+/// What happens to a response, and how many of its bytes pass before.
 struct Lot {
     left: u64,
     strike: Strike,
@@ -190,11 +190,11 @@ enum End {
     Reset,
 }
 
-/// Bytes of an answer that are its head for certain: those of S3 are twice as long.
+/// Bytes of a response that are its head for certain: those of S3 are twice as long.
 const HEAD_BYTES: u64 = 200;
 
-/// The most bytes of an answer after which something happens, as a power of two. All powers below
-/// are as likely, since most answers are small.
+/// The most bytes of a response after which something happens, as a power of two. All powers below
+/// are as likely, since most responses are small.
 const MOST_BYTES_LOG2: f64 = 23.0;
 
 /// Length of a very small piece, in bytes, and the time between two.
@@ -231,7 +231,7 @@ impl Shared {
         self.chances.lock().unwrap_or_else(PoisonError::into_inner).0.patience
     }
 
-    /// The lot of an answer that begins.
+    /// The lot of a response that begins.
     fn draw(&self) -> Lot {
         let (faults, rng) = &mut *self.chances.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chance = rng.f64();
@@ -290,7 +290,7 @@ async fn relay(mut proxy: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
             tokio::select! {
                 // Either side may go away; the other is then closed.
                 _ = carry_requests(from_proxy, to_s3, &asked) => End::Close,
-                end = carry_answers(from_s3, to_proxy, &asked, &shared) => {
+                end = carry_responses(from_s3, to_proxy, &asked, &shared) => {
                     end.unwrap_or(End::Reset)
                 }
             }
@@ -323,7 +323,7 @@ async fn carry_requests(
 
 /// # Errors
 /// When S3 or the proxy is gone with a reset.
-async fn carry_answers(
+async fn carry_responses(
     mut from_s3: ReadHalf<'_>,
     mut to_proxy: WriteHalf<'_>,
     asked: &AtomicBool,

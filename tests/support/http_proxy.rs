@@ -17,7 +17,7 @@ pub(crate) enum Mode {
     /// The same for who sends this `Proxy-Authorization`; 407 for others.
     Wanting(&'static str),
     /// Sends this and closes.
-    Answering(String),
+    Responding(String),
     /// Nothing.
     Silent,
 }
@@ -93,8 +93,8 @@ fn serve(mut client: TcpStream, mode: &Mode, heads: &Mutex<Vec<String>>) {
                     return;
                 }
             }
-            Mode::Answering(answer) => {
-                let _ = client.write_all(answer.as_bytes());
+            Mode::Responding(response) => {
+                let _ = client.write_all(response.as_bytes());
                 return;
             }
             Mode::Silent => {

@@ -217,7 +217,7 @@ impl TestS3 {
         self.store.state().slow_downs = Some((chance, fastrand::Rng::with_seed(seed)));
     }
 
-    /// Waits this long before each answer.
+    /// Waits this long before each response.
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.store.state().delay = delay;
     }
@@ -307,7 +307,7 @@ impl S3 for MemoryStore {
     }
 }
 
-/// An answer with a status that `s3s` would not choose; `s3_server` makes it come true.
+/// A response with a status that `s3s` would not choose; `s3_server` makes it come true.
 fn with_status<T>(output: T, status: StatusCode) -> S3Response<T> {
     let mut response = S3Response::new(output);
     response.extensions.insert(status);

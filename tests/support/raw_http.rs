@@ -1,20 +1,20 @@
 //! A blocking HTTP/1.1 client that sends exactly the bytes it is given, reads exactly the bytes
-//! that the answer announces, and fails on every answer that breaks the rules of framing.
+//! that the response announces, and fails on every response that breaks the rules of framing.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::proxy::Proxy;
 
-/// One answer.
+/// One response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The value of a field that occurs at most once.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
@@ -24,10 +24,10 @@ impl Answer {
         value
     }
 
-    /// `Content-Length`, which every answer but 304 must have.
+    /// `Content-Length`, which every response but 304 must have.
     #[track_caller]
     pub(crate) fn content_length(&self) -> u64 {
-        let length = self.field("content-length").expect("an answer has a Content-Length");
+        let length = self.field("content-length").expect("a response has a Content-Length");
         length.parse().expect("Content-Length is a number")
     }
 
@@ -41,14 +41,14 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Fails unless the answer is this one.
+    /// Fails unless the response is this one.
     #[track_caller]
     pub(crate) fn assert(&self, status: u16, body: impl AsRef<[u8]>) {
         assert_eq!(self.status, status, "{:?} {}", self.fields, self.shown());
         assert!(self.body == body.as_ref(), "another body of {} bytes", self.body.len());
     }
 
-    /// Fails unless the answer is an error with one line of plain text.
+    /// Fails unless the response is an error with one line of plain text.
     #[track_caller]
     pub(crate) fn assert_error(&self, status: u16) {
         assert_eq!(self.status, status, "{:?} {}", self.fields, self.shown());
@@ -67,7 +67,7 @@ impl Answer {
 /// One connection.
 pub(crate) struct Client<S = TcpStream> {
     stream: S,
-    /// Received, but not part of an answer that was read.
+    /// Received, but not part of a response that was read.
     ahead: Vec<u8>,
 }
 
@@ -100,37 +100,37 @@ impl<S: Read + Write> Client<S> {
         self.stream.write_all(bytes.as_ref()).expect("the proxy takes the request");
     }
 
-    /// Sends bytes that the proxy may refuse to take, because its answer may come earlier.
+    /// Sends bytes that the proxy may refuse to take, because its response may come earlier.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Sends a request with these fields besides `Host`, and reads the answer.
+    /// Sends a request with these fields besides `Host`, and reads the response.
     #[track_caller]
     pub(crate) fn request(
         &mut self,
         method: &str,
         target: &str,
         fields: &[(&str, &str)],
-    ) -> Answer {
+    ) -> Response {
         self.send(request_head(method, target, fields));
-        self.answer_to(method)
+        self.response_to(method)
     }
 
-    /// Reads one answer to a request with this method.
+    /// Reads one response to a request with this method.
     #[track_caller]
-    pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
-        let mut answer = self.head();
-        let bodiless = method == "HEAD" || answer.status == 304 || answer.status == 204;
+    pub(crate) fn response_to(&mut self, method: &str) -> Response {
+        let mut response = self.head();
+        let bodiless = method == "HEAD" || response.status == 304 || response.status == 204;
         if !bodiless {
-            answer.body = self.exactly(answer.content_length() as usize);
+            response.body = self.exactly(response.content_length() as usize);
         }
-        answer
+        response
     }
 
-    /// Reads the head of one answer, without its body.
+    /// Reads the head of one response, without its body.
     #[track_caller]
-    pub(crate) fn head(&mut self) -> Answer {
+    pub(crate) fn head(&mut self) -> Response {
         let end = loop {
             if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at;
@@ -180,8 +180,8 @@ impl<S: Read + Write> Client<S> {
     /// Fails unless the connection serves one more request.
     #[track_caller]
     pub(crate) fn assert_open(&mut self) {
-        let answer = self.request("GET", "/outside-every-mount", &[]);
-        assert_eq!(answer.status, 404, "{}", answer.text());
+        let response = self.request("GET", "/outside-every-mount", &[]);
+        assert_eq!(response.status, 404, "{}", response.text());
     }
 
     /// Receives once; 0 is the end. A reset is an end too.
@@ -217,25 +217,25 @@ pub(crate) fn request(
     method: &str,
     target: &str,
     fields: &[(&str, &str)],
-) -> Answer {
+) -> Response {
     Client::connect(proxy).request(method, target, fields)
 }
 
 /// One `GET` on a connection of its own.
 #[track_caller]
-pub(crate) fn get(proxy: &Proxy, target: &str) -> Answer {
+pub(crate) fn get(proxy: &Proxy, target: &str) -> Response {
     request(proxy, "GET", target, &[])
 }
 
 /// One ranged `GET` on a connection of its own.
 #[track_caller]
-pub(crate) fn get_range(proxy: &Proxy, target: &str, range: &str) -> Answer {
+pub(crate) fn get_range(proxy: &Proxy, target: &str, range: &str) -> Response {
     request(proxy, "GET", target, &[("Range", range)])
 }
 
 /// One `HEAD` on a connection of its own.
 #[track_caller]
-pub(crate) fn head(proxy: &Proxy, target: &str) -> Answer {
+pub(crate) fn head(proxy: &Proxy, target: &str) -> Response {
     request(proxy, "HEAD", target, &[])
 }
 
@@ -251,7 +251,7 @@ pub(crate) fn encode(key: &str) -> String {
 }
 
 #[track_caller]
-fn parse_head(head: &str) -> Answer {
+fn parse_head(head: &str) -> Response {
     let mut lines = head.trim_end_matches("\r\n").split("\r\n");
     let status_line = lines.next().unwrap_or_default();
     let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
@@ -264,8 +264,8 @@ fn parse_head(head: &str) -> Answer {
             (name.to_owned(), value.to_owned())
         })
         .collect();
-    let answer = Answer { status, fields, body: Vec::new() };
-    assert_eq!(answer.field("transfer-encoding"), None, "the length of every answer is known");
-    assert!(answer.field("date").is_some(), "an answer has a Date (RFC 9110 §6.6.1)");
-    answer
+    let response = Response { status, fields, body: Vec::new() };
+    assert_eq!(response.field("transfer-encoding"), None, "the length of every response is known");
+    assert!(response.field("date").is_some(), "a response has a Date (RFC 9110 §6.6.1)");
+    response
 }

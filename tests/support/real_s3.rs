@@ -206,18 +206,18 @@ impl RealS3 {
         }
         arguments.extend(more);
         arguments.push(&url);
-        let answer = tools::run(self.directory.path(), "curl", &arguments);
-        let mut answer = answer.as_slice();
+        let response = tools::run(self.directory.path(), "curl", &arguments);
+        let mut response = response.as_slice();
         let end = loop {
-            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
-            if !answer.starts_with(b"HTTP/1.1 100 ") {
+            let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+            if !response.starts_with(b"HTTP/1.1 100 ") {
                 break end;
             }
-            answer = &answer[end..];
+            response = &response[end..];
         };
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let head = String::from_utf8_lossy(&response[..end]).into_owned();
         let status = head.split(' ').nth(1).and_then(|digits| digits.parse().ok());
-        Direct { status: status.expect("a status line"), head, body: answer[end..].to_vec() }
+        Direct { status: status.expect("a status line"), head, body: response[end..].to_vec() }
     }
 
     /// A directory for programs to run in.

@@ -355,7 +355,7 @@ async fn shake_hands_and_serve(
     journal: Arc<Journal>,
 ) {
     journal.accepted.fetch_add(1, Ordering::SeqCst);
-    // Without this, small answers on loopback wait for delayed acknowledgements.
+    // Without this, small responses on loopback wait for delayed acknowledgements.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else { return serve(stream, service, journal).await };
     // A proxy that does not believe us goes away here.
@@ -374,8 +374,8 @@ where
     journal.open.fetch_add(1, Ordering::SeqCst);
     let noting = service_fn(|request: Request<Incoming>| {
         journal.note(&request);
-        let answer = Service::call(&service, request);
-        async move { answer.await.map(with_status) }
+        let response = Service::call(&service, request);
+        async move { response.await.map(with_status) }
     });
     // Peers that go away in the middle of a body are what many tests are about.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -384,11 +384,11 @@ where
     journal.open.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Makes the status of a store come true that it put into the extensions of its answer: `s3s`
-/// itself lets an answer with a body be 200 or 206 only.
-fn with_status(mut answer: HttpResponse) -> HttpResponse {
-    if let Some(status) = answer.extensions().get::<StatusCode>().copied() {
-        *answer.status_mut() = status;
+/// Makes the status of a store come true that it put into the extensions of its response: `s3s`
+/// itself lets a response with a body be 200 or 206 only.
+fn with_status(mut response: HttpResponse) -> HttpResponse {
+    if let Some(status) = response.extensions().get::<StatusCode>().copied() {
+        *response.status_mut() = status;
     }
-    answer
+    response
 }

@@ -33,6 +33,7 @@ struct Shared {
     connections: AtomicUsize,
     open: AtomicUsize,
     stop: AtomicBool,
+    script_panicked: AtomicBool,
 }
 
 impl ScriptedUpstream {
@@ -82,29 +83,29 @@ impl ScriptedUpstream {
     }
 
     /// Answers every request with these bytes and keeps the connection.
-    pub(crate) fn always(answer: impl Into<Vec<u8>>) -> ScriptedUpstream {
-        ScriptedUpstream::always_at(ANY_PORT, answer)
+    pub(crate) fn always(response: impl Into<Vec<u8>>) -> ScriptedUpstream {
+        ScriptedUpstream::always_at(ANY_PORT, response)
     }
 
     /// The same, listening at this address.
     pub(crate) fn always_at(
         address: (Ipv4Addr, u16),
-        answer: impl Into<Vec<u8>>,
+        response: impl Into<Vec<u8>>,
     ) -> ScriptedUpstream {
-        let answer = answer.into();
+        let response = response.into();
         ScriptedUpstream::serve(address, None, move |peer| {
             while peer.next_request() {
-                peer.send(&answer);
+                peer.send(&response);
             }
         })
     }
 
     /// Answers the first request of every connection with these bytes and closes.
-    pub(crate) fn once(answer: impl Into<Vec<u8>>) -> ScriptedUpstream {
-        let answer = answer.into();
+    pub(crate) fn once(response: impl Into<Vec<u8>>) -> ScriptedUpstream {
+        let response = response.into();
         ScriptedUpstream::start(move |peer| {
             if peer.next_request() {
-                peer.send(&answer);
+                peer.send(&response);
             }
         })
     }
@@ -140,6 +141,9 @@ impl ScriptedUpstream {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.script_panicked.store(true, Ordering::SeqCst);
+        }
         self.shared.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -151,6 +155,10 @@ impl Drop for ScriptedUpstream {
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        // An assertion in a script fails its test, not only the script's thread.
+        if self.shared.script_panicked.load(Ordering::SeqCst) && !std::thread::panicking() {
+            panic!("a script of the upstream panicked");
         }
     }
 }
@@ -199,16 +207,16 @@ impl Peer {
 
     /// Waits for a request and answers the range that it asks for of a synthetic object of `size`
     /// bytes, as S3 does, but sends only `most` bytes of the body. `false` when the proxy closes.
-    pub(crate) fn answer_with_part(&mut self, size: u64, most: usize) -> bool {
+    pub(crate) fn respond_with_part(&mut self, size: u64, most: usize) -> bool {
         if !self.next_request() {
             return false;
         }
-        self.answer_last_with_part(size, most);
+        self.respond_to_last_with_part(size, most);
         true
     }
 
     /// The same for the request that came last; how many bytes of the body were asked for.
-    pub(crate) fn answer_last_with_part(&mut self, size: u64, most: usize) -> u64 {
+    pub(crate) fn respond_to_last_with_part(&mut self, size: u64, most: usize) -> u64 {
         let head = self.last_head();
         let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
         let length = last - first + 1;
@@ -297,7 +305,7 @@ fn requested_range(head: &str, size: u64) -> Option<(u64, u64)> {
     Some((first.parse().ok()?, last.parse::<u64>().unwrap_or(size - 1).min(size - 1)))
 }
 
-/// The head of a good answer to a whole `GET`.
+/// The head of a good response to a whole `GET`.
 pub(crate) fn ok_head(content_length: usize) -> String {
     format!(
         "HTTP/1.1 200 OK\r\nDate: Thu, 29 Feb 2024 12:30:46 GMT\r\n\
@@ -307,12 +315,12 @@ pub(crate) fn ok_head(content_length: usize) -> String {
     )
 }
 
-/// A whole good answer.
+/// A whole good response.
 pub(crate) fn ok(body: &str) -> String {
     format!("{}{body}", ok_head(body.len()))
 }
 
-/// A whole error answer of S3.
+/// A whole error response of S3.
 pub(crate) fn s3_error(status: &str, code: &str) -> String {
     let xml = error_xml(code);
     format!(
@@ -322,7 +330,7 @@ pub(crate) fn s3_error(status: &str, code: &str) -> String {
     )
 }
 
-/// The body of an error answer.
+/// The body of an error response.
 pub(crate) fn error_xml(code: &str) -> String {
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::s3::credentials;
 use crate::s3::credentials::login::{Login, Role};
 
 #[test]
@@ -11,9 +12,9 @@ fn credentials_come_from_one_source_as_a_set() {
     let own = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
     let config = with(&text, &own, &Overrides::default()).unwrap();
     let credentials = keys(&config.mounts[0]);
-    assert_eq!(credentials.access_key_id, "ENV");
-    assert_eq!(credentials.secret_access_key, "env");
-    assert_eq!(credentials.session_token, None);
+    assert_eq!(credentials.access_key_id(), "ENV");
+    assert_eq!(credentials.secret_access_key(), "env");
+    assert_eq!(credentials.session_token(), None);
 
     let said = with(&text, &own[..1], &Overrides::default()).unwrap_err();
     assert_eq!(
@@ -46,11 +47,7 @@ fn logins(top: &str, own: &str, variables: &[(&str, &str)]) -> [Option<Login>; 2
 }
 
 fn written(id: &str) -> Login {
-    Login::Keys(Credentials {
-        access_key_id: id.to_owned(),
-        secret_access_key: "s".to_owned(),
-        session_token: None,
-    })
+    Login::Keys(credentials::fixed(id, "s", None))
 }
 
 fn of_environment() -> Login {

@@ -90,9 +90,9 @@ fn the_file_of_2014_works_unchanged() {
     assert_eq!(location.region, "us-east-1");
     assert_eq!(location.origin.to_string(), "https://my-bucket.s3.us-east-1.amazonaws.com");
     let credentials = keys(mount);
-    assert_eq!(credentials.access_key_id, "AKIAEXAMPLE");
-    assert_eq!(credentials.secret_access_key, "hush/hush+hush");
-    assert_eq!(credentials.session_token, None);
+    assert_eq!(credentials.access_key_id(), "AKIAEXAMPLE");
+    assert_eq!(credentials.secret_access_key(), "hush/hush+hush");
+    assert_eq!(credentials.session_token(), None);
     let mut key = "a.bam.bai".to_owned();
     config.rewrite_rules.apply(&mut key);
     assert_eq!(key, "a.bai");
@@ -239,8 +239,8 @@ fn names_that_look_like_numbers_are_names() {
     let bucket = &config.mounts[0].bucket;
     assert_eq!((bucket.name.as_str(), bucket.location().region.as_str()), ("12345", "1"));
     let credentials = keys(&config.mounts[0]);
-    assert_eq!(credentials.access_key_id, "0123");
-    assert_eq!(credentials.secret_access_key, "1e3");
+    assert_eq!(credentials.access_key_id(), "0123");
+    assert_eq!(credentials.secret_access_key(), "1e3");
 }
 
 #[test]

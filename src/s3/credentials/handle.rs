@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::{ArcSwapOption, Guard};
 use monoio::time::sleep;
@@ -48,8 +48,6 @@ pub struct Current {
     pub credentials: Credentials,
     /// Its number; a later set has a higher one.
     pub generation: u64,
-    /// When it ends, in seconds since 1970; `None` is never.
-    pub expires: Option<u64>,
     /// It seemed to have ended already when it was given out, which points at the clock that it
     /// was judged by. S3 has the last word.
     pub is_doubtful: bool,
@@ -57,21 +55,27 @@ pub struct Current {
 
 impl Current {
     /// The next generation.
-    pub fn new(credentials: Credentials, expires: Option<u64>) -> Current {
+    pub fn new(credentials: Credentials) -> Current {
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Current { credentials, generation, expires, is_doubtful: false }
+        Current { credentials, generation, is_doubtful: false }
+    }
+
+    /// When it expires, in seconds since 1970; `None` is never.
+    pub fn expiry(&self) -> Option<u64> {
+        let expiry = self.credentials.expiry()?;
+        Some(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
     /// Whether it can be signed with, as far as S3's time is known.
     pub fn is_usable(&self, clock: &S3Clock) -> bool {
-        self.expires.is_none()
+        self.credentials.expiry().is_none()
             || self.is_valid_at(clock.seconds())
             || self.is_doubtful && !clock.was_told_lately()
     }
 
     /// Whether it can be signed with at a moment, in seconds since 1970.
     pub fn is_valid_at(&self, now: u64) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
+        self.expiry().is_none_or(|expiry| now < expiry)
     }
 }
 
@@ -145,7 +149,7 @@ impl Loads {
 impl Source {
     /// A source that has what is written down, and otherwise nothing yet.
     pub fn new(login: Login, sts_region: Option<String>) -> Source {
-        let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone(), None)));
+        let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone())));
         Source {
             login,
             sts_region,
@@ -319,18 +323,16 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::s3::credentials;
 
-    fn keys(id: &str) -> Credentials {
-        Credentials {
-            access_key_id: id.to_owned(),
-            secret_access_key: "SECRET".to_owned(),
-            session_token: None,
-        }
+    fn until(seconds: u64) -> Current {
+        let expiry = UNIX_EPOCH + Duration::from_secs(seconds);
+        Current::new(Credentials::new("A", "SECRET", None, Some(expiry), "test"))
     }
 
     #[test]
     fn written_keys_are_there_at_once_and_for_ever() {
-        let source = Source::fixed(keys("A"));
+        let source = Source::fixed(credentials::fixed("A", "SECRET", None));
         let current = source.load();
         assert!(current.as_ref().is_some_and(|current| current.is_valid_at(u64::MAX)));
         assert!(!source.needs_refreshing());
@@ -377,7 +379,7 @@ mod tests {
     #[test]
     fn a_set_that_seemed_to_have_ended_is_used_until_s3_tells_its_time() {
         let clock = S3Clock::default();
-        let mut set = Current::new(keys("A"), Some(clock.seconds() - 100));
+        let mut set = until(clock.seconds() - 100);
         assert!(!set.is_usable(&clock));
         set.is_doubtful = true;
         assert!(set.is_usable(&clock));
@@ -392,10 +394,10 @@ mod tests {
         let source = Source::new(Login::Instance, None);
         assert!(source.load().is_none());
         source.fail("no answer".to_owned());
-        source.publish(Current::new(keys("A"), Some(100)));
+        source.publish(until(100));
         let first = source.load().as_ref().map(|current| current.generation);
         assert!(source.failure().is_none());
-        source.publish(Current::new(keys("B"), Some(200)));
+        source.publish(until(200));
         let guard = source.load();
         let second = guard.as_ref().expect("was published");
         assert!(Some(second.generation) > first);

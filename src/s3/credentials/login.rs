@@ -116,14 +116,11 @@ impl fmt::Display for Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::credentials;
 
     #[test]
     fn what_is_said_of_a_login_names_it_and_shows_no_secret() {
-        let keys = Credentials {
-            access_key_id: "AKIAEXAMPLE".to_owned(),
-            secret_access_key: "hush".to_owned(),
-            session_token: Some("hush".to_owned()),
-        };
+        let keys = credentials::fixed("AKIAEXAMPLE", "hush", Some("hush".to_owned()));
         let role = Role {
             arn: "arn:aws:iam::111122223333:role/reader".to_owned(),
             external_id: None,

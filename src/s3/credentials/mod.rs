@@ -1,22 +1,21 @@
-//! The credentials that requests are signed with.
+//! The credentials that requests are signed with: the AWS SDK's own type, which wipes its memory
+//! when it is dropped, keeps secrets out of `Debug`, and carries its expiry.
 
 pub mod handle;
 pub mod login;
 pub mod refresh;
 
-use std::fmt;
+pub use aws_credential_types::Credentials;
 
 use crate::limits;
 
-/// One set of AWS credentials. `Debug` shows the access key id, never a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// `AWS_ACCESS_KEY_ID`.
-    pub access_key_id: String,
-    /// `AWS_SECRET_ACCESS_KEY`.
-    pub secret_access_key: String,
-    /// `AWS_SESSION_TOKEN`, present with temporary credentials.
-    pub session_token: Option<String>,
+/// Credentials without an expiry, as a configuration holds them.
+pub fn fixed(
+    access_key_id: impl Into<String>,
+    secret_access_key: impl Into<String>,
+    session_token: Option<String>,
+) -> Credentials {
+    Credentials::new(access_key_id, secret_access_key, session_token, None, "configuration")
 }
 
 /// Whether a byte may be part of an access key id, which stands between slashes and commas in the
@@ -26,26 +25,23 @@ pub fn is_of_access_key_id(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"/,=".contains(&byte)
 }
 
-impl Credentials {
-    /// Whether id and token may stand in a request's head. What a service or a program gave out
-    /// could otherwise end a header field and begin another.
-    pub fn fit_a_head(&self) -> bool {
-        let token = self.session_token.as_deref().unwrap_or_default();
-        let id = &self.access_key_id;
-        !id.is_empty()
-            && !self.secret_access_key.is_empty()
-            && id.bytes().all(is_of_access_key_id)
-            && token.bytes().all(|byte| byte.is_ascii_graphic())
-            && id.len() + token.len() <= limits::CREDENTIALS_BYTES
-    }
+/// Whether id and token can be sent in a request head. What a service or a program returned could
+/// otherwise end a header field and begin another.
+fn fit_a_head(credentials: &Credentials) -> bool {
+    let id = credentials.access_key_id();
+    let token = credentials.session_token().unwrap_or_default();
+    !id.is_empty()
+        && !credentials.secret_access_key().is_empty()
+        && id.bytes().all(is_of_access_key_id)
+        && token.bytes().all(|byte| byte.is_ascii_graphic())
+        && id.len() + token.len() <= limits::CREDENTIALS_BYTES
 }
 
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("access_key_id", &self.access_key_id)
-            .finish_non_exhaustive()
-    }
+/// Whether both hold the same keys and token, whatever their expiry and provider.
+fn have_same_keys(a: &Credentials, b: &Credentials) -> bool {
+    a.access_key_id() == b.access_key_id()
+        && a.secret_access_key() == b.secret_access_key()
+        && a.session_token() == b.session_token()
 }
 
 #[cfg(test)]
@@ -54,12 +50,8 @@ mod tests {
 
     #[test]
     fn what_would_break_a_head_does_not_fit() {
-        let set = |id: &str, token: &str| Credentials {
-            access_key_id: id.to_owned(),
-            secret_access_key: "SECRET".to_owned(),
-            session_token: Some(token.to_owned()),
-        };
-        assert!(set("ASIAEXAMPLE", "FwoGZXIvYXdzEBc/+=").fit_a_head());
+        let fits = |id: &str, token: &str| fit_a_head(&fixed(id, "SECRET", Some(token.to_owned())));
+        assert!(fits("ASIAEXAMPLE", "FwoGZXIvYXdzEBc/+="));
         for (id, token) in [
             ("", "t"),
             ("ASIA/x", "t"),
@@ -68,7 +60,14 @@ mod tests {
             ("ASIA", "to ken"),
             ("ASIA", &"t".repeat(limits::CREDENTIALS_BYTES)),
         ] {
-            assert!(!set(id, token).fit_a_head(), "{id:?}");
+            assert!(!fits(id, token), "{id:?}");
         }
+        assert!(!fit_a_head(&fixed("ASIA", "", None)));
+    }
+
+    #[test]
+    fn debug_shows_the_id_and_no_secret() {
+        let shown = format!("{:?}", fixed("AKIAEXAMPLE", "hush", Some("hush".to_owned())));
+        assert!(shown.contains("AKIAEXAMPLE") && !shown.contains("hush"), "{shown}");
     }
 }

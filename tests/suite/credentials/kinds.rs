@@ -206,7 +206,7 @@ fn check_says_which_credentials_and_why_there_are_none(driver: Driver) {
         good.stdout.contains(", credentials of the instance metadata service: ok: "),
         "{good:?}"
     );
-    world.services.set(Mode::Answering(404, "no".to_owned()));
+    world.services.set(Mode::Responding(404, "no".to_owned()));
     let bad = world.process().argument("--check").run();
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(bad.stdout.contains("FAILED: there are no credentials: "), "{bad:?}");

@@ -16,8 +16,8 @@ both_drivers!(
     sets_that_s3_never_accepts_are_not_asked_for_again_and_again,
     an_object_that_is_always_refused_does_not_hold_up_the_renewal,
     keys_of_the_configuration_are_refused_at_once,
-    a_service_that_is_well_again_is_asked_by_the_next_request,
-    an_outage_of_the_service_is_asked_about_now_and_then,
+    a_service_that_recovered_is_used_by_the_next_request,
+    an_outage_of_the_service_is_retried_now_and_then,
 );
 
 const SIZE: u64 = 4 << 20;
@@ -33,8 +33,8 @@ fn a_set_that_s3_refuses_is_replaced_before_the_client_is_answered(driver: Drive
         refuse(world.s3.server.keyring());
         get(&proxy, TARGET).assert(200, "ACGT");
         refuse(world.s3.server.keyring());
-        let answer = head(&proxy, TARGET);
-        assert_eq!((answer.status, answer.content_length()), (200, 4));
+        let response = head(&proxy, TARGET);
+        assert_eq!((response.status, response.content_length()), (200, 4));
         refuse(world.s3.server.keyring());
         get_range(&proxy, TARGET, "bytes=1-2").assert(206, "CG");
         // However often, as long as S3 accepts what comes.
@@ -84,13 +84,13 @@ fn a_body_goes_on_with_newer_credentials(driver: Driver) {
                 let head = peer.last_head();
                 let is_first = access_key(&head) == Some("ASIATEMPORARY0000000");
                 if peer.number == 0 {
-                    peer.answer_last_with_part(SIZE, 1_500_000);
+                    peer.respond_to_last_with_part(SIZE, 1_500_000);
                     return;
                 }
                 assert!(keyring.issued().len() <= 2, "renewed more than once");
                 match is_first {
                     true => peer.send(&refusal),
-                    false => drop(peer.answer_last_with_part(SIZE, SIZE as usize)),
+                    false => drop(peer.respond_to_last_with_part(SIZE, SIZE as usize)),
                 }
             }
         })
@@ -123,7 +123,7 @@ fn check_renews_what_s3_refuses(driver: Driver) {
 fn a_renewal_that_brings_the_same_set_is_not_repeated_at_once(driver: Driver) {
     let world = World::new(driver, HOUR, "container");
     let keys = world.s3.server.keyring().issue(HOUR);
-    world.services.set(Mode::Answering(200, json(&keys)));
+    world.services.set(Mode::Responding(200, json(&keys)));
     let token = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
     let proxy = Proxy::start(world.in_container().environment(token, CONTAINER_TOKEN));
     get(&proxy, TARGET).assert(200, "ACGT");
@@ -194,7 +194,7 @@ fn keys_of_the_configuration_are_refused_at_once(driver: Driver) {
     }
 }
 
-fn a_service_that_is_well_again_is_asked_by_the_next_request(driver: Driver) {
+fn a_service_that_recovered_is_used_by_the_next_request(driver: Driver) {
     let world = World::new(driver, Duration::from_secs(3), "instance");
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
@@ -207,7 +207,7 @@ fn a_service_that_is_well_again_is_asked_by_the_next_request(driver: Driver) {
     assert_eq!(head(&proxy, TARGET).status, 200);
 }
 
-fn an_outage_of_the_service_is_asked_about_now_and_then(driver: Driver) {
+fn an_outage_of_the_service_is_retried_now_and_then(driver: Driver) {
     let world = World::new(driver, HOUR, "instance");
     world.services.set(Mode::Down);
     let proxy = Proxy::start(world.process());

@@ -7,8 +7,8 @@ both_drivers!(
     a_service_that_is_down_at_the_start_is_waited_for_while_serving,
     the_last_good_set_is_used_while_the_service_is_down,
     a_set_that_ended_without_another_is_502_and_said_once,
-    what_is_no_set_is_never_taken_for_one,
-    nonsense_in_the_environment_is_told_in_words,
+    a_malformed_response_is_never_taken_for_credentials,
+    nonsense_in_the_environment_is_reported_clearly,
 );
 
 /// Attempts that failed since something was said of credentials, and were not said again.
@@ -29,8 +29,8 @@ fn sets_change_in_mid_traffic_and_no_request_fails(driver: Driver) {
             scope.spawn(|| {
                 let mut client = Client::connect(&proxy);
                 while Instant::now() < end && !failed.load(Ordering::Relaxed) {
-                    let answer = client.request("GET", TARGET, &[]);
-                    if answer.status != 200 || answer.body != b"ACGT" {
+                    let response = client.request("GET", TARGET, &[]);
+                    if response.status != 200 || response.body != b"ACGT" {
                         failed.store(true, Ordering::Relaxed);
                     }
                     std::thread::sleep(Duration::from_millis(5));
@@ -100,7 +100,7 @@ fn a_set_that_ended_without_another_is_502_and_said_once(driver: Driver) {
     eventually("there are others", || get(&proxy, TARGET).status == 200);
 }
 
-fn what_is_no_set_is_never_taken_for_one(driver: Driver) {
+fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
     let set = |world: &World| json(&world.s3.server.keyring().issue(HOUR));
     let html = |_: &World| "<html><body>Please log in</body></html>".to_owned();
     let failed = |world: &World| set(world).replace("Success", "Failed");
@@ -122,7 +122,7 @@ fn what_is_no_set_is_never_taken_for_one(driver: Driver) {
         for (kind, status, body) in rows {
             scope.spawn(move || {
                 let world = World::new(driver, HOUR, kind);
-                world.services.set(Mode::Answering(status, body(&world)));
+                world.services.set(Mode::Responding(status, body(&world)));
                 let process = world.in_container();
                 let token = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
                 let proxy = Proxy::start(process.environment(token, CONTAINER_TOKEN));
@@ -138,7 +138,7 @@ fn what_is_no_set_is_never_taken_for_one(driver: Driver) {
     });
 }
 
-fn nonsense_in_the_environment_is_told_in_words(driver: Driver) {
+fn nonsense_in_the_environment_is_reported_clearly(driver: Driver) {
     let rows = [
         ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "no url"),
         ("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"),

@@ -15,11 +15,11 @@ mod schedule;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::clock::CivilTime;
 use crate::s3::credentials::handle::{Current, NO_GENERATION, Source};
-use crate::s3::credentials::refresh::provider::Loaded;
+use crate::s3::credentials::{Credentials, have_same_keys};
 use crate::sys::background::Background;
 
 /// Longest sleep. The clock that sleeps are measured with stands still while a machine is
@@ -68,7 +68,7 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
 }
 
 /// Loads in a task of its own: a defect in what others wrote ends the load, not the renewing.
-async fn load(source: &Arc<Source>) -> Result<Loaded, String> {
+async fn load(source: &Arc<Source>) -> Result<Credentials, String> {
     let source = Arc::clone(source);
     let task =
         async move { provider::load(source.login(), source.sts_region(), source.proxies()).await };
@@ -147,7 +147,7 @@ impl Refresher {
     }
 
     /// Publishes what was loaded, or keeps what there is.
-    fn take(&mut self, loaded: Result<Loaded, String>, was_asked: bool) -> Due {
+    fn take(&mut self, loaded: Result<Credentials, String>, was_asked: bool) -> Due {
         match loaded.and_then(|loaded| self.current(loaded)) {
             Ok(current) => self.succeed(current, was_asked),
             Err(reason) => self.fail(reason),
@@ -156,20 +156,18 @@ impl Refresher {
 
     /// What was loaded as a set to use. One that has ended already is refused or, as long as S3 has
     /// not told its time, doubtful: this machine's clock may be what is wrong.
-    fn current(&self, loaded: Loaded) -> Result<Current, String> {
-        let Loaded { credentials, expires } = loaded;
-        let expires = expires.map(|end| since_1970(end).as_secs());
+    fn current(&self, loaded: Credentials) -> Result<Current, String> {
         let clock = self.source.clock();
-        let mut current = Current::new(credentials, expires);
+        let mut current = Current::new(loaded);
         if !current.is_valid_at(clock.seconds()) {
             if clock.was_told_lately() || self.has_valid_set() {
-                return Err(format!("those given out were {}", End(expires)));
+                return Err(format!("those given out were {}", End(current.expiry())));
             }
             current.is_doubtful = true;
         }
         if let Some(known) = self.source.load().as_deref()
-            && known.credentials == current.credentials
-            && known.expires == current.expires
+            && have_same_keys(&known.credentials, &current.credentials)
+            && known.expiry() == current.expiry()
         {
             // Who waits for a newer set is not to take it for one.
             current.generation = known.generation;
@@ -189,17 +187,17 @@ impl Refresher {
         }
         self.failures = 0;
         let login = self.source.login();
-        let end = End(current.expires);
+        let end = End(current.expiry());
         match self.health {
             Health::New | Health::Gone => {
-                let id = &current.credentials.access_key_id;
+                let id = current.credentials.access_key_id();
                 log::info!("credentials of {login}: access key {id}, {end}");
             }
             Health::Failing => log::info!("credentials of {login}: renewed again, {end}"),
             Health::Good => log::debug!("credentials of {login}: renewed, {end}"),
         }
         self.health = Health::Good;
-        let expires = current.expires.map(Duration::from_secs);
+        let expires = current.expiry().map(Duration::from_secs);
         self.source.publish(current);
         let Some(expires) = expires else { return Due::Never };
         let now = self.source.clock().time();
@@ -217,7 +215,7 @@ impl Refresher {
         let known = self.source.load();
         let is_in_vain = known.as_ref().is_some_and(|known| {
             let was_asked_for = self.asked_generation == known.generation;
-            known.credentials == current.credentials
+            have_same_keys(&known.credentials, &current.credentials)
                 || was_asked_for && !self.source.has_accepted(known.generation)
         });
         drop(known);
@@ -229,7 +227,7 @@ impl Refresher {
     fn doubt(&mut self, current: Current) -> Due {
         let reason = format!(
             "those given out were {} by this machine's clock, which S3's may contradict",
-            End(current.expires)
+            End(current.expiry())
         );
         self.source.publish(current);
         self.fail(reason)
@@ -241,7 +239,7 @@ impl Refresher {
         let valid_until = {
             let current = self.source.load();
             let valid = current.as_ref().filter(|current| current.is_valid_at(now.as_secs()));
-            valid.map(|current| current.expires)
+            valid.map(|current| current.expiry())
         };
         let health = if valid_until.is_some() { Health::Failing } else { Health::Gone };
         if health == self.health {
@@ -282,10 +280,6 @@ impl Refresher {
     }
 }
 
-fn since_1970(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// `valid until 2026-11-24T03:30:56Z`; in seconds since 1970.
 struct End(Option<u64>);
 
@@ -299,31 +293,34 @@ impl std::fmt::Display for End {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::clock;
-    use crate::s3::credentials::Credentials;
     use crate::s3::credentials::login::Login;
 
     fn refresher() -> Refresher {
         Refresher::new(Arc::new(Source::new(Login::Instance, None)))
     }
 
-    fn set(id: &str, seconds: u64) -> Result<Loaded, String> {
-        let credentials = Credentials {
-            access_key_id: id.to_owned(),
-            secret_access_key: "SECRET".to_owned(),
-            session_token: None,
-        };
-        let expires = UNIX_EPOCH + clock::unix_time() + Duration::from_secs(seconds);
-        Ok(Loaded { credentials, expires: Some(expires) })
+    fn set(id: &str, seconds: u64) -> Result<Credentials, String> {
+        Ok(set_until(id, clock::unix_time() + Duration::from_secs(seconds)))
     }
 
-    fn down() -> Result<Loaded, String> {
+    fn set_until(id: &str, since_1970: Duration) -> Credentials {
+        Credentials::new(id, "SECRET", None, Some(UNIX_EPOCH + since_1970), "test")
+    }
+
+    fn down() -> Result<Credentials, String> {
         Err("no answer".to_owned())
     }
 
     fn id(refresher: &Refresher) -> Option<String> {
-        refresher.source.load().as_ref().map(|current| current.credentials.access_key_id.clone())
+        refresher
+            .source
+            .load()
+            .as_ref()
+            .map(|current| current.credentials.access_key_id().to_owned())
     }
 
     #[test]
@@ -386,10 +383,7 @@ mod tests {
     fn what_is_loaded_again_is_no_newer_set() {
         let mut refresher = refresher();
         let end = clock::unix_time();
-        let set = |seconds| {
-            let expires = UNIX_EPOCH + end + Duration::from_secs(seconds);
-            set("A", 0).map(|loaded| Loaded { expires: Some(expires), ..loaded })
-        };
+        let set = |seconds| Ok(set_until("A", end + Duration::from_secs(seconds)));
         refresher.take(set(3600), false);
         let first = refresher.source.generation();
         refresher.take(set(3600), true);

@@ -5,7 +5,7 @@
 //! they give again in place of an error. Here every load is to see what is there now, and errors
 //! are to be seen.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_config::Region;
@@ -18,16 +18,15 @@ use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
-use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result as Provided};
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder as HttpClient, Connector};
 
-use crate::s3::credentials::Credentials;
 use crate::s3::credentials::login::{Login, Role};
 use crate::s3::credentials::refresh::{failure, proxied};
+use crate::s3::credentials::{Credentials, fit_a_head};
 use crate::upstream::proxy::Proxies;
 
 /// Longest time for one load. A credential_process may ask a slow service in turn.
@@ -53,13 +52,6 @@ macro_rules! http_client {
     }};
 }
 
-/// Credentials as they were loaded.
-pub(super) struct Loaded {
-    pub(super) credentials: Credentials,
-    /// `None` where they do not end.
-    pub(super) expires: Option<SystemTime>,
-}
-
 /// Loads credentials.
 ///
 /// # Errors
@@ -68,24 +60,19 @@ pub(super) async fn load(
     login: &Login,
     region: Option<&str>,
     proxies: &Proxies,
-) -> Result<Loaded, String> {
+) -> Result<Credentials, String> {
     let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provide(login, region, proxies)).await {
         Ok(provided) => provided.map_err(|error| describe(login, &error))?,
         Err(_) => return Err(format!("no answer within {} s", LOAD_TIMEOUT.as_secs())),
     };
-    let credentials = Credentials {
-        access_key_id: loaded.access_key_id().to_owned(),
-        secret_access_key: loaded.secret_access_key().to_owned(),
-        session_token: loaded.session_token().map(str::to_owned),
-    };
-    if !credentials.fit_a_head() {
+    if !fit_a_head(&loaded) {
         return Err(
             "what was given out is no set of credentials: a part of it is empty, too long, \
                     or holds a space or a line break"
                 .to_owned(),
         );
     }
-    Ok(Loaded { credentials, expires: loaded.expiry() })
+    Ok(loaded)
 }
 
 fn describe(login: &Login, error: &CredentialsError) -> String {
@@ -101,13 +88,7 @@ fn describe(login: &Login, error: &CredentialsError) -> String {
 
 async fn provide(login: &Login, region: Option<&str>, proxies: &Proxies) -> Provided {
     match login {
-        Login::Keys(keys) | Login::EnvironmentKeys(keys) => Ok(AwsCredentials::new(
-            &keys.access_key_id,
-            &keys.secret_access_key,
-            keys.session_token.clone(),
-            None,
-            "configuration",
-        )),
+        Login::Keys(keys) | Login::EnvironmentKeys(keys) => Ok(keys.clone()),
         Login::Chain => {
             check_container_variables()?;
             let region = sts_region(region, None).await;
