@@ -47,18 +47,17 @@ fn is_ip_literal(value: &[u8]) -> bool {
 /// A name or an IPv4 address.
 fn is_registered_name(value: &[u8]) -> bool {
     let mut rest = value;
-    loop {
-        rest = match rest {
-            [] => return true,
+    while let Some(other) = rest.iter().position(|&byte| !is_unreserved_or_sub_delim(byte)) {
+        match &rest[other..] {
             [b'%', high, low, after @ ..]
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
-                after
+                rest = after;
             }
-            [byte, after @ ..] if is_unreserved_or_sub_delim(*byte) => after,
             _ => return false,
-        };
+        }
     }
+    true
 }
 
 fn is_unreserved_or_sub_delim(byte: u8) -> bool {
