@@ -122,14 +122,20 @@ impl MetadataMap {
         now: Instant,
     ) {
         let hash = self.latest.hash(bucket, key);
-        let fingerprint = self.latest.fingerprint(metadata);
+        let position = self.position(hash, bucket, key);
+        let same =
+            position.map(|at| &self.objects[at]).filter(|entry| *entry.metadata == *metadata);
+        let (fingerprint, changed) = match same {
+            Some(entry) => (entry.fingerprint, false),
+            None => (self.latest.fingerprint(metadata), true),
+        };
         self.latest.learn(hash, fingerprint, asked, now);
-        if self.settings.ttl.is_zero() || self.asked(hash, bucket, key) > Some(asked) {
+        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
             return;
         }
         self.misses.remove(hash, bucket, key);
         let asked = Some(asked);
-        let Some(position) = self.position(hash, bucket, key) else {
+        let Some(position) = position else {
             let (key, metadata) = (key.into(), Rc::new(metadata.clone()));
             return self.insert(Entry {
                 hash,
@@ -143,7 +149,7 @@ impl MetadataMap {
         };
         let entry = &mut self.objects[position];
         entry.asked = asked;
-        if *entry.metadata != *metadata {
+        if changed {
             (entry.metadata, entry.fingerprint) = (Rc::new(metadata.clone()), fingerprint);
         }
     }
@@ -160,10 +166,11 @@ impl MetadataMap {
     ) {
         let hash = self.latest.hash(bucket, key);
         self.latest.learn(hash, Fingerprint::of_miss(miss), asked, now);
-        if self.settings.ttl.is_zero() || self.asked(hash, bucket, key) > Some(asked) {
+        let position = self.position(hash, bucket, key);
+        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
             return;
         }
-        if let Some(position) = self.position(hash, bucket, key) {
+        if let Some(position) = position {
             self.objects[position].asked = None;
         }
         self.misses.insert(hash, (bucket, key), miss, (asked, now));
@@ -186,8 +193,14 @@ impl MetadataMap {
     }
 
     /// When the request was sent that what is known of a key was learned from.
-    fn asked(&self, hash: u64, bucket: BucketId, key: &str) -> Option<Instant> {
-        let object = self.position(hash, bucket, key).and_then(|at| self.objects[at].asked);
+    fn asked(
+        &self,
+        position: Option<usize>,
+        hash: u64,
+        bucket: BucketId,
+        key: &str,
+    ) -> Option<Instant> {
+        let object = position.and_then(|at| self.objects[at].asked);
         object.or_else(|| Some(self.misses.get(hash, bucket, key)?.1))
     }
 

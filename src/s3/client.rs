@@ -238,7 +238,8 @@ impl Client {
             },
             Err(unused) => permit = unused,
         }
-        let lease = self.pool.connect(permit, origin, ahead).await?;
+        // In a box: its timers would make the state of every request several times as large.
+        let lease = Box::pin(self.pool.connect(permit, origin, ahead)).await?;
         self.send_over(lease, target, request, signed).await
     }
 

@@ -84,7 +84,7 @@ impl Fetch<'_> {
     /// Whether memory would answer 304 for an object of which no copy may be used unless S3 itself says
     /// so.
     pub fn is_validation(&self, object: &Metadata) -> bool {
-        object.is_always_validated() && self.judge(object) == Verdict::NotModified
+        self.judge(object) == Verdict::NotModified && object.is_always_validated()
     }
 
     /// Whether the range, if there is one, is to be served.

@@ -97,8 +97,11 @@ impl Live {
     /// the decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a
     /// version id is of use only where clients may ask for a version.
     pub fn shown<'a>(&self, mount: &'a Mount, key: &str) -> Shown<'a> {
+        let last = key.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
         let is_suffix = |suffix: &String| {
-            key.len() >= suffix.len()
+            // The last letter tells most of them apart from the key.
+            suffix.bytes().next_back().map(|byte| byte.to_ascii_lowercase()) == last
+                && key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
                     .eq_ignore_ascii_case(suffix.as_bytes())
         };

@@ -72,7 +72,8 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(context, mount, scratch, asked).await;
+                // Boxed: its state would be part of every request's.
+                let known = Box::pin(ask_for_metadata(context, mount, scratch, asked)).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }

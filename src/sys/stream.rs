@@ -187,7 +187,8 @@ impl Stream {
     /// As `poll(2)`.
     pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         self.set_low_water(low_water);
-        let waited = monoio::time::timeout(PATIENCE, self.socket.readable(false)).await;
+        // In a box: the timer is as large as all the other state of a request that relays a body.
+        let waited = Box::pin(monoio::time::timeout(PATIENCE, self.socket.readable(false))).await;
         waited.map_or(Ok(false), |ready| ready.map(|()| true))
     }
 

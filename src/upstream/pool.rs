@@ -33,7 +33,7 @@ pub struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -55,7 +55,8 @@ pub enum PoolError {
 
 /// A connection in use. Dropped, it is closed; [`put_back`](Self::put_back) keeps it.
 pub struct Lease {
-    connection: Option<Connection>,
+    /// In a box from the start: it is handed on several times in each request.
+    connection: Option<Box<Connection>>,
     origin: OriginId,
     pool: Rc<Pool>,
     _permit: Permit,
@@ -171,7 +172,8 @@ impl Pool {
         };
         let connection =
             connected.map_err(|error| PoolError::Connect { origin: route.to_string(), error })?;
-        Ok(Lease { connection: Some(connection), origin, pool: Rc::clone(self), _permit: permit })
+        let connection = Some(Box::new(connection));
+        Ok(Lease { connection, origin, pool: Rc::clone(self), _permit: permit })
     }
 
     /// Closes what has been idle for too long, and what leads to where an origin was before its
