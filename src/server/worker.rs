@@ -196,11 +196,6 @@ impl Worker {
         text
     }
 
-    /// Whether requests are logged. Asked first: an entry takes two readings of the clock.
-    pub fn has_access_log(&self) -> bool {
-        self.shared.access_log.is_some()
-    }
-
     /// Writes a request to the access log.
     pub fn log(&self, entry: &access_log::Entry<'_>) {
         let mut lines = self.log_lines.borrow_mut();
