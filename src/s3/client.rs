@@ -84,8 +84,8 @@ impl ClientError {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
 
-    /// Whether the next try may go better.
-    fn is_transient(&self) -> bool {
+    /// Whether a retry may succeed.
+    pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Pool(PoolError::Connect { error, .. }) => error.is_transient(),
             ClientError::Send(_) => true,

@@ -1,7 +1,6 @@
 //! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
 //! of HTTP an S3 server understands.
 
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,9 @@ use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::response::Response;
 use crate::server::delivery::Delivery;
-use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
+use crate::server::error_mapping::{
+    log_unsatisfiable_range, map_body_error, map_client_error, map_service_error,
+};
 use crate::server::failure::Failure;
 use crate::server::lookup::{forget, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
@@ -108,7 +109,7 @@ impl Fetch<'_> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
         let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
-        match sent.map_err(|e| describe(&e))? {
+        match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => self.object(response, asked, client, scratch).await,
             Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
                 self.not_modified(response, client, scratch).await
@@ -120,11 +121,12 @@ impl Fetch<'_> {
             Reply::Refused(error)
                 if error.status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() =>
             {
-                note_unsatisfiable(self.mount, &scratch.object, &error);
+                log_unsatisfiable_range(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.worker, self.mount, &scratch.object, &error, asked);
+                let failure =
+                    map_service_error(self.worker, self.mount, &scratch.object, &error, asked);
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -236,7 +238,7 @@ impl Fetch<'_> {
         if let (Some(skip), Some(extent)) = (skip, extent)
             && let Err(error) = response.skip(skip, extent.length(), metadata.size).await
         {
-            return Err(broken_off(object, &error));
+            return Err(map_body_error(object, &error));
         }
         let writer = HeadWriter { worker: self.worker, request: self.request };
         let keep_alive = writer.keeps_connection();
@@ -266,7 +268,7 @@ impl Fetch<'_> {
             End::SourceFailed(error) if sent.bytes > 0 => {
                 log::warn!("S3 broke off the body of {object:?}: {error}");
             }
-            End::SourceFailed(error) => return Err(broken_off(object, &error)),
+            End::SourceFailed(error) => return Err(map_body_error(object, &error)),
         }
         Ok(Step::Answered(Outcome {
             status,
@@ -365,15 +367,6 @@ impl Fetch<'_> {
         if !self.remembered(object).is_some_and(explains) {
             forget(self.worker, self.mount, object);
         }
-    }
-}
-
-/// The failure of a body of which the client has seen nothing yet.
-fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
-    log::warn!("S3 broke off the body of {object:?}: {error}");
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::TimedOut,
-        _ => Failure::Unreachable,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::s3::error::Kind;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
-use crate::server::error_mapping::{describe, explain};
+use crate::server::error_mapping::{map_client_error, map_service_error};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
 
@@ -44,8 +44,7 @@ pub fn recall(
 fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
     match known {
         Known::Object(metadata) => Ok(metadata),
-        Known::Miss(Miss::NotFound) => Err(Failure::NotFound),
-        Known::Miss(Miss::AccessDenied) => Err(Failure::AccessDenied),
+        Known::Miss(miss) => Err(miss.into()),
     }
 }
 
@@ -113,7 +112,7 @@ async fn ask_for_metadata(
         let s3_request =
             ObjectRequest { operation, key, version_id, range, conditions, leave_body_in_socket };
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
-        let error = match sent.map_err(|e| describe(&e))? {
+        let error = match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => {
                 let shown = worker.live().shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
@@ -146,7 +145,7 @@ async fn ask_for_metadata(
             operation = Operation::Get;
             continue;
         }
-        return match explain(worker, mount, object, &error, asked) {
+        return match map_service_error(worker, mount, object, &error, asked) {
             Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
             Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
             failure => Err(failure),
