@@ -206,14 +206,10 @@ impl Fetch<'_> {
             log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadResponse);
         }
-        let (name, now) = (object.as_str(), Instant::now());
-        self.context.worker.metadata.borrow_mut().learn_object(
-            self.mount.bucket.id,
-            name,
-            metadata,
-            asked,
-            now,
-        );
+        let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
+        let mut cache = self.context.worker.metadata.borrow_mut();
+        cache.learn_object(id, metadata, asked, now);
+        drop(cache);
 
         match self.judge(metadata) {
             Verdict::Proceed => {}
