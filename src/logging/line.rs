@@ -4,19 +4,14 @@ use std::fmt::{self, Write};
 
 use log::Level;
 
-use crate::clock::{self, CivilTime};
+use crate::clock::{self, Iso8601};
 use crate::logging::LINE_BYTES;
 
 /// Formats a message as a line of at most [`LINE_BYTES`], line end included.
 pub(super) fn format(level: Level, message: fmt::Arguments<'_>) -> String {
-    let CivilTime { year, month, day, hour, minute, second } =
-        CivilTime::new(clock::unix_seconds());
     let mut line = Line::default();
     // Writing to memory fails only where the line is full, and the rest of it is left out then.
-    let _ = write!(
-        line.text,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z {level} "
-    );
+    let _ = write!(line.text, "{} {level} ", Iso8601(clock::unix_seconds()));
     let _ = line.write_fmt(message);
     let mut text = line.text;
     text.push('\n');
