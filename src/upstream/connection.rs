@@ -24,12 +24,10 @@ use crate::upstream::proxy::Route;
 use crate::upstream::resolve::ResolvedOrigin;
 use crate::upstream::tunnel;
 
-/// A connection, and whether it has served a request before.
+/// A connection to S3 or to a proxy.
 pub struct Connection {
     /// What is sent and received over.
     pub stream: transport::Connection,
-    /// An earlier request was answered on it, so S3 may be closing it at this moment.
-    pub reused: bool,
     /// The address that it was opened to.
     pub address: SocketAddr,
     /// The origin's [`changes`](ResolvedOrigin::changes) when the address was last one of those
@@ -117,7 +115,7 @@ impl Connector {
             match connected {
                 Ok(stream) => {
                     self.addresses.note_success(address);
-                    return Ok(Connection { stream, reused: false, address, named_at });
+                    return Ok(Connection { stream, address, named_at });
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
