@@ -201,6 +201,7 @@ impl Fetch<'_> {
             return Err(Failure::BadResponse);
         }
         let (name, now) = (object.as_str(), Instant::now());
+        self.context.worker.metrics.s3_first_byte_seconds.record(now - asked);
         self.context.worker.metadata.borrow_mut().learn_object(
             self.mount.bucket.id,
             name,

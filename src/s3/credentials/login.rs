@@ -21,7 +21,9 @@ pub enum Login {
     WebIdentity,
     /// A token file that is exchanged for a role's credentials.
     TokenFile {
+        /// To the file with the token.
         path: String,
+        /// `arn:aws:iam::…:role/…`.
         role_arn: String,
         /// The session's name in CloudTrail.
         session_name: Option<String>,
