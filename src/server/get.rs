@@ -207,9 +207,9 @@ impl Fetch<'_> {
             return Err(Failure::BadResponse);
         }
         let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
-        let mut cache = self.context.worker.metadata.borrow_mut();
-        cache.learn_object(id, metadata, asked, now);
-        drop(cache);
+        let worker = self.context.worker;
+        worker.metrics.s3_first_byte_seconds.record(now - asked);
+        worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
 
         match self.judge(metadata) {
             Verdict::Proceed => {}

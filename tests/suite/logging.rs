@@ -22,9 +22,9 @@ both_drivers!(
     a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted,
     standard_error_that_nobody_reads_stops_nothing,
     standard_output_that_nobody_reads_stops_nothing,
-    a_hangup_opens_the_log_file_again_and_no_line_is_lost,
+    a_hangup_reopens_the_log_file_and_no_line_is_lost,
     a_hangup_without_a_log_file_changes_nothing,
-    a_log_file_that_cannot_be_opened_again_stays_in_use,
+    a_log_file_that_cannot_be_reopened_stays_in_use,
     a_file_that_may_grow_no_more_gets_whole_lines,
     the_log_cannot_disturb_a_terminal_or_be_forged,
     what_is_logged_just_before_the_end_arrives,
@@ -147,7 +147,7 @@ fn lines_of(path: &Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().matches("GET /files/").count()
 }
 
-fn a_hangup_opens_the_log_file_again_and_no_line_is_lost(driver: Driver) {
+fn a_hangup_reopens_the_log_file_and_no_line_is_lost(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
     let path = proxy.directory().join("proxy.log");
@@ -177,7 +177,7 @@ fn a_hangup_without_a_log_file_changes_nothing(driver: Driver) {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
-fn a_log_file_that_cannot_be_opened_again_stays_in_use(driver: Driver) {
+fn a_log_file_that_cannot_be_reopened_stays_in_use(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
     let (path, old) = (proxy.directory().join("proxy.log"), proxy.directory().join("old.log"));
@@ -187,7 +187,7 @@ fn a_log_file_that_cannot_be_opened_again_stays_in_use(driver: Driver) {
     get(&proxy, TARGET).assert(200, "ACGT");
     eventually("the old file has the line", || lines_of(&old) == 1);
     let text = fs::read_to_string(&old).expect("the old file");
-    assert!(text.contains("proxy.log again") && text.contains("stays in use"), "{text}");
+    assert!(text.contains("cannot reopen ") && text.contains("stays in use"), "{text}");
 }
 
 fn a_file_that_may_grow_no_more_gets_whole_lines(driver: Driver) {
