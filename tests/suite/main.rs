@@ -40,6 +40,8 @@ mod check;
 mod clients;
 mod clock;
 mod conditionals;
+mod configuration;
+mod connections;
 mod content;
 mod cors;
 mod credentials;
