@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::support::eventually;
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::Object;
-use crate::support::proxy::{Config, Driver, Finished, Process, Proxy};
+use crate::support::process::Finished;
+use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, get_range, head};
 use crate::support::s3_server::PUBLIC_BUCKET;
 

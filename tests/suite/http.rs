@@ -1,7 +1,6 @@
 //! HTTP/1.1 and 1.0 as a strict server reads them: what two servers in a row could read
 //! differently is refused and the connection closed, everything else is served.
 
-
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Driver, Proxy, proxy_over};
 use crate::support::raw_http::{Client, head, request, request_head};

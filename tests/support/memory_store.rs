@@ -13,12 +13,12 @@ use futures::Stream;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
-    ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
-    StreamingBlob, Timestamp,
+    ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::asked::Asked;
+use super::conditions::{Conditions, Verdict};
 use super::object::{Object, last_modified};
 use super::s3_server::S3Server;
 
@@ -348,45 +348,6 @@ fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
         return None;
     }
     range.check(size).ok()
-}
-
-/// The preconditions of one request.
-#[expect(clippy::struct_field_names, reason = "the names of the header fields")]
-struct Conditions {
-    if_match: Option<ETagCondition>,
-    if_none_match: Option<ETagCondition>,
-    if_modified_since: Option<Timestamp>,
-    if_unmodified_since: Option<Timestamp>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Verdict {
-    Serve,
-    NotModified,
-}
-
-impl Conditions {
-    /// RFC 9110 §13.2.2. An error is 412.
-    fn verdict(&self, object: &Object) -> S3Result<Verdict> {
-        let matches = |condition: &ETagCondition| match condition {
-            ETagCondition::Any => true,
-            ETagCondition::ETag(e_tag) => e_tag.value() == object.e_tag,
-        };
-        let failed = match (&self.if_match, &self.if_unmodified_since) {
-            (Some(condition), _) => !matches(condition),
-            (None, Some(since)) => last_modified() > *since,
-            (None, None) => false,
-        };
-        if failed {
-            return Err(s3_error!(PreconditionFailed));
-        }
-        let not_modified = match (&self.if_none_match, &self.if_modified_since) {
-            (Some(condition), _) => matches(condition),
-            (None, Some(since)) => last_modified() <= *since,
-            (None, None) => false,
-        };
-        Ok(if not_modified { Verdict::NotModified } else { Verdict::Serve })
-    }
 }
 
 /// A body that is made while it is read, and counts what is taken of it.

@@ -3,6 +3,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod certificates;
+pub(crate) mod conditions;
 pub(crate) mod credential_services;
 pub(crate) mod fault_relay;
 pub(crate) mod gate;
@@ -11,6 +12,7 @@ pub(crate) mod http_proxy;
 pub(crate) mod memory_store;
 pub(crate) mod name_server;
 pub(crate) mod object;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;
 pub(crate) mod real_s3;
