@@ -17,9 +17,9 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::asked::Asked;
-use super::conditions::{Conditions, Verdict};
+use super::conditions::Verdict;
 use super::object::{Object, last_modified};
+use super::object_request::ObjectRequest;
 use super::s3_server::S3Server;
 
 /// The bucket of most tests.
@@ -58,14 +58,14 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, asked: &Asked<'_>) -> S3Result<Object> {
-        let object = self.stored(asked)?;
-        asked.encryption.check(object.customer_key.as_ref())?;
+    fn find(&self, request: &ObjectRequest<'_>) -> S3Result<Object> {
+        let object = self.stored(request)?;
+        request.encryption.check(object.customer_key.as_ref())?;
         Ok(object)
     }
 
-    fn stored(&self, asked: &Asked<'_>) -> S3Result<Object> {
-        let Asked { bucket, key, .. } = *asked;
+    fn stored(&self, request: &ObjectRequest<'_>) -> S3Result<Object> {
+        let ObjectRequest { bucket, key, .. } = *request;
         let mut state = self.state();
         if let Some(code) = &state.outage {
             return Err(S3Error::with_message(code.clone(), "The test says so."));
@@ -81,11 +81,11 @@ impl MemoryStore {
         if !state.objects.keys().any(|(known, _)| known == bucket) {
             return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
         }
-        if state.requester_pays.contains(bucket) && !asked.requester_pays {
+        if state.requester_pays.contains(bucket) && !request.requester_pays {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
         let place = (bucket.to_owned(), key.to_owned());
-        if let Some(version_id) = asked.version_id {
+        if let Some(version_id) = request.version_id {
             return state.version(place, version_id);
         }
         let object = state.objects.get(&place).cloned();
@@ -243,14 +243,9 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&Asked::from(&input))?;
-        let conditions = Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        if conditions.verdict(&object)? == Verdict::NotModified {
+        let request = ObjectRequest::from(&input);
+        let object = self.find(&request)?;
+        if request.conditions.verdict(&object)? == Verdict::NotModified {
             return Ok(with_status(head_only(&object), StatusCode::NOT_MODIFIED));
         }
         let size = object.size();
@@ -280,14 +275,9 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&Asked::from(&input))?;
-        let conditions = Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        let verdict = conditions.verdict(&object)?;
+        let request = ObjectRequest::from(&input);
+        let object = self.find(&request)?;
+        let verdict = request.conditions.verdict(&object)?;
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(object.size() as i64),

@@ -1,7 +1,6 @@
 //! What the stories of the suite are told with: servers to stand behind the proxy, the proxy
 //! itself as a process, a client that knows exact bytes, and genomic files.
 
-pub(crate) mod asked;
 pub(crate) mod certificates;
 pub(crate) mod conditions;
 pub(crate) mod credential_services;
@@ -12,6 +11,7 @@ pub(crate) mod http_proxy;
 pub(crate) mod memory_store;
 pub(crate) mod name_server;
 pub(crate) mod object;
+pub(crate) mod object_request;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;
