@@ -1,4 +1,4 @@
-//! `--check`: what it says of buckets that work, that do not, and that it cannot know.
+//! `--check` on buckets that work, that fail, and that it cannot judge.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Objects that are encrypted with a key which S3 does not keep (SSE-C): the key is sent with each
-//! request, and shown to nobody.
+//! Objects encrypted with a customer-provided key (SSE-C), which is sent with each request and never
+//! shown.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -115,7 +115,7 @@ fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
         assert_eq!(client.response_to("GET").status, 400, "{story}");
         client.assert_closed();
     }
-    // A method without meaning here may be answered 405, but its body is no request either.
+    // A method without meaning here may be answered 405, but its body is not read as a request either.
     let smuggled = request_head("GET", TARGET, &[]);
     let length = smuggled.len().to_string();
     let mut client = Client::connect(&proxy);
@@ -219,7 +219,7 @@ fn errors_to_head_have_neither_body_nor_length(driver: Driver) {
     let mut client = Client::connect(&proxy);
     for target in ["/files/missing", "/files/missing", "/elsewhere", "/files/"] {
         let response = client.request("HEAD", target, &[]);
-        // htsjdk believes the length of any response to HEAD.
+        // htsjdk uses the length of any response to HEAD.
         assert_eq!((response.status, response.field("content-length")), (404, None), "{target}");
     }
     let failed = client.request("HEAD", TARGET, &[("If-Match", "\"other\"")]);

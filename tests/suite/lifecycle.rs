@@ -1,4 +1,4 @@
-//! The program as its operator meets it: start, configuration, signals, exit codes.
+//! Start, listeners, signals, shutdown and exit codes.
 
 use std::io;
 use std::net::TcpListener;

@@ -1,5 +1,5 @@
-//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, answering
-//! as S3 documents it: ranges, conditionals, errors and all fields of a head.
+//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, with the
+//! responses that S3 documents: ranges, conditionals, errors and all fields of a head.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -36,12 +36,12 @@ struct State {
     versions: HashMap<(String, String, String), Option<Object>>,
     /// Keys whose latest version is a delete marker.
     deleted: HashSet<(String, String)>,
-    /// Buckets that only those may read who agree to pay.
+    /// Requester-pays buckets.
     requester_pays: HashSet<String>,
     denied: Vec<String>,
-    /// What every request is answered with, while set.
+    /// The response to every request, while set.
     outage: Option<S3ErrorCode>,
-    /// The chance of a request to be answered with `SlowDown`.
+    /// The chance of a `SlowDown` in response to a request.
     slow_downs: Option<(f64, fastrand::Rng)>,
     delay: Duration,
 }
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-/// The error with the field that says what it is about.
+/// Adds the field that marks a delete marker to the error.
 fn deleted(mut error: S3Error) -> S3Error {
     let name = HeaderName::from_static("x-amz-delete-marker");
     error.set_headers(HeaderMap::from_iter([(name, HeaderValue::from_static("true"))]));
@@ -192,7 +192,7 @@ impl TestS3 {
         state.versions.insert((place.0, place.1, version_id.to_owned()), None);
     }
 
-    /// From now on [`BUCKET`] can only be read by those who agree to pay.
+    /// Makes [`BUCKET`] a requester-pays bucket.
     pub(crate) fn let_requesters_pay(&self) {
         self.store.state().requester_pays.insert(BUCKET.to_owned());
     }
@@ -207,12 +207,12 @@ impl TestS3 {
         self.store.state().denied.push(key.to_owned());
     }
 
-    /// Answers every request with this error, or with the truth again.
+    /// Responds to every request with this error, or normally again.
     pub(crate) fn set_outage(&self, code: Option<S3ErrorCode>) {
         self.store.state().outage = code;
     }
 
-    /// Answers requests with `SlowDown` as chance has it, from 0 to 1.
+    /// Responds with `SlowDown` at random, with this chance from 0 to 1.
     pub(crate) fn slow_down(&self, chance: f64, seed: u64) {
         self.store.state().slow_downs = Some((chance, fastrand::Rng::with_seed(seed)));
     }

@@ -126,10 +126,10 @@ impl Process {
     }
 }
 
-/// Gives the process mounts of its own, so that nobody else's files are changed.
+/// Gives the process mounts of its own, so that no files outside are changed.
 #[allow(unsafe_code, reason = "rustix marks all of unshare(2) so for one flag of it")]
 fn unshare_mounts() -> std::io::Result<()> {
-    // SAFETY: only the unsharing of descriptors may harm, which is not asked for.
+    // SAFETY: only the unsharing of descriptors may harm, which is not requested.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }

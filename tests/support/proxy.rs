@@ -1,4 +1,4 @@
-//! The real program as a process of its own, on a port that it chose itself.
+//! The proxy as a process, listening on a free port, and its configuration.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::memory_store::{BUCKET, TestS3};
 pub(crate) use super::process::{Process, Running};
 use super::s3_server::{ACCESS_KEY, REGION, SECRET_KEY};
 
-/// The event loop that a test asks the program for.
+/// The event loop that a test configures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
     IoUring,
@@ -36,8 +36,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// [`BUCKET`] behind `/files/` on one worker, so that what one request taught is known to the
-    /// next one.
+    /// [`BUCKET`] behind `/files/` on one worker, so that all requests share one cache.
     pub(crate) fn new(driver: Driver, endpoint: &str) -> Config {
         Config { entries: Vec::new() }
             .set("listen", "127.0.0.1:0")
@@ -137,11 +136,11 @@ impl Proxy {
         self.fds().len()
     }
 
-    /// What each open file descriptor is, as proc_pid_fd(5) tells it: `socket:[1234]`, a path, ….
+    /// What each open file descriptor is, as `proc_pid_fd(5)` shows it: `socket:[1234]`, a path, ….
     pub(crate) fn fds(&self) -> Vec<String> {
         let path = format!("/proc/{}/fd", self.running.child.id());
         let entries = fs::read_dir(path).expect("a running process").flatten();
-        // One that was closed meanwhile is none.
+        // One that was closed meanwhile does not count.
         let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
         targets.map(|target| target.display().to_string()).collect()
     }

@@ -1,4 +1,4 @@
-//! What clients notice of an S3 that fails: nothing, as long as that is possible.
+//! An S3 that fails: clients notice nothing as long as a retry can help.
 
 mod corrections;
 mod resume;

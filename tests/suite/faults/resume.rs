@@ -1,4 +1,4 @@
-//! Bodies that break off or fall silent, and go on at the next byte over another connection.
+//! Bodies that break off or fall silent, and are resumed at the next byte over another connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +71,7 @@ fn a_range_that_breaks_off_goes_on_inside_itself(driver: Driver) {
         conditions(&upstream)[1..],
         [resumed(1_000_100, 2_500_099), resumed(2_000_100, 2_500_099)]
     );
-    // Small enough to be received whole before the client is told anything.
+    // Small enough to be received whole before the client gets a head.
     let upstream = breaks_off_every(3_000);
     let proxy = over(driver, &upstream).set("retries", "8").start();
     get_range(&proxy, TARGET, "bytes=0-9999").assert(206, synthetic_bytes(0, 10_000));
