@@ -1,4 +1,4 @@
-//! What must not touch the heap, counted: everything that each request passes through.
+//! Counts heap allocations in the parts that every request passes through: there must be none.
 
 #![allow(unsafe_code, reason = "a counting allocator")]
 

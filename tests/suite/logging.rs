@@ -1,5 +1,5 @@
-//! The log under adverse conditions (nobody reads it, its file is rotated or may grow no more), and
-//! what it says of S3's errors.
+//! The log when nobody reads it, its file is rotated or the disk is full, and its lines for S3's
+//! errors.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -71,7 +71,7 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted(driver: Driver)
     let mut proxy = Proxy::start(Process::with_config(&yaml));
     overflow(&proxy);
     get(&proxy, TARGET).assert(200, "ACGT");
-    // The reader goes on: it finds whole lines, and is told how many are missing.
+    // The reader goes on: it finds whole lines, and the number of those that are missing.
     let mut lines = BufReader::new(reader).lines();
     let mut read = 0;
     let told = loop {
@@ -263,7 +263,7 @@ fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
     assert!(proxy.stderr().contains("requests=500 "), "{}", proxy.stderr());
 }
 
-/// An error as S3 tells it: without its document where HEAD asked.
+/// An error response of S3, without a body for HEAD.
 fn refusal(peer: &Peer, status: &str, code: &str) -> String {
     let error = s3_error(status, code);
     let error = error.replacen("\r\n", "\r\nx-amz-request-id: 4442587FB7D0A2F9\r\n", 1);
@@ -315,7 +315,7 @@ fn every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id(driv
     for (number, (status, code)) in ERRORS.iter().enumerate() {
         let error = format!("{} {code}: The test says so", &status[..3]);
         assert!(logged(&format!("get{number}"), &error), "GET {status} {code}:\n{text}");
-        // Only of 400 and 403 a HEAD's reason is asked for, and its 404 is always plain.
+        // The reason is fetched only for a HEAD's 400 and 403, and its 404 is always plain.
         let error = if number < 4 { &error } else { &status[..3] };
         let is_plain = *code == "NoSuchBucket";
         assert!(
@@ -371,7 +371,7 @@ fn an_archived_object_is_403_and_says_so(driver: Driver) {
         let response = get(&proxy, TARGET);
         response.assert_error(403);
         assert_eq!(response.text(), "the object is archived: restore it first\n");
-        // S3 tells the metadata of archived objects.
+        // S3 returns the metadata of archived objects.
         assert_eq!(request(&proxy, "HEAD", TARGET, &[]).status, 200);
     }
     eventually("it is logged", || {

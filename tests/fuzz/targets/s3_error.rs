@@ -1,4 +1,4 @@
-//! An error answer of S3, chunked or not: it is judged, and it is one short line in the log.
+//! An error response of S3, chunked or not: it is classified, and it is one short line in the log.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Sets change, end, are revoked, and the services that give them out have bad days.
+//! Credentials change, expire and are revoked, and their providers fail.
 
 use super::*;
 
