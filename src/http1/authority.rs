@@ -47,23 +47,35 @@ fn is_ip_literal(value: &[u8]) -> bool {
 /// A name or an IPv4 address.
 fn is_registered_name(value: &[u8]) -> bool {
     let mut rest = value;
-    loop {
-        rest = match rest {
-            [] => return true,
+    while let Some(other) = rest.iter().position(|&byte| !is_unreserved_or_sub_delim(byte)) {
+        match &rest[other..] {
             [b'%', high, low, after @ ..]
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
-                after
+                rest = after;
             }
-            [byte, after @ ..] if is_unreserved_or_sub_delim(*byte) => after,
             _ => return false,
-        };
+        }
     }
+    true
 }
 
 fn is_unreserved_or_sub_delim(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    UNRESERVED_OR_SUB_DELIM[usize::from(byte)]
 }
+
+/// The characters of RFC 3986 §2.2 and §2.3 as a table: every request has a `Host` to check.
+const UNRESERVED_OR_SUB_DELIM: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+            || matches!(byte, b'*' | b'+' | b',' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -6,16 +6,16 @@
 //! nothing.
 
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::limits::{
     LARGE_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES, TURN_BYTES,
 };
-use crate::relay::buffers::Buffers;
-use crate::relay::{End, Report, Source, Terms};
+use crate::relay::{End, Report, Terms};
 use crate::sys::stalls::Watch;
-use crate::sys::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::buffers::Buffers;
+use crate::transport::{Connection, Source};
 
 /// A sink that takes longer than this for one buffer gets small ones.
 const SLOW: Duration = Duration::from_millis(100);
@@ -23,12 +23,12 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Copies `length` bytes of `source` to `sink`.
 pub async fn copy<S: Source>(
     source: &mut S,
-    sink: &mut Stream,
-    buffers: &Buffers,
+    sink: &mut Connection,
+    buffers: &Rc<Buffers>,
     length: u64,
     terms: Terms,
 ) -> Report {
-    let watch = sink.watch();
+    let watch = sink.socket().watch();
     let mut relay = Relay {
         source,
         sink,
@@ -46,9 +46,9 @@ pub async fn copy<S: Source>(
 
 struct Relay<'a, S> {
     source: &'a mut S,
-    sink: &'a mut Stream,
+    sink: &'a mut Connection,
     watch: Watch,
-    buffers: &'a Buffers,
+    buffers: &'a Rc<Buffers>,
     terms: Terms,
     remaining: u64,
     sent: u64,
@@ -73,11 +73,11 @@ impl<S: Source> Relay<'_, S> {
             }
             self.slow = started.elapsed() > SLOW;
             if self.turn >= TURN_BYTES {
-                // With epoll, sockets that are always ready would keep the core to themselves.
+                // With epoll, sockets that are always ready would starve the worker's other tasks.
                 self.turn = 0;
-                self.sink.give_way().await;
+                self.sink.socket().give_way().await;
             }
-            self.terms.apply(self.source, self.sink, self.sent);
+            self.terms.apply(self.source, self.sink.socket(), self.sent);
         }
         End::Complete
     }
@@ -86,7 +86,7 @@ impl<S: Source> Relay<'_, S> {
     fn buffer_bytes(&self) -> usize {
         match self.terms.reads_on(self.sent) {
             _ if self.slow => SMALL_RELAY_BUFFER_BYTES,
-            // What is in a buffer is pulled in vain when the client leaves.
+            // What is in a buffer was read for nothing if the sink closes.
             false => RELAY_BUFFER_BYTES,
             true if self.remaining <= RELAY_BUFFER_BYTES as u64 => RELAY_BUFFER_BYTES,
             true => LARGE_RELAY_BUFFER_BYTES,
@@ -97,22 +97,22 @@ impl<S: Source> Relay<'_, S> {
     async fn wait_for_source(&mut self) -> Result<(), End> {
         // No more than the buffer, so it fits.
         let low_water = self.remaining.min(self.buffer_bytes() as u64) as u32;
-        let Some(source) = self.source.transport() else { return Err(End::SourceGivenUp) };
+        let Some(source) = self.source.connection() else { return Err(End::SourceGivenUp) };
         let deadline = Instant::now() + self.terms.source_stall;
         source.readable(low_water, deadline).await.map_err(End::SourceFailed)
     }
 
     /// Waits until the sink has room.
     async fn wait_for_sink(&mut self, mut since: Instant) -> io::Result<()> {
-        let wait = self.sink.writable(&mut since, self.terms.sink_stall);
+        let wait = self.sink.socket().writable(&mut since, self.terms.sink_stall);
         let on_stall = self.terms.on_stall(self.source, self.remaining);
         self.watch.during(wait, on_stall).await
     }
 
-    /// Moves what there is through a buffer.
+    /// Moves the bytes that are there through a buffer.
     async fn pass_on(&mut self) -> Result<(), End> {
         let buffer_bytes = self.buffer_bytes();
-        if self.source.transport().is_none() {
+        if self.source.connection().is_none() {
             return Err(End::SourceGivenUp);
         }
         let (buf, _right) = self.buffers.take_empty(buffer_bytes);
@@ -135,29 +135,4 @@ impl<S: Source> Relay<'_, S> {
         self.turn += sent;
         Ok(())
     }
-}
-
-/// Reads `length` bytes of `source` and throws them away, to make its connection usable again.
-///
-/// # Errors
-/// As `recv(2)`; `UnexpectedEof` where it ended early.
-pub async fn discard(
-    source: &mut Transport,
-    mut buf: Vec<u8>,
-    length: u64,
-    timeout: Duration,
-) -> (io::Result<()>, Vec<u8>) {
-    let mut remaining = length;
-    while remaining > 0 {
-        buf.clear();
-        let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
-        let (received, returned) = source.receive(buf, limit, timeout).await;
-        buf = returned;
-        match received {
-            Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
-            Ok(count) => remaining -= count as u64,
-            Err(error) => return (Err(error), buf),
-        }
-    }
-    (Ok(()), buf)
 }

@@ -1,13 +1,12 @@
-//! Moving a body of known length from one socket to another.
+//! Moves a body of known length from a source to a connection.
 //!
-//! The relay is blind: it is given a prefix (bytes to send first, in a buffer), two sockets and a
-//! length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
-//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader that
-//! stops stops the relay's reading: nothing is received before the last bytes were taken. When that
-//! lasts, the source may be given up: what was received of it still goes to the sink, and the
+//! The relay is blind: it is given a prefix (bytes to send first, in a buffer), a source, a sink
+//! and a length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
+//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader
+//! that stops stops the relay's reading: nothing is received before the last bytes were taken. When
+//! that lasts, the source may be given up: what was received of it still goes to the sink, and the
 //! caller gets the rest from another source.
 
-pub mod buffers;
 pub mod copy;
 pub mod pipes;
 pub mod splice;
@@ -18,25 +17,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monoio::BufResult;
-
 use crate::limits::READS_ON_BYTES;
-use crate::metrics::Counters;
-use crate::relay::buffers::Buffers;
+use crate::metrics::Metrics;
 use crate::relay::pipes::Pipes;
 use crate::sys::stream::{Ahead, Stream};
-use crate::transport::Transport;
+use crate::transport::buffers::Buffers;
+use crate::transport::{Connection, Source};
 
-/// What an operator may set about the way of bodies.
+/// When bodies are spliced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whether bodies may be spliced at all.
     pub splice: bool,
     /// Bodies with fewer bytes than this are copied.
     pub splice_threshold: u64,
-    /// Size that a pipe is asked for, in bytes.
+    /// Requested size of a pipe, in bytes.
     pub pipe_size: usize,
-    /// Pipes that one core may have. Further bodies are copied.
+    /// Pipes that one worker may have. Further bodies are copied.
     pub max_pipes: usize,
 }
 
@@ -51,48 +48,30 @@ impl Default for Settings {
     }
 }
 
-/// The means of one core to relay bodies.
+/// The buffers and pipes through which one worker relays bodies.
 pub struct Relay {
     /// The buffers of the copying relay.
     pub buffers: Rc<Buffers>,
     /// The pipes of the splicing one.
     pub pipes: Rc<Pipes>,
-    /// What is counted.
-    pub counters: Arc<Counters>,
+    /// Counts bytes and fallbacks.
+    pub metrics: Arc<Metrics>,
 }
 
-/// What is expected of the two sides.
+/// Timeouts and read-ahead of the two sides.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How long the next bytes of the source are waited for.
+    /// Longest wait for the next bytes of the source.
     pub source_stall: Duration,
-    /// How long the sink is waited for to take some.
+    /// Longest wait for the sink to take some.
     pub sink_stall: Duration,
     /// How far the source may send ahead of the sink from the beginning on; once the sink has
     /// taken [`READS_ON_BYTES`](crate::limits::READS_ON_BYTES), freely.
     pub ahead: Ahead,
-    /// What little is, in bytes, on either side.
+    /// [`Ahead::Little`] in bytes, on either side.
     pub read_ahead: usize,
-    /// Whether the rest of the bytes can be had from another source.
+    /// Whether the caller can get the rest of the bytes from another source.
     pub is_resumable: bool,
-}
-
-/// Where bytes come from.
-pub trait Source {
-    /// Its connection; `None` once it was given up.
-    fn transport(&mut self) -> Option<&mut Transport>;
-    /// Gives the connection up; `remaining` bytes of the length are still to come on it.
-    fn give_up(&mut self, remaining: u64);
-    /// Whether its bytes are those of the connection, so that the kernel may move them.
-    fn is_plain(&self) -> bool;
-    /// As [`Transport::receive`]. Where the bytes are not those of the connection, `limit` bounds
-    /// what is received there.
-    fn receive(
-        &mut self,
-        buf: Vec<u8>,
-        limit: usize,
-        timeout: Duration,
-    ) -> impl Future<Output = BufResult<usize, Vec<u8>>>;
 }
 
 impl Terms {
@@ -108,15 +87,15 @@ impl Terms {
         source: &'s mut S,
         remaining: u64,
     ) -> Option<impl FnOnce() + use<'s, S>> {
-        let may_give_up = (self.is_resumable || remaining == 0) && source.transport().is_some();
+        let may_give_up = (self.is_resumable || remaining == 0) && source.connection().is_some();
         may_give_up.then_some(move || source.give_up(remaining))
     }
 
     /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
     fn apply(&self, source: &mut impl Source, sink: &mut Stream, sent: u64) {
         if self.reads_on(sent) {
-            if let Some(transport) = source.transport() {
-                transport.socket().receive_ahead_freely();
+            if let Some(connection) = source.connection() {
+                connection.socket().receive_ahead_freely();
             }
             sink.send_ahead(Ahead::Freely, self.read_ahead);
         } else {
@@ -151,9 +130,10 @@ pub struct Report {
 }
 
 impl Relay {
-    /// Whether a body of `length` bytes is going to be spliced, if there is a pipe then.
-    pub fn splices(&self, source: &mut Transport, length: u64) -> bool {
-        source.kernel_socket().is_some() && self.pipes.pays_for(length)
+    /// Whether a body of `length` bytes is worth splicing, if both sides are sockets of the kernel
+    /// and there is a pipe.
+    pub fn splices(&self, length: u64) -> bool {
+        self.pipes.pays_for(length)
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
@@ -161,24 +141,24 @@ impl Relay {
     pub async fn run(
         &self,
         source: &mut impl Source,
-        sink: &mut Stream,
+        sink: &mut Connection,
         buf: Vec<u8>,
         prefix: Range<usize>,
         length: u64,
         terms: Terms,
     ) -> Report {
         if length > terms.read_ahead as u64 {
-            terms.apply(source, sink, 0);
+            terms.apply(source, sink.socket(), 0);
         }
         let prefixed = prefix.len() as u64;
-        let watch = sink.watch();
+        let watch = sink.socket().watch();
         let sending = sink.send(buf, prefix, terms.sink_stall);
         let (sent, buf) = watch.during(sending, terms.on_stall(source, length)).await;
         self.buffers.put_back(buf);
         if let Err(error) = sent {
             return Report { end: End::SinkFailed(error), remaining: length, sent: 0 };
         }
-        self.counters.bytes_copied.add(prefixed);
+        self.metrics.bytes_copied.add(prefixed);
         if length == 0 {
             return Report { end: End::Complete, remaining: 0, sent: prefixed };
         }
@@ -190,24 +170,24 @@ impl Relay {
     async fn run_without_prefix(
         &self,
         source: &mut impl Source,
-        sink: &mut Stream,
+        sink: &mut Connection,
         length: u64,
         terms: Terms,
     ) -> Report {
-        let splices = source.is_plain()
-            && source.transport().is_some_and(|source| self.splices(source, length));
-        let pipe = if splices { self.pipes.take(&self.counters) } else { None };
-        if let Some(mut lease) = pipe {
+        let may_splice = self.splices(length) && source.kernel_socket().is_some();
+        if let (true, Some(sink)) = (may_splice, sink.kernel_socket())
+            && let Some(mut lease) = self.pipes.take()
+        {
             let report =
-                splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
+                splice::splice(source, sink, &mut lease, length, terms, &self.metrics).await;
             if report.sent > 0 || !self.is_refused(&report.end) {
                 return report;
             }
             // Not one byte could be spliced: this kernel does not let us. None is lost.
-            self.counters.splice_refused.add(1);
+            self.metrics.splice_refused.add(1);
         }
         let report = copy::copy(source, sink, &self.buffers, length, terms).await;
-        self.counters.bytes_copied.add(report.sent);
+        self.metrics.bytes_copied.add(report.sent);
         report
     }
 

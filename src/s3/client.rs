@@ -1,4 +1,4 @@
-//! Sends requests for objects to S3, again where that can help, and gives out the answers.
+//! Sends requests for objects to S3, with retries, and hands out the responses.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,76 +14,77 @@ use monoio::time::sleep;
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
-use crate::relay::Relay;
+use crate::metrics::Metrics;
+use crate::s3::body::{Body, Shared};
 use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
 use crate::s3::response::Response;
-use crate::s3::retry::{self, Budget, Tries};
+use crate::s3::retry::{self, Budget, GiveUp, Tries};
 use crate::sys::stream::Ahead;
+use crate::transport::buffers::Buffers;
 use crate::upstream::connection::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
 
-/// The S3 client of one core.
+/// The S3 client of one worker.
 pub struct Client {
-    /// The buckets that were asked for so far.
+    /// By bucket, made for its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
-    pub(super) relay: Rc<Relay>,
-    upstream: Settings,
-    pub(super) retries: retry::Settings,
-    pub(super) budget: Budget,
+    shared: Rc<Shared>,
+    first_byte_timeout: Duration,
+    retries: retry::Settings,
+    budget: Budget,
 }
 
-/// A bucket, and how one core asks for its objects.
+/// A bucket, and how one worker sends requests for its objects.
 pub(super) struct Target {
     pub(super) bucket: Arc<Bucket>,
     pub(super) writer: RefCell<RequestWriter>,
     origin: Cell<OriginId>,
 }
 
-/// What S3 replied.
+/// A response, by what it means.
 pub enum Reply {
     /// 200 or 206: the object, or a part of it.
     Object(Response),
-    /// 304: a condition of the request says that the client's copy is still right.
+    /// 304: by a condition of the request, the requester's copy is current.
     NotModified(Response),
-    /// Anything else.
+    /// Any other status.
     Refused(ServiceError),
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing to sign with.
+    /// There is nothing to sign with.
     #[error(transparent)]
     Credentials(#[from] NoCredentials),
-    /// No connection.
+    /// There is no connection.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// The request could not be sent.
-    #[error("the request could not be sent to S3: {0}")]
+    #[error("cannot send the request to S3: {0}")]
     Send(io::Error),
-    /// No usable head came back.
+    /// No complete head was received.
     #[error("S3: {0}")]
     Head(#[from] HeadError),
-    /// The head makes no sense.
-    #[error("S3's answer makes no sense: {0}")]
+    /// The head is not one of a valid HTTP response.
+    #[error("invalid response from S3: {0}")]
     Response(#[from] ResponseError),
 }
 
 impl ClientError {
-    /// Whether another try may succeed where nothing but the idle connection was at fault: S3
-    /// closed it while the request was on its way (RFC 9112 §9.3.1). GET and HEAD are safe to
-    /// repeat.
+    /// Whether S3 may have closed an idle connection while the request was on its way (RFC 9112
+    /// §9.3.1): the request then deserves another connection. GET and HEAD are safe to repeat.
     fn is_closed_idle_connection(&self) -> bool {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
 
-    /// Whether the next try may go better.
-    fn is_transient(&self) -> bool {
+    /// Whether a retry may succeed.
+    pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Pool(PoolError::Connect { error, .. }) => error.is_transient(),
             ClientError::Send(_) => true,
@@ -96,24 +97,31 @@ impl ClientError {
 }
 
 impl Client {
-    /// A client that sends over the connections of `pool`.
+    /// A client that sends over the connections of `pool` and receives into `buffers`.
     pub fn new(
         pool: Rc<Pool>,
-        relay: Rc<Relay>,
-        upstream: Settings,
+        buffers: Rc<Buffers>,
+        metrics: Arc<Metrics>,
+        upstream: &Settings,
         retries: retry::Settings,
     ) -> Client {
-        let budget = Budget::new(&retries);
-        Client { targets: RefCell::default(), pool, relay, upstream, retries, budget }
+        let stall_timeout = upstream.stall_timeout;
+        Client {
+            targets: RefCell::default(),
+            pool,
+            shared: Rc::new(Shared { buffers, metrics, stall_timeout }),
+            first_byte_timeout: upstream.first_byte_timeout,
+            budget: Budget::new(&retries),
+            retries,
+        }
     }
 
-    /// Drops what is kept for buckets that will not be asked for again, with their signing keys.
-    /// Requests that are under way go on.
+    /// Drops the state of buckets that are no longer served, with their signing keys. Requests in
+    /// progress are not affected.
     pub fn forget_buckets(&self, is_live: impl Fn(BucketId) -> bool) {
         self.targets.borrow_mut().retain(|&id, _| is_live(id));
     }
 
-    /// How to ask for objects of a bucket; made the first time.
     fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
         let mut targets = self.targets.borrow_mut();
         let target = targets.entry(bucket.id).or_insert_with(|| {
@@ -124,10 +132,10 @@ impl Client {
         Rc::clone(target)
     }
 
-    /// Sends a request and waits for the head of its answer, again where that may help.
+    /// Sends a request and waits for the head of the response, with retries.
     ///
     /// # Errors
-    /// See [`ClientError`]. What S3 itself answers, errors included, is a [`Reply`].
+    /// See [`ClientError`]. An error response of S3 is a [`Reply`].
     pub async fn send(
         &self,
         bucket: &Arc<Bucket>,
@@ -135,15 +143,38 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let mut tries = Tries::default();
         let outcome = self.send_within(&mut tries, bucket, request).await;
-        if wait_after(&outcome).is_none() {
+        if min_retry_wait(&outcome).is_none() {
             self.budget.earn();
             tries.succeed(&self.budget);
         }
         outcome
     }
 
-    /// As [`send`](Self::send), as often as `tries` allows.
-    pub(super) async fn send_within(
+    /// Reserves a retry of a request that failed, and returns how long to wait before it, at least
+    /// `at_least`. Only if `is_paid` does it count against the worker's retry budget.
+    ///
+    /// # Errors
+    /// Why there is no retry.
+    pub fn next_try(
+        &self,
+        tries: &mut Tries,
+        at_least: Duration,
+        is_paid: bool,
+    ) -> Result<Duration, GiveUp> {
+        let budget = is_paid.then_some(&self.budget);
+        tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64())
+    }
+
+    /// The last try has succeeded: a later failure is a new one.
+    pub fn note_success(&self, tries: &mut Tries) {
+        tries.succeed(&self.budget);
+    }
+
+    /// As [`send`](Self::send), with as many retries as `tries` has left.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_within(
         &self,
         tries: &mut Tries,
         bucket: &Arc<Bucket>,
@@ -157,7 +188,7 @@ impl Client {
                 // In a box: rare, and its state would be part of every request's.
                 let corrected = Box::pin(corrections.make(target, &outcome, signed)).await;
                 if corrected {
-                    note_passing(target, request, &outcome);
+                    note_retry(target, request, &outcome);
                     continue;
                 }
             }
@@ -166,27 +197,25 @@ impl Client {
             {
                 source.note_accepted(signed.generation);
             }
-            let Some(at_least) = wait_after(&outcome) else { return outcome };
-            let (budget, now) = (Some(&self.budget), Instant::now());
-            let wait = tries.next(&self.retries, budget, now, at_least, fastrand::f64());
-            let wait = match wait {
+            let Some(at_least) = min_retry_wait(&outcome) else { return outcome };
+            let wait = match self.next_try(tries, at_least, true) {
                 Ok(wait) => wait,
-                // What it was is said where the client is told.
+                // The failure itself is logged by whoever reports it to the client.
                 Err(reason) => {
-                    log::debug!("given up {reason}");
+                    log::debug!("no more retries {reason}");
                     return outcome;
                 }
             };
-            note_passing(target, request, &outcome);
-            // What it holds of the failed try must not be held meanwhile.
+            note_retry(target, request, &outcome);
+            // Do not hold the failed try's memory during the wait.
             drop(outcome);
-            self.relay.counters.s3_retries.add(1);
+            self.shared.metrics.s3_retries.add(1);
             // In a box: rare, and its state would be part of every request's.
             Box::pin(sleep(wait)).await;
         }
     }
 
-    /// Sends a request once; but an idle connection that S3 was closing does not count.
+    /// Sends a request once; an attempt on an idle connection that S3 was closing does not count.
     async fn try_once(
         &self,
         target: &Target,
@@ -200,14 +229,15 @@ impl Client {
         match self.pool.reuse(permit, origin, ahead) {
             Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
-                    log::debug!("an idle connection had been closed by S3: trying a new one");
+                    log::debug!("S3 had closed an idle connection: connecting again");
                     permit = self.pool.permit().await?;
                 }
                 done => return done,
             },
             Err(unused) => permit = unused,
         }
-        let lease = self.pool.connect(permit, origin, ahead).await?;
+        // In a box: its timers would make the state of every request several times as large.
+        let lease = Box::pin(self.pool.connect(permit, origin, ahead)).await?;
         self.send_over(lease, target, request, signed).await
     }
 
@@ -218,9 +248,9 @@ impl Client {
         request: &ObjectRequest<'_>,
         signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
-        self.relay.counters.s3_requests.add(1);
+        let Shared { buffers, metrics, stall_timeout } = &*self.shared;
+        metrics.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
-        let buffers = &self.relay.buffers;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
         match written {
@@ -232,24 +262,17 @@ impl Client {
             }
         }
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
-        let timeout = self.upstream.first_byte_timeout;
+        let timeout = self.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, request_bytes, timeout).await;
         if let Err(error) = sent {
-            self.relay.buffers.put_back(buf);
+            buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
-        // The same buffer takes the answer, behind room for the client's head.
+        // The same buffer takes the response, behind the headroom.
         buf.truncate(limits::HEADROOM_BYTES);
-        let limit = match request.range {
-            Some(ByteRange::Closed { first, last })
-                if self.relay.splices(&mut lease.stream, last - first) =>
-            {
-                limits::SPLICED_HEAD_BYTES
-            }
-            _ => usize::MAX,
-        };
-        let stall = self.upstream.stall_timeout;
-        let (received, buf) = lease.receive_head(buf, limit, timeout, stall).await;
+        let leaves_body = request.leave_body_in_socket && lease.stream.kernel_socket().is_some();
+        let limit = if leaves_body { limits::SPLICED_HEAD_BYTES } else { usize::MAX };
+        let (received, buf) = lease.receive_head(buf, limit, timeout, *stall_timeout).await;
         let parsed = received.map_err(ClientError::from).and_then(|length| {
             let start = limits::HEADROOM_BYTES;
             let head = ResponseHead::parse(&buf[start..start + length])?;
@@ -258,18 +281,12 @@ impl Client {
         let (head, body_start) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
-                self.relay.buffers.put_back(buf);
+                buffers.put_back(buf);
                 return Err(error);
             }
         };
-        let response = Response::new(
-            request.operation,
-            ahead(request),
-            (head, body_start, buf),
-            lease,
-            &self.relay,
-            &self.upstream,
-        );
+        let body = Body::new(request.operation, &head, lease, &self.shared);
+        let response = Response::new(head, (buf, body_start), body, ahead(request));
         match response.head().status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Reply::Object(response)),
             StatusCode::NOT_MODIFIED => Ok(Reply::NotModified(response)),
@@ -279,7 +296,7 @@ impl Client {
     }
 }
 
-/// A writer of requests for where a bucket is now, and the way there.
+/// A writer of requests for a bucket's current location, and the origin to connect to.
 fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
     let writer = RequestWriter::new(Arc::clone(bucket));
     let origin = pool.origin(&writer.location().origin);
@@ -287,31 +304,27 @@ fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
 }
 
 impl Target {
-    /// Has the requests go where some core has learned that the bucket is.
+    /// Follows the bucket to the region that any worker has learned from S3.
     fn follow_location(&self, pool: &Pool) {
-        if self.is_astray() {
+        if self.has_moved() {
             let (writer, origin) = located(&self.bucket, pool);
             self.origin.set(origin);
             self.writer.replace(writer);
         }
     }
 
-    /// Whether the bucket is elsewhere than the next request would be sent.
-    pub(super) fn is_astray(&self) -> bool {
+    /// Whether the next request would be sent to a former location of the bucket.
+    pub(super) fn has_moved(&self) -> bool {
         !Arc::ptr_eq(&self.bucket.location(), self.writer.borrow().location())
     }
 }
 
-/// Logs a failure after which the request is sent again.
-fn note_passing(
-    target: &Target,
-    request: &ObjectRequest<'_>,
-    outcome: &Result<Reply, ClientError>,
-) {
+/// Logs a failure that is retried.
+fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Reply, ClientError>) {
     match outcome {
         Ok(Reply::Refused(error)) => log::info!(
             target: &error.log_target(&target.bucket.name),
-            "{:?}: {error}; it is asked again",
+            "{:?}: {error}; retrying",
             request.key
         ),
         Err(error) => log::debug!("{error}"),
@@ -319,9 +332,8 @@ fn note_passing(
     }
 }
 
-/// How long to wait at least before a request is sent again that had this outcome; `None` if that
-/// would not help.
-fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
+/// The shortest wait before a retry after this outcome; `None` if a retry would not help.
+fn min_retry_wait(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     match outcome {
         Ok(Reply::Refused(error)) if error.is_transient() => {
             Some(Duration::from_secs(error.retry_after.unwrap_or(0)))
@@ -331,8 +343,8 @@ fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     }
 }
 
-/// How far S3 may send ahead of the client. Whoever names the end of a range wants all of it; who
-/// does not may leave any time.
+/// How far S3 may send ahead of the body's reader. A reader that names the end of a range wants all
+/// of it; one that does not may stop at any byte.
 fn ahead(request: &ObjectRequest<'_>) -> Ahead {
     match (request.operation, request.range) {
         (Operation::Head, _) => Ahead::Freely,

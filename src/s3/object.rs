@@ -23,8 +23,8 @@ pub struct Metadata {
     fields: Vec<u8>,
     /// Those of `fields` that a 304 carries too come first and end here (RFC 9110 §15.4.5).
     validators_end: usize,
-    /// Whether the `Cache-Control` has every use of a copy validated first.
-    always_validated: bool,
+    /// The value of `Cache-Control`, empty without one.
+    cache_control: Range<usize>,
     /// Those that a 206 carries end here: only `Content-Encoding` follows.
     part_end: usize,
 }
@@ -50,13 +50,10 @@ impl Shown<'_> {
     }
 }
 
-/// The fields of a 304 besides `ETag`, then those that only a 200 or 206 has. A 304 names the version
+/// The fields of a 304 besides `ETag` and `Cache-Control`, then those that only a 200 or 206 has. A 304 names the version
 /// too, since an object that is stored once more has the same entity tag and another version.
-const CACHE_FIELDS: [(&str, Field); 3] = [
-    ("Last-Modified: ", Field::LastModified),
-    ("Cache-Control: ", Field::CacheControl),
-    ("x-amz-version-id: ", Field::VersionId),
-];
+const CACHE_FIELDS: [(&str, Field); 2] =
+    [("Last-Modified: ", Field::LastModified), ("x-amz-version-id: ", Field::VersionId)];
 const CONTENT_FIELDS: [(&str, Field); 2] =
     [("Content-Type: ", Field::ContentType), ("Content-Disposition: ", Field::ContentDisposition)];
 
@@ -69,11 +66,9 @@ impl Metadata {
     /// where the answer does not say how large the object is; the value is then of no use.
     pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
-        self.etag = 0..0;
+        (self.etag, self.cache_control) = (0..0, 0..0);
         if let Some(tag) = head.field(bytes, Field::ETag).and_then(entity_tag) {
-            self.push("ETag: ", &tag);
-            let end = self.fields.len() - b"\r\n".len();
-            self.etag = end - tag.len()..end;
+            self.etag = self.push("ETag: ", &tag);
         }
         for (name, field) in CACHE_FIELDS {
             if let Some(value) = head.field(bytes, field)
@@ -82,16 +77,10 @@ impl Metadata {
                 self.push(name, value);
             }
         }
-        let stored = head.field(bytes, Field::CacheControl);
         let default = shown.default_cache_control.map(str::as_bytes);
-        if let (None, Some(value)) = (stored, default) {
-            self.push("Cache-Control: ", value);
+        if let Some(value) = head.field(bytes, Field::CacheControl).or(default) {
+            self.cache_control = self.push("Cache-Control: ", value);
         }
-        self.always_validated = stored.or(default).is_some_and(|value| {
-            let mut control = CacheControl::default();
-            control.cache_control(value);
-            control.max_age_s() == Some(0)
-        });
         self.validators_end = self.fields.len();
         for (name, field) in CONTENT_FIELDS {
             if let Some(value) = head.field(bytes, field)
@@ -127,16 +116,20 @@ impl Metadata {
         size.is_some()
     }
 
-    fn push(&mut self, name: &str, value: &[u8]) {
+    /// Appends a field and returns the position of its value.
+    fn push(&mut self, name: &str, value: &[u8]) -> Range<usize> {
         self.fields.extend_from_slice(name.as_bytes());
+        let start = self.fields.len();
         self.fields.extend_from_slice(value);
         self.fields.extend_from_slice(b"\r\n");
+        start..start + value.len()
     }
 
     /// Appends a `Content-Encoding` without the framing of the upload; as it is stored otherwise.
     fn push_content_encoding(&mut self, value: &[u8]) {
         if !list_has_token(value, UPLOAD_FRAMING) {
-            return self.push("Content-Encoding: ", value);
+            self.push("Content-Encoding: ", value);
+            return;
         }
         let is_coding =
             |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(UPLOAD_FRAMING);
@@ -170,7 +163,9 @@ impl Metadata {
     /// Whether a copy may only be used after S3 has said that it is still right: by `no-cache`
     /// (RFC 9111 §5.2.2.4), or `max-age=0`.
     pub fn is_always_validated(&self) -> bool {
-        self.always_validated
+        let mut control = CacheControl::default();
+        control.cache_control(&self.fields[self.cache_control.clone()]);
+        control.max_age_s() == Some(0)
     }
 
     /// The entity tag with its quotes.

@@ -1,8 +1,6 @@
-//! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
-//! of HTTP an S3 server understands.
+//! A GET that goes to S3. Conditions and ranges are evaluated again on S3's response, since S3
+//! servers differ in how much of HTTP they implement.
 
-use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,37 +8,37 @@ use http::StatusCode;
 
 use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
-use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
 use crate::policy::route::Mount;
-use crate::relay;
+use crate::relay::End;
 use crate::s3::client::Reply;
 use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::response::Response;
-use crate::s3::resume::Delivery;
-use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
+use crate::server::context::Context;
+use crate::server::delivery::Delivery;
+use crate::server::error_mapping::{
+    log_unsatisfiable_range, map_body_error, map_client_error, map_service_error,
+};
 use crate::server::failure::Failure;
 use crate::server::lookup::{forget, recall};
-use crate::server::response::{Head, HeadWriter, Outcome};
-use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::server::response::{Head, Outcome};
+use crate::server::worker::Scratch;
+use crate::transport::Connection;
 
 /// A GET that goes to S3.
 pub struct Fetch<'a> {
-    /// The core.
-    pub worker: &'a Worker,
-    /// The client's request.
-    pub request: &'a Request<'a>,
+    /// The client's request, and what it is served with.
+    pub context: &'a Context<'a>,
     /// Where the object is.
     pub mount: &'a Mount,
     /// The range that S3 is asked for.
     pub range: Option<ByteRange>,
     /// The condition under which the range is to be served.
     pub if_range: Option<IfRange<'a>>,
-    /// What is believed of the object already.
+    /// The cached metadata of the object.
     pub known: Option<Rc<Metadata>>,
 }
 
@@ -48,30 +46,30 @@ pub struct Fetch<'a> {
 struct Part {
     /// `None` is all of it, as 200.
     extent: Option<Extent>,
-    /// Bytes of S3's body before the part, where it is cut out of the whole object; what is behind it
-    /// must then not be left on the connection either.
+    /// Bytes of S3's body in front of the part, if it is cut out of the whole object. The rest
+    /// behind it must not be left on the connection either.
     skip: Option<u64>,
 }
 
-/// What came of it.
+/// How one request to S3 ended.
 pub enum Step {
-    /// The client was answered.
+    /// The client was sent its response.
     Answered(Outcome),
-    /// The range is not to be served after all: ask again for the whole object.
+    /// The range must not be served after all: ask again for the whole object.
     WithoutRange,
-    /// The object is not the one that was known, so that too little of it was asked for.
+    /// The object is not the cached one, so that too little of it was asked for.
     Changed,
-    /// S3's response does not say how large the object is, and that is not known otherwise.
+    /// S3's response does not say how large the object is, and the cache does not either.
     UnknownSize,
-    /// S3 has no such range of the object. Whether that is what the client is to be told depends on
-    /// the conditions, which only the object's metadata can answer.
+    /// S3 has no such range of the object. Whether the client gets a 416 depends on its conditions,
+    /// which only the object's metadata can decide.
     Unsatisfiable,
 }
 
 impl Fetch<'_> {
     /// What the conditions of the request say about an object.
     pub fn judge(&self, object: &Metadata) -> Verdict {
-        self.request.preconditions.evaluate(object.validators())
+        self.context.request.preconditions.evaluate(object.validators())
     }
 
     /// Whether an object like this would be refused, or sent whole although a part is wanted.
@@ -83,10 +81,10 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether memory would answer 304 for an object of which no copy may be used unless S3 itself says
-    /// so.
+    /// Whether the cache would respond 304 for an object of which no copy may be used unless S3
+    /// itself says so.
     pub fn is_validation(&self, object: &Metadata) -> bool {
-        object.is_always_validated() && self.judge(object) == Verdict::NotModified
+        self.judge(object) == Verdict::NotModified && object.is_always_validated()
     }
 
     /// Whether the range, if there is one, is to be served.
@@ -100,28 +98,38 @@ impl Fetch<'_> {
         self.range.is_some_and(|range| range.resolve(object.size).is_none())
     }
 
-    /// Asks S3 once, and answers the client.
-    pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
+    /// Sends one request to S3, and responds to the client if that settles it.
+    pub async fn once(
+        &self,
+        client: &mut Connection,
+        scratch: &mut Scratch,
+    ) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
-        match sent.map_err(|e| describe(&e))? {
+        let sent = self.context.worker.s3.send(&self.mount.bucket, &s3_request).await;
+        match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => self.object(response, asked, client, scratch).await,
             Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
                 self.not_modified(response, client, scratch).await
             }
             Reply::NotModified(_) => {
-                log::warn!("S3 answered 304 to a request without a condition");
+                log::warn!("S3 responded 304 to a request without a condition");
                 Err(Failure::BadResponse)
             }
             Reply::Refused(error)
                 if error.status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() =>
             {
-                note_unsatisfiable(self.mount, &scratch.object, &error);
+                log_unsatisfiable_range(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.worker, self.mount, &scratch.object, &error, asked);
+                let failure = map_service_error(
+                    self.context.worker,
+                    self.mount,
+                    &scratch.object,
+                    &error,
+                    asked,
+                );
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -139,11 +147,22 @@ impl Fetch<'_> {
             key: object.key(),
             version_id: object.version_id(),
             range: self.range_for_s3(),
-            conditions: self.request.preconditions.for_s3(),
+            conditions: self.context.request.preconditions.for_s3(),
+            leave_body_in_socket: self.splices(),
         }
     }
 
-    /// The range without an end behind that of the object, as far as that is known.
+    /// Whether the body is going to be spliced, as far as its length is known before the response.
+    fn splices(&self) -> bool {
+        match self.range_for_s3() {
+            Some(ByteRange::Closed { first, last }) => {
+                self.context.worker.relay.splices(last - first)
+            }
+            _ => false,
+        }
+    }
+
+    /// The range, clamped to the object's cached size.
     fn range_for_s3(&self) -> Option<ByteRange> {
         match &self.known {
             Some(known) => self.range.map(|range| range.clamp(known.size)),
@@ -151,8 +170,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Reads the metadata of S3's response, with the size that is known already where the response
-    /// has none. `false` where it is not known either.
+    /// Reads the metadata of S3's response, with the cached size if the response has none. `false`
+    /// if there is no cached size either.
     fn read(&self, response: &Response, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
         if metadata.read(response.head(), response.head_bytes(), shown) {
             return true;
@@ -172,11 +191,11 @@ impl Fetch<'_> {
         &self,
         mut response: Response,
         asked: Instant,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.worker.live().shown(self.mount, object.key());
+        let shown = self.context.live.shown(self.mount, object.key());
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
             let is_whole = response.head().status == StatusCode::OK && !has_range;
@@ -187,14 +206,10 @@ impl Fetch<'_> {
             log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadResponse);
         }
-        let (name, now) = (object.as_str(), Instant::now());
-        self.worker.metadata.borrow_mut().learn_object(
-            self.mount.bucket.id,
-            name,
-            metadata,
-            asked,
-            now,
-        );
+        let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
+        let worker = self.context.worker;
+        worker.metrics.s3_first_byte_seconds.record(now - asked);
+        worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
 
         match self.judge(metadata) {
             Verdict::Proceed => {}
@@ -224,14 +239,14 @@ impl Fetch<'_> {
         if let (Some(skip), Some(extent)) = (skip, extent)
             && let Err(error) = response.skip(skip, extent.length(), metadata.size).await
         {
-            return Err(broken_off(object, &error));
+            return Err(map_body_error(object, &error));
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        let keep_alive = writer.keeps_connection();
+        let keep_alive = self.context.keeps_connection();
         let client_head = Head::of_object(metadata, extent);
         let status = client_head.status;
-        writer.write(head, &client_head);
+        self.context.write_head(head, &client_head);
         let delivery = Delivery {
+            worker: self.context.worker,
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
             // A server that ignores ranges cannot be asked for the rest of one.
@@ -239,36 +254,32 @@ impl Fetch<'_> {
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
-            client_stall: self.worker.live().clients.stall_timeout,
-            changed: Cell::new(false),
+            client_stall: self.context.live.clients.stall_timeout,
         };
-        let sent = self.worker.s3.deliver(response, &delivery, client).await;
-        if delivery.changed.get() {
-            forget(self.worker, self.mount, object);
+        let sent = delivery.run(response, client).await;
+        if sent.object_changed {
+            forget(self.context.worker, self.mount, object);
         }
-        let complete = matches!(sent.end, relay::End::Complete);
+        let complete = matches!(sent.end, End::Complete);
         match sent.end {
-            // Why the body could not go on was said there.
-            relay::End::Complete | relay::End::SourceGivenUp => {}
-            relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
-            relay::End::SourceFailed(error) => {
-                if sent.bytes > 0 {
-                    log::warn!("S3 broke off the body of {object:?}: {error}");
-                } else {
-                    return Err(broken_off(object, &error));
-                }
+            // Why the body could not be resumed has been logged.
+            End::Complete | End::SourceGivenUp => {}
+            End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
+            End::SourceFailed(error) if sent.bytes > 0 => {
+                log::warn!("S3 broke off the body of {object:?}: {error}");
             }
+            End::SourceFailed(error) => return Err(map_body_error(object, &error)),
         }
         Ok(Step::Answered(Outcome {
             status,
             body_bytes: sent.bytes.saturating_sub(head.len() as u64),
-            // A body that is short must not be followed by another answer.
+            // A body that is cut short must not be followed by another response.
             keep_alive: complete && keep_alive,
             complete,
         }))
     }
 
-    /// What the client gets of S3's body. Its length is then certain.
+    /// The part of S3's body that the client gets. Its length is then certain.
     fn part(
         &self,
         response: &Response,
@@ -280,7 +291,7 @@ impl Fetch<'_> {
         let wanted = match self.range {
             Some(range) => match range.resolve(size) {
                 Some(extent) => Some(extent),
-                // S3 answers 200 for any range of an empty object.
+                // S3 responds 200 to any range of an empty object.
                 None => return Err(Failure::RangeNotSatisfiable { size }),
             },
             None => None,
@@ -303,7 +314,7 @@ impl Fetch<'_> {
         }
         match wanted {
             None => Ok(Part { extent: None, skip: None }),
-            // 206 even where the range is all of it: some clients take a 200 for "no ranges".
+            // 206 even if the range is all of it: some clients take a 200 for "no ranges".
             Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: None }),
             // The server ignores ranges, as it may (RFC 9110 §14.2).
             Some(extent) if extent.first <= limits::SKIPPED_BYTES => {
@@ -316,7 +327,7 @@ impl Fetch<'_> {
     async fn not_modified(
         &self,
         response: Response,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
@@ -324,11 +335,11 @@ impl Fetch<'_> {
         metadata.read(
             response.head(),
             response.head_bytes(),
-            self.worker.live().shown(self.mount, object.key()),
+            self.context.live.shown(self.mount, object.key()),
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
-            // Conditions that S3 was not asked to judge may come before those that it was.
+            // Conditions that S3 was not sent may take precedence over those that it was.
             if self.judge(metadata) == Verdict::PreconditionFailed {
                 return Err(Failure::PreconditionFailed);
             }
@@ -337,34 +348,25 @@ impl Fetch<'_> {
             self.judge(known) == Verdict::NotModified
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
-        if self.remembered(object).is_some_and(|known| !explains(&known)) {
-            forget(self.worker, self.mount, object);
+        if self.cached(object).is_some_and(|known| !explains(&known)) {
+            forget(self.context.worker, self.mount, object);
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        writer.write(head, &Head::not_modified(metadata));
-        Ok(Step::Answered(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await))
+        let outcome = self.context.write_head(head, &Head::not_modified(metadata));
+        Ok(Step::Answered(self.context.send(client, head, outcome).await))
     }
 
-    /// What is remembered of the object, if it exists.
-    fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.worker, self.mount, object, Duration::MAX)?.ok()
+    /// The cached metadata of the object, however old.
+    fn cached(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
+        recall(self.context.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
-    /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
+    /// S3's 412 does not say what the object is now. Cached metadata that does not explain the 412
+    /// is out of date.
     fn learn_precondition_failed(&self, object: &ObjectName) {
         let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
-        if !self.remembered(object).is_some_and(explains) {
-            forget(self.worker, self.mount, object);
+        if !self.cached(object).is_some_and(explains) {
+            forget(self.context.worker, self.mount, object);
         }
-    }
-}
-
-/// The failure of a body of which the client has seen nothing yet.
-fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
-    log::warn!("S3 broke off the body of {object:?}: {error}");
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::TimedOut,
-        _ => Failure::Unreachable,
     }
 }
 

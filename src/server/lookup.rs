@@ -14,7 +14,8 @@ use crate::s3::error::Kind;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
-use crate::server::error_mapping::{describe, explain};
+use crate::server::context::Context;
+use crate::server::error_mapping::{map_client_error, map_service_error};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
 
@@ -36,34 +37,34 @@ pub fn recall(
     object: &ObjectName,
     max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
-    let (key, now) = (object.as_str(), Instant::now());
-    let known = worker.metadata.borrow_mut().get(mount.bucket.id, key, now, max_age)?;
+    let (id, now) = (object.id(mount.bucket.id), Instant::now());
+    let known = worker.metadata.borrow_mut().get(id, now, max_age)?;
     Some(existing(known))
 }
 
 fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
     match known {
         Known::Object(metadata) => Ok(metadata),
-        Known::Miss(Miss::NotFound) => Err(Failure::NotFound),
-        Known::Miss(Miss::AccessDenied) => Err(Failure::AccessDenied),
+        Known::Miss(miss) => Err(miss.into()),
     }
 }
 
 /// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
 /// it, from S3.
 pub async fn known_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
+    let worker = context.worker;
     if let Some(known) = recall(worker, mount, &scratch.object, max_age) {
         return known;
     }
     // A request that is under way already says what was true when it was sent.
     let oldest = Instant::now().checked_sub(max_age);
     loop {
-        match worker.flights.join(mount.bucket.id, scratch.object.as_str()).await {
+        match worker.flights.join(scratch.object.id(mount.bucket.id)).await {
             Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
                 return existing(known?);
             }
@@ -71,7 +72,8 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                let known = ask_for_metadata(worker, mount, scratch, asked).await;
+                // Boxed: its state would be part of every request's.
+                let known = Box::pin(ask_for_metadata(context, mount, scratch, asked)).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -81,24 +83,25 @@ pub async fn known_object(
 
 /// The metadata as S3 has it now.
 pub async fn current_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(worker, mount, scratch, Duration::ZERO).await
+    known_object(context, mount, scratch, Duration::ZERO).await
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
 pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
-    worker.metadata.borrow_mut().forget(mount.bucket.id, object.as_str(), Instant::now());
+    worker.metadata.borrow_mut().forget(object.id(mount.bucket.id), Instant::now());
 }
 
 async fn ask_for_metadata(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
 ) -> Result<Known, Failure> {
+    let Context { worker, live, .. } = *context;
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
@@ -109,11 +112,13 @@ async fn ask_for_metadata(
         };
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
-        let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
+        let leave_body_in_socket = false;
+        let s3_request =
+            ObjectRequest { operation, key, version_id, range, conditions, leave_body_in_socket };
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
-        let error = match sent.map_err(|e| describe(&e))? {
+        let error = match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => {
-                let shown = worker.live().shown(mount, object.key());
+                let shown = live.shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
@@ -144,7 +149,7 @@ async fn ask_for_metadata(
             operation = Operation::Get;
             continue;
         }
-        return match explain(worker, mount, object, &error, asked) {
+        return match map_service_error(worker, mount, object, &error, asked) {
             Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
             Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
             failure => Err(failure),
@@ -159,14 +164,8 @@ fn learn(
     metadata: &Metadata,
     asked: Instant,
 ) -> Known {
-    let now = Instant::now();
-    worker.metadata.borrow_mut().learn_object(
-        mount.bucket.id,
-        object.as_str(),
-        metadata,
-        asked,
-        now,
-    );
+    let (id, now) = (object.id(mount.bucket.id), Instant::now());
+    worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
     Known::Object(Rc::new(metadata.clone()))
 }
 
@@ -180,6 +179,7 @@ mod tests {
     use crate::policy::route::route;
     use crate::s3::bucket::Bucket;
     use crate::s3::endpoint::{Addressing, Aws, Endpoint};
+    use crate::s3::object_name::ObjectId;
 
     fn mount(path: &str) -> Arc<Mount> {
         let endpoint = Endpoint::Aws(Aws::default());
@@ -201,10 +201,11 @@ mod tests {
         let before = [mount("/one/"), mount("/two/")];
         let mut metadata = Metadata::default();
         metadata.size = 1;
-        map.learn_object(before[0].bucket.id, "a", &metadata, now, now);
+        let id = |mount: &Mount, key| ObjectId { bucket: mount.bucket.id, key, version_id: None };
+        map.learn_object(id(&before[0], "a"), &metadata, now, now);
         let mut size_at = |mounts: &[Arc<Mount>], path| {
             let (mount, key) = route(mounts, path).unwrap();
-            match map.get(mount.bucket.id, key, now, Duration::MAX)? {
+            match map.get(id(mount, key), now, Duration::MAX)? {
                 Known::Object(metadata) => Some(metadata.size),
                 Known::Miss(_) => None,
             }

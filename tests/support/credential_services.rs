@@ -1,6 +1,6 @@
 //! The services that AWS credentials come from, over real HTTP on one port: the instance metadata
-//! service in its version 2, the container endpoint, STS, and the portal of single sign-on. What they
-//! give out, the S3 server accepts.
+//! service in its version 2, the container endpoint, STS, and the portal of single sign-on. The
+//! S3 server accepts their credentials.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use s3proxy::clock::CivilTime;
+use s3proxy::clock::Iso8601;
 
 use super::PATIENCE;
 use super::s3_server::{Keyring, Keys};
@@ -46,7 +46,7 @@ struct State {
     stop: bool,
 }
 
-/// A request that came.
+/// A request received.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     method: String,
@@ -98,7 +98,7 @@ impl CredentialServices {
         lock(&self.state).mode = mode;
     }
 
-    /// How many requests came so far, of whatever kind.
+    /// Requests received so far, of any kind.
     pub(crate) fn request_count(&self) -> usize {
         lock(&self.state).seen.len()
     }
@@ -292,7 +292,5 @@ fn since_1970(keys: &Keys) -> Duration {
 
 /// When a set ends, as ISO 8601.
 fn end(keys: &Keys) -> String {
-    let since = since_1970(keys);
-    let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(since.as_secs());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    Iso8601(since_1970(keys).as_secs()).to_string()
 }

@@ -1,8 +1,6 @@
-//! The objects of the memory store: a few bytes that a test chose, or as many as one likes that
-//! take no memory.
+//! The objects of the memory store: given bytes, or synthetic ones of any size that take no memory.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use s3s::dto::Timestamp;
@@ -49,7 +47,7 @@ impl Object {
         Object::with(Content::Stored(bytes), e_tag)
     }
 
-    /// An object of any size that takes no memory; [`synthetic_bytes`] tells what is in it.
+    /// An object of any size that takes no memory; [`synthetic_bytes`] returns its bytes.
     pub(crate) fn synthetic(size: u64) -> Object {
         Object::synthetic_from(0, size)
     }
@@ -119,12 +117,12 @@ impl Object {
             }
         }
     }
+}
 
-    /// `Last-Modified`.
-    pub(crate) fn timestamp(&self) -> Timestamp {
-        let time = httpdate::parse_http_date(LAST_MODIFIED).unwrap_or(SystemTime::UNIX_EPOCH);
-        Timestamp::from(time)
-    }
+/// The `Last-Modified` of every object.
+pub(crate) fn last_modified() -> Timestamp {
+    let time = httpdate::parse_http_date(LAST_MODIFIED).expect("a valid date");
+    Timestamp::from(time)
 }
 
 impl<T: Into<Vec<u8>>> From<T> for Object {

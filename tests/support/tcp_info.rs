@@ -1,4 +1,4 @@
-//! What the kernel has counted for one TCP connection (`TCP_INFO`, tcp(7)).
+//! The kernel's counters of one TCP connection (`TCP_INFO`, tcp(7)).
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -22,7 +22,7 @@ fn field<const WIDTH: usize>(socket: &TcpStream, start: usize) -> [u8; WIDTH] {
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
-            &mut length,
+            &raw mut length,
         )
     };
     let end = start + WIDTH;

@@ -1,4 +1,4 @@
-//! Arbitrary text as a configuration file: every mistake has a line that exists, and is one line.
+//! Arbitrary text as a configuration file: every mistake names an existing line, in one line.
 
 #![no_main]
 
