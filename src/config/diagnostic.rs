@@ -1,8 +1,8 @@
 //! Diagnostics: the mistakes in a configuration, with their locations.
 //!
-//! An invalid configuration is reported with every mistake at once, one line each: where it is, what is wrong,
-//! and how to fix it. No line ever shows a secret: user text passes through [`quoted`] or
-//! [`key_name`], and the readers of secrets quote nothing.
+//! All mistakes are printed at once, one line each: where it is, what is wrong, and how to fix it. No
+//! line ever shows a secret: user text passes through [`quoted`] or [`key_name`], and the readers of
+//! secrets quote nothing.
 
 use std::fmt;
 
