@@ -5,6 +5,7 @@
 //! See "Create a signed AWS API request" in the AWS IAM User Guide.
 
 use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
@@ -209,31 +210,21 @@ fn hex(bytes: &[u8]) -> [u8; 64] {
     text
 }
 
-/// Appends `key` percent-encoded as a URI path for S3: all bytes but the unreserved characters
-/// of RFC 3986 §2.3 and `/` (SigV4's `UriEncode` with `encodeSlash` false).
+/// The bytes that are encoded in a query: all but the unreserved characters of RFC 3986 §2.3.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The bytes that are encoded in a path.
+const PATH: &AsciiSet = &QUERY.remove(b'/');
+
+/// Appends `key` percent-encoded as a URI path for S3: SigV4's `UriEncode` with `encodeSlash` false.
 pub fn write_encoded_path(key: &[u8], out: &mut Vec<u8>) {
-    uri_encode(key, true, out);
+    percent_encode(key, PATH).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
-/// Appends the value of a query parameter in its canonical form, in which it is sent as well as
-/// signed: all bytes percent-encoded but the unreserved characters (SigV4's `UriEncode`).
+/// Appends the value of a query parameter in its canonical form, in which it is both sent and signed:
+/// SigV4's `UriEncode`.
 pub fn write_encoded_query_value(value: &[u8], out: &mut Vec<u8>) {
-    uri_encode(value, false, out);
-}
-
-fn uri_encode(text: &[u8], keeps_slashes: bool, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in text {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
-            b'/' if keeps_slashes => out.push(byte),
-            _ => out.extend_from_slice(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
-        }
-    }
+    percent_encode(value, QUERY).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 #[cfg(test)]
