@@ -1,4 +1,5 @@
-//! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute target.
+//! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute
+//! target.
 //!
 //! Other characters could make two servers in a chain see two different hosts, or make a log and a
 //! cache disagree. User information is not allowed in either (RFC 9110 §4.2.4).

@@ -1,5 +1,5 @@
-//! `Cache-Control`: how old a cached response may be (RFC 9111 §5.2). The two directives that are used,
-//! `no-cache` and `max-age`, mean the same in requests and responses.
+//! `Cache-Control`: how old a cached response may be (RFC 9111 §5.2). The two directives that are
+//! used, `no-cache` and `max-age`, mean the same in requests and responses.
 
 /// Collects the `Cache-Control` and `Pragma` fields of one message.
 #[derive(Clone, Copy, Debug, Default)]

@@ -44,13 +44,13 @@ impl Default for State {
 }
 
 impl Decoder {
-    /// Decodes the next bytes of a body in place, and returns how many decoded ones are now at the start
-    /// of `bytes`. Bytes after the end of the body are an error: no further request was sent that they
-    /// could be the response to.
+    /// Decodes the next bytes of a body in place, and returns how many decoded ones are now at the
+    /// start of `bytes`. Bytes after the end of the body are an error: no further request was sent
+    /// that they could be the response to.
     ///
     /// # Errors
-    /// [`ChunkedError`]. The bytes in front of the error are lost: a body with invalid framing cannot
-    /// be trusted.
+    /// [`ChunkedError`]. The bytes in front of the error are lost: a body with invalid framing
+    /// cannot be trusted.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<usize, ChunkedError> {
         let (mut at, mut decoded) = (0, 0);
         while at < bytes.len() {

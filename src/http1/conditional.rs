@@ -66,9 +66,9 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// The conditions that every server with S3's API understands; those of a 200 or 206 are evaluated
-    /// again with [`evaluate`](Self::evaluate). Lists, weak tags and `*` are not sent: S3 documents a
-    /// single entity tag.
+    /// The conditions that every server with S3's API understands; those of a 200 or 206 are
+    /// evaluated again with [`evaluate`](Self::evaluate). Lists, weak tags and `*` are not sent: S3
+    /// documents a single entity tag.
     pub fn for_s3(&self) -> Preconditions<'a> {
         let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
         Preconditions {
@@ -81,25 +81,26 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// Whether S3 can evaluate all of them. If it cannot, its 304 or 416 may be wrong, because a condition
-    /// that was not sent may take precedence (RFC 9110 §13.2.2): the object's metadata is then needed
-    /// before the GET. `If-Match: *` is true for any object.
+    /// Whether S3 can evaluate all of them. If it cannot, its 304 or 416 may be wrong, because a
+    /// condition that was not sent may take precedence (RFC 9110 §13.2.2): the object's metadata is
+    /// then needed before the GET. `If-Match: *` is true for any object.
     pub fn are_for_s3(&self) -> bool {
         self.if_match.is_none_or(|value| value == b"*" || is_tag_for_s3(value))
             && self.if_none_match.is_none_or(is_tag_for_s3)
     }
 }
 
-/// Longest entity tag that is sent to S3, in bytes. Its own have 34 to about 70. S3 rejects a request
-/// head of more than 8 KiB, which would look like a fault of S3 and not of the client's field.
+/// Longest entity tag that is sent to S3, in bytes. Its own have 34 to about 70. S3 rejects a
+/// request head of more than 8 KiB, which would look like a fault of S3 and not of the client's
+/// field.
 const TAG_BYTES: usize = 256;
 
 fn is_tag_for_s3(value: &[u8]) -> bool {
     value.len() <= TAG_BYTES && single_strong_tag(value) && value.iter().all(u8::is_ascii_graphic)
 }
 
-/// An entity tag from S3 in the form of RFC 9110 §8.8.3: some servers omit the quotation marks. `None`
-/// if it is empty or malformed.
+/// An entity tag from S3 in the form of RFC 9110 §8.8.3: some servers omit the quotation marks.
+/// `None` if it is empty or malformed.
 pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (prefix, opaque) = match value.strip_prefix(b"W/") {
         Some(opaque) => (&b"W/"[..], opaque),

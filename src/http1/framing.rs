@@ -73,8 +73,9 @@ impl FramingFields {
     /// Takes the value of a `Content-Length` field.
     ///
     /// # Errors
-    /// [`FramingError::ContentLength`] if it is the second one or not a plain number. Equal repeated
-    /// values are rejected too, as RFC 9112 §6.3 allows: no client that we know sends them.
+    /// [`FramingError::ContentLength`] if it is the second one or not a plain number. Equal
+    /// repeated values are rejected too, as RFC 9112 §6.3 allows: no client that we know sends
+    /// them.
     pub fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.content_length.is_some() {
             return Err(FramingError::ContentLength);

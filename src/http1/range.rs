@@ -2,8 +2,8 @@
 
 use crate::http1::framing::decimal;
 
-/// Positions are clamped to this. No object is as large (S3's limit is 50 TB), and it still fits into
-/// a signed 64-bit integer, in which many servers keep positions.
+/// Positions are clamped to this. No object is as large (S3's limit is 50 TB), and it still fits
+/// into a signed 64-bit integer, in which many servers keep positions.
 const LARGEST_POSITION: u64 = 1 << 60;
 
 /// One range of bytes as requested, before the object's size is known.
@@ -64,8 +64,8 @@ impl ByteRange {
         }
     }
 
-    /// The part of an object of `size` bytes that the range selects; `None` if it selects nothing, which
-    /// is a 416 (RFC 9110 §15.5.17).
+    /// The part of an object of `size` bytes that the range selects; `None` if it selects nothing,
+    /// which is a 416 (RFC 9110 §15.5.17).
     pub fn resolve(self, size: u64) -> Option<Extent> {
         let end = size.checked_sub(1)?;
         match self {
@@ -79,8 +79,8 @@ impl ByteRange {
         }
     }
 
-    /// The range that selects the same part of an object of `size` bytes and does not end past it: some
-    /// servers reject a range that does.
+    /// The range that selects the same part of an object of `size` bytes and does not end past it:
+    /// some servers reject a range that does.
     pub fn clamp(self, size: u64) -> ByteRange {
         let Some(end) = size.checked_sub(1) else { return self };
         match self {
@@ -148,15 +148,15 @@ impl ContentRange {
         let value = value.strip_prefix(b"bytes ")?;
         let slash = memchr::memchr(b'/', value)?;
         let size = decimal(&value[slash + 1..])?;
-        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for the last
-        // bytes of one.
+        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for the
+        // last bytes of one.
         if &value[..slash] == b"*" || size == 0 {
             return Some(ContentRange::Unsatisfied { size });
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
-        // For a range that starts at or past the end, some servers send a part without bytes, whose last
-        // byte is the last one of the object.
+        // For a range that starts at or past the end, some servers send a part without bytes, whose
+        // last byte is the last one of the object.
         if first >= size && last == size - 1 {
             return Some(ContentRange::Unsatisfied { size });
         }

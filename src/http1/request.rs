@@ -1,7 +1,8 @@
 //! A client's request head, parsed under the strict reading of RFC 9112.
 //!
-//! Syntax that two servers in a chain could read differently is rejected, not repaired: contradicting
-//! or repeated framing fields, line folding, bare line feeds, white space before a colon.
+//! Syntax that two servers in a chain could read differently is rejected, not repaired:
+//! contradicting or repeated framing fields, line folding, bare line feeds, white space before a
+//! colon.
 
 use std::mem::MaybeUninit;
 
@@ -40,8 +41,8 @@ pub struct Request<'a> {
     pub minor_version: u8,
     /// Whether the client keeps the connection open after the response (RFC 9112 §9.3).
     pub keep_alive: bool,
-    /// Whether a body follows the head. No method that we serve has one, so it is never read and the
-    /// connection is closed after the response.
+    /// Whether a body follows the head. No method that we serve has one, so it is never read and
+    /// the connection is closed after the response.
     pub has_body: bool,
     /// `Range`.
     pub range: Option<&'a [u8]>,
@@ -122,8 +123,8 @@ pub enum RequestError {
     Framing(#[from] FramingError),
 }
 
-/// Makes a request line of a later minor version HTTP/1.1, as which a recipient must treat it (RFC 9110
-/// §2.5). httparse accepts 1.0 and 1.1 only.
+/// Makes a request line of a later minor version HTTP/1.1, as which a recipient must treat it (RFC
+/// 9110 §2.5). httparse accepts 1.0 and 1.1 only.
 pub fn lower_minor_version(head: &mut [u8]) {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
     if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())

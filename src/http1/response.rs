@@ -1,5 +1,5 @@
-//! The head of an upstream's response. It is kept as positions in the buffer that it was parsed from, so
-//! that it survives when that buffer moves.
+//! The head of an upstream's response. It is kept as positions in the buffer that it was parsed
+//! from, so that it survives when that buffer moves.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -55,8 +55,8 @@ impl Field {
 pub struct ResponseHead {
     /// The status code, 200 to 599.
     pub status: StatusCode,
-    /// The body's length as declared. A response to HEAD, a 204 and a 304 have no body, whatever they
-    /// declare.
+    /// The body's length as declared. A response to HEAD, a 204 and a 304 have no body, whatever
+    /// they declare.
     pub body_length: BodyLength,
     /// Whether the connection may be used again after the body (RFC 9112 §9.3).
     pub keep_alive: bool,

@@ -67,7 +67,8 @@ pub enum DecodeError {
 /// stays a plus, and `%2F`, `//`, `.` and `..` come out as they are.
 ///
 /// # Errors
-/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. `out` then holds a part.
+/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. `out` then holds a
+/// part.
 pub fn percent_decode(path: &str, limit: usize, out: &mut String) -> Result<(), DecodeError> {
     let mut bytes = std::mem::take(out).into_bytes();
     append_decoded(path.as_bytes(), limit, &mut bytes)?;

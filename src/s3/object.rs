@@ -12,8 +12,8 @@ use crate::http1::response::{Field, ResponseHead};
 
 /// An object's metadata, as S3's last response gave it.
 ///
-/// The header fields are kept as they will be sent, so that a response from the cache is three copies
-/// and no formatting.
+/// The header fields are kept as they will be sent, so that a response from the cache is three
+/// copies and no formatting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The object's size in bytes.
@@ -50,8 +50,8 @@ impl Shown<'_> {
     }
 }
 
-/// The fields of a 304 besides `ETag` and `Cache-Control`. A 304 names the version too: an object that
-/// is stored once more has the same entity tag and another version.
+/// The fields of a 304 besides `ETag` and `Cache-Control`. A 304 names the version too: an object
+/// that is stored once more has the same entity tag and another version.
 const CACHE_FIELDS: [Field; 2] = [Field::LastModified, Field::VersionId];
 
 /// The fields that only a 200 or a 206 has.
@@ -62,8 +62,8 @@ const CONTENT_FIELDS: [Field; 2] = [Field::ContentType, Field::ContentDispositio
 const UPLOAD_FRAMING: &[u8] = b"aws-chunked";
 
 impl Metadata {
-    /// Reads the metadata from a response to GET or HEAD, reusing this value's memory. `false` if the
-    /// response does not say how large the object is; the value must then not be used.
+    /// Reads the metadata from a response to GET or HEAD, reusing this value's memory. `false` if
+    /// the response does not say how large the object is; the value must then not be used.
     pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
         (self.etag, self.cache_control) = (0..0, 0..0);
@@ -150,8 +150,8 @@ impl Metadata {
         &self.fields
     }
 
-    /// The header fields of a 206, without `Content-Encoding`: a part of an encoded object cannot be
-    /// decoded by itself.
+    /// The header fields of a 206, without `Content-Encoding`: a part of an encoded object cannot
+    /// be decoded by itself.
     pub fn part_fields(&self) -> &[u8] {
         &self.fields[..self.part_end]
     }
