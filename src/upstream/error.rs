@@ -106,18 +106,17 @@ mod tests {
     #[test]
     fn each_error_has_a_side_and_says_whether_a_retry_may_help() {
         let tcp = |kind: ErrorKind| ConnectError::from(io::Error::from(kind));
-        let errno = |number| ConnectError::from(io::Error::from_raw_os_error(number));
+        let other = || io::Error::other("x");
         let tls = || TlsError::from(rustls::Error::from(rustls::CertificateError::Expired));
         let host = || "s3:443".to_owned();
         // Side, transient, timeout.
         let table = [
             (ConnectError::Unresolved, Side::Upstream, true, false),
             (tcp(ErrorKind::TimedOut), Side::Upstream, true, true),
-            (errno(libc::ETIMEDOUT), Side::Upstream, true, true),
             (tcp(ErrorKind::ConnectionRefused), Side::Upstream, true, false),
             (tcp(ErrorKind::UnexpectedEof), Side::Upstream, true, false),
             (tcp(ErrorKind::InvalidData), Side::Upstream, true, false),
-            (errno(libc::EHOSTUNREACH), Side::Upstream, true, false),
+            (tcp(ErrorKind::HostUnreachable), Side::Upstream, true, false),
             (HandshakeError::Tls(tls()).into(), Side::Upstream, false, false),
             (
                 HandshakeError::Io(ErrorKind::ConnectionReset.into()).into(),
@@ -125,11 +124,8 @@ mod tests {
                 true,
                 false,
             ),
-            (errno(libc::EMFILE), Side::Us, false, false),
-            (errno(libc::ENFILE), Side::Us, false, false),
-            (errno(libc::ENOBUFS), Side::Us, false, false),
-            (errno(libc::ENOMEM), Side::Us, false, false),
-            (errno(libc::EADDRNOTAVAIL), Side::Us, false, false),
+            (ConnectError::OutOfDescriptors(other()), Side::Us, false, false),
+            (ConnectError::OutOfResources(other()), Side::Us, false, false),
             (ConnectError::Proxy(ProxyError::TimedOut), Side::Upstream, true, true),
             (ConnectError::Proxy(ProxyError::HostTimedOut(host())), Side::Upstream, true, true),
             (
