@@ -9,10 +9,10 @@ use crate::upstream::tunnel::ProxyError;
 /// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The DNS has no address for the name, or none was found in time.
+    /// The name has no address, or none was found in time.
     #[error("its name cannot be resolved")]
     Unresolved,
-    /// The server, or the proxy in front of it, did not answer in time.
+    /// The server, or the proxy in front of it, did not respond in time.
     #[error("timed out")]
     TimedOut,
     /// TCP failed: refused, unreachable, reset.
@@ -21,7 +21,7 @@ pub enum ConnectError {
     /// The server is not the one it claims to be, or does not speak TLS.
     #[error(transparent)]
     Tls(TlsError),
-    /// The HTTP proxy gives no way through to the server.
+    /// The HTTP proxy does not open a tunnel to the server.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// This process or machine has no file descriptor left.
@@ -54,7 +54,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether it is that somebody did not answer in time.
+    /// Whether the server or a proxy did not respond in time.
     pub fn is_timeout(&self) -> bool {
         match self {
             ConnectError::TimedOut => true,

@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn down() -> Result<Credentials, String> {
-        Err("no answer".to_owned())
+        Err("no response".to_owned())
     }
 
     fn id(refresher: &Refresher) -> Option<String> {
@@ -329,7 +329,7 @@ mod tests {
         refresher.take(set("A", 3600), false);
         refresher.take(down(), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Failing, Some("A")));
-        assert_eq!(refresher.source.failure().as_deref().map(String::as_str), Some("no answer"));
+        assert_eq!(refresher.source.failure().as_deref().map(String::as_str), Some("no response"));
         refresher.take(set("B", 3600), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Good, Some("B")));
         assert!(refresher.source.failure().is_none());
