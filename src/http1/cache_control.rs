@@ -61,8 +61,12 @@ mod tests {
 
     fn max_age(fields: &[&str], pragma: &[&str]) -> Option<u32> {
         let mut control = CacheControl::default();
-        fields.iter().for_each(|value| control.cache_control(value.as_bytes()));
-        pragma.iter().for_each(|value| control.pragma(value.as_bytes()));
+        for value in fields {
+            control.cache_control(value.as_bytes());
+        }
+        for value in pragma {
+            control.pragma(value.as_bytes());
+        }
         control.max_age_s()
     }
 

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_not_in_the_coding_is_refused() {
-        let long = [&b"1;"[..], &[b'x'; 20_000], b"\r\na\r\n0\r\n\r\n"].concat();
+        let long = [&b"1;"[..], &b"x".repeat(20_000), b"\r\na\r\n0\r\n\r\n"].concat();
         let trailers = [&b"0\r\n"[..], &b"A: b\r\n".repeat(10_000), b"\r\n"].concat();
         for bad in [
             &b"x\r\n"[..],

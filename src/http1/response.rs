@@ -141,7 +141,7 @@ impl ResponseHead {
                         && (self.keep_alive || list_has_token(value, b"keep-alive"));
                 }
                 14 if name.eq_ignore_ascii_case("content-length") => {
-                    framing.content_length(value)?
+                    framing.content_length(value)?;
                 }
                 17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                     framing.transfer_encoding(value)?;

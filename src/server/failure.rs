@@ -193,7 +193,9 @@ mod tests {
             fn failures() -> Vec<(Failure, u16)> {
                 let has_row = |failure: Failure| match failure { $($variant => {})+ };
                 let all = vec![$($(($failure, $status)),+),+];
-                all.iter().for_each(|&(failure, _)| has_row(failure));
+                for &(failure, _) in &all {
+                    has_row(failure);
+                }
                 all
             }
         };

@@ -303,6 +303,7 @@ mod tests {
         Refresher::new(Arc::new(Source::new(Login::Instance, None)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "the outcome of a load")]
     fn set(id: &str, seconds: u64) -> Result<Credentials, String> {
         Ok(set_until(id, clock::unix_time() + Duration::from_secs(seconds)))
     }
