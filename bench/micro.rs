@@ -9,8 +9,13 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningParams,
+    SigningSettings, UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
 use criterion::{Criterion, criterion_group, criterion_main};
 use s3proxy::cache::latest::Latest;
 use s3proxy::cache::metadata::{MetadataMap, Settings};
@@ -40,7 +45,7 @@ const REQUEST: &[u8] = b"GET /files/runs/2024/sample%201.bam HTTP/1.1\r\n\
     User-Agent: htslib/1.16 libcurl/7.88.1\r\n\
     Accept: */*\r\n\r\n";
 
-/// As S3 answers it.
+/// As S3 responds.
 const RESPONSE: &[u8] = b"HTTP/1.1 206 Partial Content\r\n\
     x-amz-id-2: eftixk72aD6Ap51TnqcoF8eFidJG9Z/2mkiDFu8yU9AS1ed4OpIszj7UDNEHGran\r\n\
     x-amz-request-id: 318BC8BC148832E5\r\n\
@@ -59,6 +64,11 @@ const RANGE: &[u8] = b"bytes=1048576-1114111";
 const SHOWN: Shown<'_> =
     Shown { content_encoding: true, version_id: false, default_cache_control: Some("no-cache") };
 const OBJECT_BYTES: u64 = 1 << 30;
+
+/// When requests are signed: 2024-02-29T12:30:45Z.
+const SIGNED_AT_SECONDS: u64 = 1_709_209_845;
+const HOST: &str = "s3.example.org:9000";
+const PATH: &str = "/genomics-lab/runs/2024/sample%201.bam";
 
 fn credentials() -> Credentials {
     credentials::fixed("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
@@ -105,26 +115,66 @@ fn heads(c: &mut Criterion) {
     });
 }
 
+/// Our signer beside AWS's own, up to the value of the `Authorization` field of the same request.
 fn signing(c: &mut Criterion) {
     let current = Current::new(credentials());
-    let time = Timestamp::new(1_709_209_845);
+    let time = Timestamp::new(SIGNED_AT_SECONDS);
     let mut signer = Signer::new("us-east-1", "s3");
     let headers: [(&str, &[u8]); 3] = [
-        ("host", b"s3.example.org:9000"),
+        ("host", HOST.as_bytes()),
         ("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes()),
-        ("x-amz-date", b"20240229T123045Z"),
+        ("x-amz-date", time.as_bytes()),
     ];
     let parts = SignedParts {
         method: "GET",
-        path: b"/genomics-lab/runs/2024/sample%201.bam",
+        path: PATH.as_bytes(),
         query: b"",
         headers: &headers,
         payload_hash: EMPTY_PAYLOAD_SHA256,
     };
-    c.bench_function("signature", |b| {
-        b.iter(|| signer.sign(&current, time, black_box(&parts)));
-    });
+    let credentials = credentials();
+    let mut authorization = Vec::with_capacity(512);
+    let mut sign_with_ours = || {
+        authorization.clear();
+        let signature = signer.sign(&current, time, black_box(&parts));
+        signer.write_authorization(&credentials, time, &headers, &signature, &mut authorization);
+        signature
+    };
+    let parameters = parameters_for_aws_sigv4();
+    let uri = format!("http://{HOST}{PATH}");
+    let sign_with_theirs = || sign_with_aws_sigv4(black_box(&uri), &parameters);
+    assert_eq!(sign_with_ours()[..], *sign_with_theirs().as_bytes(), "different signatures");
+    c.bench_function("signature", |b| b.iter(&mut sign_with_ours));
+    c.bench_function("signature by aws-sigv4", |b| b.iter(sign_with_theirs));
+}
 
+/// Parameters that one time of signing needs, made once as an SDK would.
+fn parameters_for_aws_sigv4() -> SigningParams<'static> {
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    // Borrowed by the parameters, which live until the process ends.
+    let identity = Box::leak(Box::new(credentials().into()));
+    v4::SigningParams::builder()
+        .identity(identity)
+        .region("us-east-1")
+        .name("s3")
+        .time(UNIX_EPOCH + Duration::from_secs(SIGNED_AT_SECONDS))
+        .settings(settings)
+        .build()
+        .expect("complete parameters")
+        .into()
+}
+
+fn sign_with_aws_sigv4(uri: &str, parameters: &SigningParams<'_>) -> String {
+    // Like ours, it gets the hash of the empty body and does not compute it.
+    let body = SignableBody::Precomputed(EMPTY_PAYLOAD_SHA256.to_owned());
+    let request = SignableRequest::new("GET", uri, std::iter::empty(), body).expect("a request");
+    sign(request, parameters).expect("a signature").into_parts().1
+}
+
+fn request_heads(c: &mut Criterion) {
     let mut writer = RequestWriter::new(Arc::new(bucket()));
     let request = ObjectRequest {
         operation: Operation::Get,
@@ -191,5 +241,5 @@ fn metadata_map(c: &mut Criterion) {
     });
 }
 
-criterion_group!(micro, heads, signing, ranges, keys, metadata_map);
+criterion_group!(micro, heads, signing, request_heads, ranges, keys, metadata_map);
 criterion_main!(micro);

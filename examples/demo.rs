@@ -91,13 +91,13 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
     say("log", &format!("{}  one line per request", log_path.display()));
 
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    let settings = config::load(
+    let config = config::load(
         Some(&config_path),
         &config::Environment::default(),
         &config::Overrides::default(),
     )?;
-    let log = server::open_log(&settings)?;
-    let mut proxy = server::start(settings, &log)?;
+    let log = server::open_log(&config.settings)?;
+    let mut proxy = server::start(config.settings, config.live, &log)?;
     let url = proxy.addresses.first().ok_or("the proxy listens nowhere")?.to_string();
     say("proxy", &format!("{url}  {}", workers(&proxy.drivers)));
     say("proof", &prove(&url, &s3, &bucket.join(LARGE))?);

@@ -9,8 +9,8 @@
 //! | floor | modules |
 //! |---|---|
 //! | 8 | `cli` |
-//! | 7 | `server` |
-//! | 6 | `config` |
+//! | 7 | `config` |
+//! | 6 | `server` |
 //! | 5 | `policy`, `access_log`, `cache` |
 //! | 4 | `s3` |
 //! | 3 | `upstream`, `relay` |

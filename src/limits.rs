@@ -15,10 +15,6 @@ pub const REQUEST_FIELDS: usize = 100;
 /// are closed unheard.
 pub const REFUSED_CONNECTIONS: usize = 256;
 
-/// Bytes of answers without a body that may wait for one another, so that answers to pipelined
-/// requests leave in one send.
-pub const HELD_RESPONSE_BYTES: usize = 16 * 1024;
-
 /// Longest key that S3 stores, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
 pub const KEY_BYTES: usize = 1024;
 

@@ -13,8 +13,8 @@ const FLOORS: [&[&str]; 9] = [
     &["upstream", "relay"],
     &["s3"],
     &["policy", "access_log", "cache"],
-    &["config"],
     &["server"],
+    &["config"],
     &["cli"],
 ];
 

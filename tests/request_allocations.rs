@@ -116,8 +116,8 @@ fn a_known_head_costs_no_allocation_and_a_get_one() {
         std::fs::write(&file, text).expect("a new directory");
         let config = config::load(Some(&file), &Environment::new(), &Overrides::default());
         let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-        let log = server::open_log(&config).expect("a log file");
-        let mut running = server::start(config, &log).expect("a server");
+        let log = server::open_log(&config.settings).expect("a log file");
+        let mut running = server::start(config.settings, config.live, &log).expect("a server");
         let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
         let mut client = TcpStream::connect(address).expect("a listening proxy");
 

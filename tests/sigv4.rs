@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,31 +25,16 @@ use s3proxy::s3::sigv4::{
 use s3proxy::s3::sse_c::CustomerKey;
 use s3proxy::upstream::Origin;
 
+#[path = "support/cargo_metadata.rs"]
+mod cargo_metadata;
+
 /// The directory of the SigV4 vectors inside the aws-sigv4 package, wherever cargo keeps it.
 fn vectors() -> PathBuf {
-    // Packages of other platforms are in the lock file, but building for this one has not
-    // downloaded them.
-    let metadata = ["metadata", "--format-version", "1", "--offline", "--filter-platform"];
-    let output = Command::new(env!("CARGO"))
-        .args(metadata)
-        .arg(host_platform())
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-        .output()
-        .expect("cargo metadata runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let metadata = cargo_metadata::cargo_metadata();
     let packages = metadata["packages"].as_array().expect("packages");
     let package = packages.iter().find(|package| package["name"] == "aws-sigv4");
     let manifest = package.expect("aws-sigv4 is a dependency")["manifest_path"].as_str();
     PathBuf::from(manifest.expect("a path")).with_file_name("aws-signing-test-suite").join("v4")
-}
-
-/// The platform that cargo builds for by default, such as `x86_64-unknown-linux-gnu`.
-fn host_platform() -> String {
-    let output = Command::new(env!("CARGO")).arg("-vV").output().expect("cargo runs");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.expect("cargo names its host").to_owned()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 """The programs that are compared: how each is configured and started.
 
-All of them: one worker or process on the proxy's core, no access log, connections to the origin
-kept open. The bucket is called `files`, so that `/files/KEY` is the same path on both sides and
-nobody has to rewrite it. Configurations are the files in `bench/contenders/`.
+Each has one worker or process on the proxy's core, no access log, and keeps its connections to the
+origin open. The bucket is called `files`, so that `/files/KEY` is the same path on both sides and
+needs no rewriting. Configurations are the files in `bench/contenders/`.
 """
 
 import os
@@ -31,12 +31,12 @@ class Setting:
 
     def __init__(self, network, data, directory, tools):
         self.network, self.data, self.directory, self.tools = network, data, directory, tools
-        # Those of the signature-checking server, which says them when it starts.
+        # Replaced by those that the signature-checking server prints when it starts.
         self.access_key, self.secret_key = "AKIDEXAMPLE", "secret"
         self.origins = {}
 
     def render(self, template, origin=ORIGIN_PORT, address="", port=PORT, more=""):
-        """Fills in a configuration file; answers the path of the result."""
+        """Fills in a configuration file; returns the path of the result."""
         secure = origin == TLS_ORIGIN_PORT
         values = {
             "SCHEME": "https" if secure else "http", "TLS_PORT": TLS_ORIGIN_PORT,
@@ -109,14 +109,14 @@ class Contender:
         self._command, self._environment = command, environment
 
     def missing(self, tools):
-        """Why it cannot take part here; None when it can."""
+        """The reason why it cannot take part here, or None."""
         for need in self.needs:
             if not tools.get(need):
                 return tools.get(f"why not {need}", f"{need} is not installed")
         return None
 
     def start(self, setting, origin):
-        """Starts it; answers the process once it listens."""
+        """Starts it; returns the process once it listens."""
         address = setting.network.address(CLIENT, PROXY)
         command = self._command(setting, address, origin)
         environment = self._environment(setting, origin) if self._environment else None
@@ -134,8 +134,8 @@ class Contender:
         return f"{network.address(CLIENT, PROXY)}:{PORT}"
 
 
-class Floor(Contender):
-    """No proxy at all: the client asks the origin."""
+class Direct(Contender):
+    """No proxy: the client connects to the origin."""
 
     def start(self, setting, origin):
         return setting.origins[origin]
@@ -176,7 +176,7 @@ def _rclone(setting, address, origin):
 
 
 def _flask(setting, address, origin):
-    # Threads, because a plain worker of gunicorn closes each connection after one answer.
+    # Threads, because a plain worker of gunicorn closes each connection after one response.
     return [setting.tools["venv"] / "bin" / "gunicorn", "--chdir", HERE, "--bind",
             f"{address}:{PORT}", "--workers", "1", "--worker-class", "gthread", "--threads", "32",
             "--keep-alive", "600", "--backlog", "4096", "--log-level", "warning", "app2014:app"]
@@ -197,5 +197,5 @@ def all_contenders():
         Contender("flask", "2014 design (Flask, boto3)", True, ["venv"], _flask, signing),
         Contender("nginx-static", "nginx, a file of its own", False, ["nginx"],
                   _nginx("nginx-static.conf")),
-        Floor("origin", "no proxy (the floor)", False, ["nginx"], None),
+        Direct("origin", "no proxy", False, ["nginx"], None),
     ]

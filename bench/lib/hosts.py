@@ -1,9 +1,9 @@
-"""Three hosts on one machine: network namespaces, pinned processes, and what the kernel says of
-them.
+"""Three hosts on one machine: network namespaces, pinned processes, and the kernel's counters
+of them.
 
 As root: the client, the proxy and the origin each in a network namespace of their own, every two
 joined by a veth pair, so that packets cross a device and not the loopback shortcut. Otherwise:
-everything on 127.0.0.1, which the results say. Only processes that were started here are ended.
+everything on 127.0.0.1, which the results note. Only processes that were started here are ended.
 """
 
 import os
@@ -21,11 +21,11 @@ TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Unavailable(Exception):
-    """Something that cannot be measured here, with the reason in words."""
+    """Something cannot be measured here, with the reason."""
 
 
 class Network:
-    """The hosts. `address(a, b)` is where host `a` reaches host `b`."""
+    """The hosts. `address(a, b)` is the one at which host `a` reaches host `b`."""
 
     def __init__(self):
         self.isolated = os.geteuid() == 0 and _succeeds(["ip", "netns", "list"])
@@ -77,7 +77,7 @@ class Network:
         return process
 
     def run(self, host, command, timeout):
-        """Runs a process to its end and answers its standard output."""
+        """Runs a process to its end and returns its standard output."""
         process = subprocess.Popen(
             self.command(host, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, env=_plain_environment(), start_new_session=True)

@@ -1,4 +1,4 @@
-"""Finds and installs what a run needs, and says what it could not get."""
+"""Finds and installs what a run needs, and reports what is missing."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s3prox
 
 
 def tools(install, profile):
-    """What there is: name → path, or `why not NAME` → the reason."""
+    """The tools: name → path, or `why not NAME` → the reason."""
     found = {}
     missing = [name for name in PACKAGES if not _find(name)]
     if missing and install:
@@ -47,7 +47,7 @@ def _apt(packages):
     print(f"installing {', '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment)
-    # One by one: a package that is not to be had must not keep out the others.
+    # One by one: a missing package must not keep out the others.
     for package in packages:
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
                        env=environment, stdout=subprocess.DEVNULL)
@@ -83,7 +83,7 @@ def _build(profile):
 
 
 def versions(found):
-    """Versions as the programs say them."""
+    """Versions as the programs print them."""
     said = {}
     for name, command in {
         "s3proxy": [found["s3proxy"], "--version"], "nginx": ["nginx", "-v"],
@@ -103,7 +103,13 @@ def versions(found):
         wanted = [line for line in freeze.stdout.splitlines()
                   if line.lower().split("==")[0] in PYTHON_PACKAGES]
         said["2014 design"] = ", ".join(wanted)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT,
-                            capture_output=True, text=True)
-    said["commit"] = commit.stdout.strip()
     return said
+
+
+def commit():
+    """The commit that is measured, and whether anything but recorded results differs from it."""
+    def git(*arguments):
+        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+        return run.stdout.strip()
+    changes = git("status", "--porcelain", "--", ".", ":!bench/results")
+    return {"commit": git("rev-parse", "--short=7", "HEAD") or "unknown", "dirty": bool(changes)}

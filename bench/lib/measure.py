@@ -1,5 +1,5 @@
-"""One measurement: a fresh process, a warm-up, then the load, between two looks at the kernel's
-books."""
+"""One measurement: a fresh process, a warm-up, then the load, between two readings of the kernel's
+counters."""
 
 import statistics
 import subprocess
@@ -37,54 +37,54 @@ def measure(setting, contender, workload, seconds):
     """The figures of one contender under one workload; raises Unavailable with the reason."""
     network = setting.network
     process = contender.start(setting, workload.origin)
-    is_floor = process in setting.origins.values()
+    is_direct = process in setting.origins.values()
     try:
         address = contender.address(network)
         if workload.warm:
             workloads.send(setting, workload, address, WARM_UP_SECONDS)
-        pids = [] if is_floor else hosts.tree(process.pid)
+        pids = [] if is_direct else hosts.tree(process.pid)
         origin = setting.origins[workload.origin].pid
-        before, started = _books(network, pids, origin), time.monotonic()
+        before, started = _counters(network, pids, origin), time.monotonic()
         rss_before, sampler = hosts.rss_bytes(pids), MemorySampler(pids)
         sampler.start()
         counted = workloads.send(setting, workload, address, seconds)
         samples = sampler.finish()
         wall_us = (time.monotonic() - started) * 1e6
-        after = _books(network, pids, origin)
+        after = _counters(network, pids, origin)
         peak = hosts.rss_bytes(pids, "VmHWM")
     finally:
-        if not is_floor:
+        if not is_direct:
             network.stop(process)
     spent = {name: after[name] - before[name] for name in before}
-    return _figures(workload, counted, spent, wall_us, is_floor, rss_before, samples, peak)
+    return _figures(workload, counted, spent, wall_us, is_direct, rss_before, samples, peak)
 
 
-def _books(network, pids, origin):
+def _counters(network, pids, origin):
     device = network.device(ORIGIN, PROXY)
-    books = {"cpu": hosts.cpu_us(pids), "busy": hosts.core_busy_us(network.cores[PROXY])}
+    counters = {"cpu": hosts.cpu_us(pids), "busy": hosts.core_busy_us(network.cores[PROXY])}
     if network.isolated:
-        books["sent"] = hosts.sent_bytes(origin, device)
-    return books
+        counters["sent"] = hosts.sent_bytes(origin, device)
+    return counters
 
 
-def _figures(workload, counted, spent, wall_us, is_floor, rss_before, samples, peak):
+def _figures(workload, counted, spent, wall_us, is_direct, rss_before, samples, peak):
     requests, size, seconds = counted["requests"], counted["bytes"], counted["seconds"]
     is_head = workload.name.startswith(("head", "oha-head", "idle"))
     if not requests and not workload.name.startswith("slow"):
-        raise Unavailable("not one answer came in time")
+        raise Unavailable("no response came in time")
     figures = {
         "requests_per_s": requests / seconds,
         "mb_per_s": size / seconds / 1e6,
         "p50_us": counted["p50_us"], "p99_us": counted["p99_us"], "p99.9_us": counted["p99.9_us"],
         "requests": requests, "bytes": size, "wrong": counted["wrong"],
     }
-    if is_floor:
+    if is_direct:
         return figures
     figures |= {
         "cpu_us_per_request": spent["cpu"] / requests if requests else None,
         "cpu_us_per_mib": spent["cpu"] / (size / MIB) if size and not is_head else None,
         "cores": spent["cpu"] / wall_us,
-        # Others on the proxy's core: what this machine's noise was during the measurement.
+        # What others took of the proxy's core: the noise during the measurement.
         "foreign_share": max(0, spent["busy"] - spent["cpu"]) / wall_us,
         "rss_peak_bytes": max(samples), "rss_peak_of_each_bytes": peak,
     }
@@ -96,14 +96,13 @@ def _figures(workload, counted, spent, wall_us, is_floor, rss_before, samples, p
         figures["rss_growth"] = (statistics.median(samples[-third:])
                                  / max(1, statistics.median(samples[third:2 * third] or samples)))
     if workload.name.startswith("idle"):
-        # One request each, and not all may have found their way in.
+        # One request each; not every connection may have been accepted.
         figures["rss_bytes_per_connection"] = (max(samples) - rss_before) / max(1, requests)
     return figures
 
 
 def preflight(setting, contender, origin):
-    """Whether it answers as it must before it is measured: a HEAD, and a range compared with the
-    file."""
+    """Checks a contender before it is measured: a HEAD, and a range compared with the file."""
     network, first, last = setting.network, 1_500_000, 1_504_095
     process = contender.start(setting, origin)
     try:
@@ -116,16 +115,16 @@ def preflight(setting, contender, origin):
             file.seek(first)
             expected = file.read(last - first + 1)
         if f"content-length: {workloads.OBJECT_BYTES}" not in head.lower():
-            raise Unavailable(f"it answers HEAD with {head.splitlines()[:1]} and not the size")
+            raise Unavailable(f"its response to HEAD is {head.splitlines()[:1]} and not the size")
         if status != "206" or body.read_bytes() != expected:
-            raise Unavailable(f"it answers a range with {status} and other bytes than the file's")
+            raise Unavailable(f"its response to a range is {status} with bytes that are not the file's")
     finally:
         if process not in setting.origins.values():
             network.stop(process)
 
 
 def machine():
-    """What the figures depend on besides the programs."""
+    """The machine, on which the figures depend besides the programs."""
     with open("/proc/cpuinfo") as file:
         names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     with open("/proc/meminfo") as file:

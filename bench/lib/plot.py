@@ -1,10 +1,10 @@
-"""Bar charts as SVG, without a library. Each says what is better and shows the rounds' spread."""
+"""Bar charts as SVG, without a library, with the spread of the rounds."""
 
 from html import escape
 
 MIB = 1024 * 1024
 WIDTH, LABEL, VALUE, BAR, GAP, TOP = 760, 210, 96, 18, 8, 64
-OURS, OTHERS, FLOOR = "#1f6f8b", "#b8b2a7", "#d9d5cd"
+OURS, OTHERS, DIRECT = "#1f6f8b", "#b8b2a7", "#d9d5cd"
 PLOTS = [
     # file, workload, figure, title, unit, divisor
     ("head", "head-c32", "cpu_us_per_request", "HEAD of a known object", "CPU µs per request", 1),
@@ -35,9 +35,9 @@ def write_all(directory, summary, contenders, about):
 
 def chart(title, subtitle, bars, footer):
     """Horizontal bars for `(contender, median, least, greatest)`. Bars much longer than the rest
-    are cut, with their value said."""
+    are cut; their value stands beside them."""
     bars = sorted(bars, key=lambda bar: bar[1])
-    # Room for the second-slowest class; what is over four times the median bar is cut.
+    # A bar of more than four times the median one is cut.
     middle = bars[len(bars) // 2][1]
     longest = max(bar[1] for bar in bars if bar[1] <= 4 * middle) or 1
     room = WIDTH - LABEL - VALUE
@@ -56,7 +56,7 @@ def chart(title, subtitle, bars, footer):
         is_cut = median > longest
         width = room if is_cut else room * median / longest
         ours = contender.name.startswith("s3proxy")
-        color = OURS if ours else FLOOR if contender.name == "origin" else OTHERS
+        color = OURS if ours else DIRECT if contender.name == "origin" else OTHERS
         weight = ' font-weight="600"' if ours else ""
         parts.append(f'<text x="{LABEL - 8}" y="{middle_y + 4.5:.1f}" text-anchor="end"{weight}>'
                      f'{escape(contender.title)}</text>')

@@ -2,8 +2,9 @@
 
 import json
 import statistics
+import sys
 
-from lib import plot
+from lib import plot, readme
 
 MIB = 1024 * 1024
 FIGURES = [
@@ -24,7 +25,7 @@ FIGURES = [
 ]
 # Above this share of the proxy's core for others, a run says that it was disturbed.
 QUIET = 0.05
-# The Targets of the issue: workload, figure, what, limit, and against whom (None: an absolute
+# The targets of the project: workload, figure, what, limit, and against whom (None: an absolute
 # limit in the figure's own unit).
 TARGETS = [
     ("range-4k-c32", "cpu_us_per_request", "4 KiB, CPU per request", 0.85, "nginx"),
@@ -59,14 +60,23 @@ def medians(measurements):
         for name, values in figures.items()} for contender, figures in contenders.items()}
         for workload, contenders in found.items()}
     for contenders in summary.values():
-        floor = contenders.get("origin", {}).get("p50_us")
+        direct = contenders.get("origin", {}).get("p50_us")
         for figures in contenders.values():
-            if floor and "p50_us" in figures:
-                figures["added_p50_us"] = tuple(v - floor[0] for v in figures["p50_us"])
+            if direct and "p50_us" in figures:
+                figures["added_p50_us"] = tuple(v - direct[0] for v in figures["p50_us"])
     return summary
 
 
-def targets(summary):
+def commits(measurements):
+    """workload → the commit that it was measured at, `-dirty` if the tree had other changes."""
+    found = {}
+    for each in measurements:
+        name = f"{each['commit']}{'-dirty' if each['dirty'] else ''}"
+        found.setdefault(each["workload"], set()).add(name)
+    return {workload: ", ".join(sorted(names)) for workload, names in found.items()}
+
+
+def targets(summary, commits):
     """Each target with what was measured: met, MISSED or not measured."""
     rows = []
     for workload, figure, what, limit, other in TARGETS:
@@ -75,7 +85,7 @@ def targets(summary):
         theirs = contenders.get(other, {}).get(figure, (None,))[0] if other else 1
         row = {"what": what, "workload": workload, "figure": figure, "limit": limit,
                "against": other, "ours": ours, "theirs": theirs if other else None,
-               "ratio": None, "verdict": "not measured"}
+               "ratio": None, "verdict": "not measured", "commit": commits.get(workload, "–")}
         if ours is not None and theirs is not None and theirs > 0:
             row["ratio"] = ours / theirs if other else ours / limit
             row["verdict"] = "met" if ours <= limit * theirs else "MISSED"
@@ -90,7 +100,8 @@ def noise(summary):
 
 
 def targets_table(rows):
-    lines = ["| target | ours | limit | ratio | verdict |", "|---|---:|---:|---:|---|"]
+    lines = ["| target | ours | limit | ratio | verdict | commit |",
+             "|---|---:|---:|---:|---|---|"]
     for row in rows:
         form = FORMATS[row["figure"]]
         ours = "–" if row["ours"] is None else form(row["ours"])
@@ -101,7 +112,8 @@ def targets_table(rows):
             limit = form(row["limit"])
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
         verdict = f"**{row['verdict']}**" if row["verdict"] == "MISSED" else row["verdict"]
-        lines.append(f"| {row['what']} | {ours} | {limit} | {ratio} | {verdict} |")
+        lines.append(f"| {row['what']} | {ours} | {limit} | {ratio} | {verdict} | "
+                     f"{row['commit']} |")
     return "\n".join(lines)
 
 
@@ -126,16 +138,16 @@ def _cell(figure, form):
     if figure is None:
         return "–"
     median, least, greatest = figure
-    # The spread is said where it is more than a tenth.
+    # A spread of less than a tenth is left out.
     wide = median > 0 and (greatest - least) / median > 0.1
     return f"{form(median)} ({form(least)}–{form(greatest)})" if wide else form(median)
 
 
 def write(directory, about, workloads, contenders, measurements, skipped):
-    """All files of a run; answers the targets' table."""
+    """Writes all files of a run; returns the table of targets."""
     directory.mkdir(parents=True, exist_ok=True)
-    summary = medians(measurements)
-    rows = targets(summary)
+    summary, measured_at = medians(measurements), commits(measurements)
+    rows = targets(summary, measured_at)
     reasons = [{"workload": w, "contender": c, "reason": r} for (w, c), r in skipped.items()]
     (directory / "results.json").write_text(json.dumps(
         {"about": about, "targets": rows, "skipped": reasons, "measurements": measurements},
@@ -150,13 +162,48 @@ def write(directory, about, workloads, contenders, measurements, skipped):
     for workload in workloads:
         figures_of = summary.get(workload.name, {})
         parts += ["", f"## {workload.title}, {workload.connections:,} connections "
-                  f"(`{workload.name}`)", "",
+                  f"(`{workload.name}`)", "", f"Commit {measured_at.get(workload.name, '–')}.", "",
                   workload_table(workload, contenders, figures_of, skipped)]
     (directory / "results.md").write_text("\n".join(parts) + "\n")
     for old in directory.glob("*.svg"):
         old.unlink()
     plot.write_all(directory, summary, contenders, about)
     return table
+
+
+def write_readme(measurements):
+    readme.write(medians(measurements), commits(measurements))
+
+
+def rewrite(directory, workloads, contenders):
+    """Writes tables, plots and README's table of the recorded measurements again."""
+    about, skipped, measurements = read(directory)
+    table = write(directory, about, workloads, contenders, measurements, skipped)
+    write_readme(measurements)
+    return table
+
+
+def replace(directory, about, workloads, contenders, measurements, skipped):
+    """Puts the workloads that were measured again in place of the recorded ones."""
+    recorded_about, recorded_skipped, recorded = read(directory)
+    for name in ("processor", "kernel", "hosts"):
+        if about[name] != recorded_about[name]:
+            sys.exit(f"not written: {name} is {about[name]}, the recorded results are of "
+                     f"{recorded_about[name]}")
+    again = {each["workload"] for each in measurements}
+    measurements = [m for m in recorded if m["workload"] not in again] + measurements
+    skipped = {k: v for k, v in recorded_skipped.items() if k[0] not in again} | skipped
+    table = write(directory, recorded_about, workloads, contenders, measurements, skipped)
+    write_readme(measurements)
+    return table
+
+
+def read(directory):
+    """What a run is about, its skipped pairs and its measurements, as they were recorded."""
+    recorded = json.loads((directory / "results.json").read_text())
+    skipped = {(each["workload"], each["contender"]): each["reason"]
+               for each in recorded["skipped"]}
+    return recorded["about"], skipped, recorded["measurements"]
 
 
 def _about(about):

@@ -1,7 +1,7 @@
 """What clients do: lists of requests, and the load generators that send them.
 
 A list is a file with a request per line, `METHOD PATH RANGE LENGTH`. It is made from a fixed seed,
-so all contenders and rounds are asked the same.
+so it is the same for all contenders and rounds.
 """
 
 import json
@@ -16,7 +16,7 @@ OBJECTS, OBJECT_BYTES, INDEX_BYTES, SMALL_BYTES = 4, 96 * MIB, 2 * MIB, 64 * KIB
 # A block whose length is prime, repeated, so that a wrong offset shows.
 BLOCK_BYTES = 1_048_573
 LIST_REQUESTS = 1024
-# More wrong answers than this share and there is no figure.
+# With more wrong responses than this share there is no figure.
 WRONG_SHARE = 0.001
 PROXIES = ["s3proxy", "s3proxy-epoll", "s3proxy-copy", "nginx", "haproxy"]
 SIGNING = ["s3proxy", "s3proxy-epoll", "s3proxy-copy", "nginx-njs", "rclone", "flask"]
@@ -75,7 +75,7 @@ def _range(chance, length):
 
 def _index_ranges(length):
     """Ranges of the small objects: the origin that checks signatures also hashes the whole object
-    for each answer, which takes it a third of a second for a large one."""
+    for each response, which takes it a third of a second for a large one."""
     suffix, size = (".tbi", SMALL_BYTES) if length < SMALL_BYTES else (".bai", INDEX_BYTES)
 
     def lines(chance):
@@ -148,11 +148,11 @@ def all_workloads():
                  SECURE, origin=contenders.TLS_ORIGIN_PORT),
         Workload("tls-1m-c32", "1 MiB ranges, origin over HTTPS", 32, _ranges(MIB),
                  SECURE, origin=contenders.TLS_ORIGIN_PORT),
-        Workload("oha-head-c32", "HEAD, hot, asked by oha", 32, _heads,
+        Workload("oha-head-c32", "HEAD, hot, load from oha", 32, _heads,
                  ["s3proxy", "nginx-static"], "oha"),
-        Workload("oha-4k-c32", "4 KiB ranges, asked by oha", 32, _ranges(4 * KIB),
+        Workload("oha-4k-c32", "4 KiB ranges, load from oha", 32, _ranges(4 * KIB),
                  ["s3proxy", "nginx", "haproxy"], "oha"),
-        # Last: the kernel takes its time to forget the bytes that nobody read.
+        # Last, because the kernel is slow to free the buffers of unread bytes.
         Workload("slow-c1000", "slow readers of 64 MiB at 128 KiB/s", 1000, _long, ALL, "load",
                  ["--slow", 128 * KIB, "--receive-buffer", 128 * KIB], longer=5, rounds=2,
                  warm=False),
@@ -161,7 +161,7 @@ def all_workloads():
 
 
 def send(setting, workload, address, seconds):
-    """Sends a workload's requests for so long; answers what the generator counted."""
+    """Sends a workload's requests for so long; returns what the generator counted."""
     lines = workload.requests(random.Random(workload.name))
     path = setting.directory / f"{workload.name}.requests"
     path.write_text("\n".join(lines) + "\n")
@@ -185,7 +185,7 @@ def send(setting, workload, address, seconds):
     counted["wrong"] = {what: count for what, count in counted["wrong"].items() if count}
     wrong = sum(counted["wrong"].values())
     if wrong > WRONG_SHARE * (counted["requests"] + wrong):
-        raise Unavailable(f"{wrong} of {counted['requests'] + wrong} answers were wrong: "
+        raise Unavailable(f"{wrong} of {counted['requests'] + wrong} responses were wrong: "
                           + ", ".join(counted["wrong"]))
     return counted
 

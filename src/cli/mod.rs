@@ -49,7 +49,7 @@ fn serve(config: Config) -> u8 {
     // with `ulimit -f`, is like a full disk to the log and must not end the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGXFSZ]);
     let opened = signals.map_err(|error| error.to_string()).and_then(|signals| {
-        let log = server::open_log(&config).map_err(|error| error.to_string())?;
+        let log = server::open_log(&config.settings).map_err(|error| error.to_string())?;
         Ok((signals, log))
     });
     let (signals, log) = match opened {
@@ -59,7 +59,7 @@ fn serve(config: Config) -> u8 {
             return EXIT_FAILED;
         }
     };
-    logging::install(&log, config.log_level);
+    logging::install(&log, config.settings.log_level);
     let code = serve_until_told(config, signals, &log);
     log.finish(LOG_TIMEOUT);
     code
@@ -67,7 +67,7 @@ fn serve(config: Config) -> u8 {
 
 fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8 {
     process::raise_open_files_limit();
-    let mut running = match server::start(config, log) {
+    let mut running = match server::start(config.settings, config.live, log) {
         Ok(running) => running,
         Err(error) => {
             log.finish(LOG_TIMEOUT);
@@ -125,7 +125,7 @@ fn announce(running: &Running) {
 
 /// `--check`: says in words what works and what does not.
 fn run_check(config: Config, object: Option<&str>) -> u8 {
-    match check::run(config, object) {
+    match check::run(config.settings, config.live, object) {
         Ok(findings) => {
             for finding in &findings {
                 let _ = writeln!(io::stdout(), "{finding}");

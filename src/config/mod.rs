@@ -11,7 +11,6 @@
 //! [`resolve`] does not.
 
 mod bucket;
-mod clients;
 mod credentials;
 mod customer_key;
 mod environment;
@@ -37,10 +36,8 @@ mod web;
 mod yaml;
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-pub use self::clients::Clients;
 pub use self::environment::{Environment, of_process as process_environment};
 pub use self::file::File;
 pub use self::flags::Overrides;
@@ -50,13 +47,8 @@ use self::files::{Files, read_bounded};
 use self::problem::{Fault, Spot};
 use self::profiles::Profiles;
 use self::reader::Reader;
-use crate::policy::{cors, rewrite, route};
-use crate::s3::retry;
-use crate::sys::event_loop;
-use crate::sys::socket::ListenAddress;
-use crate::transport::trust;
-use crate::upstream::proxy::Proxies;
-use crate::{cache, relay, upstream};
+use crate::server::live::Live;
+use crate::server::settings::Settings;
 
 /// The file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config.yaml";
@@ -64,43 +56,13 @@ pub const DEFAULT_FILE: &str = "config.yaml";
 /// Largest file that is read, in bytes. A thousand mounts with credentials take a quarter.
 const FILE_BYTES: usize = 1024 * 1024;
 
-/// Everything that a run is told from outside.
-#[derive(Clone, Debug)]
+/// A configuration, ready for the server.
+#[derive(Debug)]
 pub struct Config {
-    /// Addresses to listen on, at least one.
-    pub listen: Vec<ListenAddress>,
-    /// Worker threads; `None` is one per usable core.
-    pub workers: Option<usize>,
-    /// The event loop.
-    pub driver: event_loop::Choice,
-    /// The mounts, at least one, those with the longest path first.
-    pub mounts: Vec<Arc<route::Mount>>,
-    /// `rewrite_rules`.
-    pub rewrite_rules: rewrite::Rules,
-    /// CORS.
-    pub cors: cors::Policy,
-    /// Client connections.
-    pub clients: Clients,
-    /// Connections to S3.
-    pub upstream: upstream::Settings,
-    /// HTTP proxies on the way to S3.
-    pub proxies: Arc<Proxies>,
-    /// Whose certificates are believed.
-    pub trust: trust::Settings,
-    /// Retries.
-    pub retries: retry::Settings,
-    /// The way of bodies.
-    pub relay: relay::Settings,
-    /// The metadata map.
-    pub metadata: cache::metadata::Settings,
-    /// Suffixes of keys whose stored `Content-Encoding` is not passed on.
-    pub genomic_suffixes: Vec<String>,
-    /// Least severe level that is logged.
-    pub log_level: log::LevelFilter,
-    /// Where the log goes; `None` is standard error.
-    pub log_file: Option<PathBuf>,
-    /// One log line per request.
-    pub access_log: bool,
+    /// What is fixed for a run.
+    pub settings: Settings,
+    /// What can be replaced while running.
+    pub live: Live,
 }
 
 /// Reads the file at `path`, or `config.yaml`, and resolves it with `environment` and `flags`.

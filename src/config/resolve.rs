@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use crate::cache::metadata;
-use crate::config::clients::Clients;
 use crate::config::environment::Environment;
 use crate::config::problem::{Fault, Place, quoted};
 use crate::config::profiles::Profiles;
@@ -15,6 +14,8 @@ use crate::config::reader::Reader;
 use crate::config::values::{self, count, duration, timeout};
 use crate::config::{Config, listen, mounts, proxy, rules, web};
 use crate::s3::retry;
+use crate::server::live::{ClientLimits, Live};
+use crate::server::settings::Settings;
 use crate::sys::event_loop;
 use crate::sys::socket::ListenAddress;
 use crate::transport::trust;
@@ -31,25 +32,28 @@ pub(super) fn resolve(
     let proxies = Arc::clone(&written.proxies);
     let mounts = mounts::read(reader, profiles, &proxies, home);
     written.report(&mounts, &mut reader.problems);
-    Config {
+    let settings = Settings {
         listen: listen(reader),
         workers: reader.value_or("workers", values::workers, None),
         driver: reader.value_or("driver", values::driver, event_loop::Choice::Auto),
-        mounts,
-        proxies,
-        rewrite_rules: rules::read(reader),
-        cors: web::cors(reader),
-        clients: clients(reader),
         upstream: upstream(reader),
-        retries: retries(reader),
+        proxies,
         trust: trust::Settings { certificates: certificates(reader) },
         relay: relay(reader),
         metadata: metadata(reader),
-        genomic_suffixes: web::genomic_suffixes(reader),
         log_level: reader.value_or("log_level", values::log_level, log::LevelFilter::Info),
         log_file: log_file(reader),
+    };
+    let live = Live {
+        mounts,
+        rewrite_rules: rules::read(reader),
+        cors: web::cors(reader),
+        clients: clients(reader),
+        retries: retries(reader),
+        genomic_suffixes: web::genomic_suffixes(reader),
         access_log: reader.value_or("access_log", values::boolean, true),
-    }
+    };
+    Config { settings, live }
 }
 
 fn listen(reader: &mut Reader) -> Vec<ListenAddress> {
@@ -106,14 +110,14 @@ fn log_file(reader: &mut Reader) -> Option<PathBuf> {
     Some(path)
 }
 
-fn clients(reader: &mut Reader) -> Clients {
-    let default = Clients::default();
+fn clients(reader: &mut Reader) -> ClientLimits {
+    let default = ClientLimits::default();
     let mut within = |key, default| reader.value_or(key, timeout, default);
     let head_timeout = within("head_timeout", default.head_timeout);
     let keep_alive_timeout = within("keep_alive_timeout", default.keep_alive_timeout);
     let stall_timeout = within("client_stall_timeout", default.stall_timeout);
     let pause_timeout = within("client_pause_timeout", default.pause_timeout);
-    Clients {
+    ClientLimits {
         max_connections: reader.value_or(
             "max_client_connections",
             count::<1, 1_000_000>,

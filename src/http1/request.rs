@@ -56,9 +56,6 @@ pub struct Request<'a> {
     pub cross_origin: CrossOrigin<'a>,
     /// `User-Agent`, for the log.
     pub user_agent: Option<&'a [u8]>,
-    /// Whether the whole head of another request was received with this one (pipelining, RFC 9112
-    /// §9.3.2). Set by the connection.
-    pub is_followed: bool,
     /// Whether at least the beginning of another request has arrived. Set by the connection.
     pub more_has_arrived: bool,
 }
@@ -148,7 +145,6 @@ pub fn parse(head: &[u8]) -> Result<Request<'_>, RequestError> {
         cross_origin: CrossOrigin::default(),
         max_age_s: None,
         user_agent: None,
-        is_followed: false,
         more_has_arrived: false,
     };
     read_fields(parsed.headers, &mut request)?;

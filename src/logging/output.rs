@@ -132,10 +132,10 @@ impl Output {
     fn wait_for_room(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
         let timeout = Timespec { tv_sec: 0, tv_nsec: WAIT_NS };
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, Some(&timeout)).map_err(io::Error::from) {
             Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter,
 use crate::s3::response::Response;
 use crate::s3::retry::{self, Budget, Tries};
 use crate::sys::stream::Ahead;
-use crate::upstream::connection::{HeadError, is_ours};
+use crate::upstream::connection::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
 
@@ -85,11 +85,9 @@ impl ClientError {
     /// Whether the next try may go better.
     fn is_transient(&self) -> bool {
         match self {
-            ClientError::Pool(PoolError::Connect { error, .. }) => {
-                error.kind() != io::ErrorKind::InvalidData && !is_ours(error)
-            }
+            ClientError::Pool(PoolError::Connect { error, .. }) => error.is_transient(),
             ClientError::Send(_) => true,
-            ClientError::Head(error) => !matches!(error, HeadError::Malformed(_)),
+            ClientError::Head(error) => error.is_transient(),
             ClientError::Credentials(_)
             | ClientError::Pool(PoolError::Exhausted(_))
             | ClientError::Response(_) => false,

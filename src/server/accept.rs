@@ -61,7 +61,7 @@ impl WorkerThread {
         {
             log::warn!("cannot stay on core {core}: {error}");
         }
-        let mut event_loop = match event_loop::build(self.shared.config.driver) {
+        let mut event_loop = match event_loop::build(self.shared.settings.driver) {
             Ok(event_loop) => event_loop,
             Err(error) => {
                 let _ = self.started.send(Err(error));
@@ -110,7 +110,7 @@ async fn serve(worker: &Rc<Worker>, listeners: Vec<Rc<Listener>>, drain: Stream)
     monoio::spawn(sweep(Rc::clone(worker)));
     wait_for_end(drain).await;
 
-    let deadline = Instant::now() + worker.config().clients.drain_timeout;
+    let deadline = Instant::now() + worker.live().clients.drain_timeout;
     worker.draining.set(true);
     for listener in &listeners {
         accept_the_rest(worker, listener, deadline).await;
@@ -213,7 +213,7 @@ fn accept_burst(worker: &Rc<Worker>, listener: &Listener) -> io::Result<()> {
 
 fn start(worker: &Rc<Worker>, accepted: Accepted) {
     let Accepted { socket, peer } = accepted;
-    let most = worker.config().clients.max_connections;
+    let most = worker.live().clients.max_connections;
     if worker.connections.get() >= most + limits::REFUSED_CONNECTIONS {
         // Closed at once: even to say so would hold too many.
         return;

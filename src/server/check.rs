@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::target::Target;
@@ -21,6 +20,8 @@ use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::accept::sweep;
 use crate::server::error_mapping::clock_words;
 use crate::server::handler::locate_in;
+use crate::server::live::Live;
+use crate::server::settings::Settings;
 use crate::server::startup::share;
 use crate::server::worker::Worker;
 use crate::sys::event_loop;
@@ -77,15 +78,15 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Where not even an event loop can be had, or `named` names no object.
-pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> {
-    config.retries.timeout = config.retries.timeout.min(RETRY_TIMEOUT);
-    let named = named.map(|named| find(&config, named)).transpose().map_err(io::Error::other)?;
-    let shared = share(config, None).map_err(io::Error::other)?;
-    let mut event_loop = event_loop::build(shared.config.driver)?;
+pub fn run(settings: Settings, mut live: Live, named: Option<&str>) -> io::Result<Vec<Finding>> {
+    live.retries.timeout = live.retries.timeout.min(RETRY_TIMEOUT);
+    let named = named.map(|named| find(&live, named)).transpose().map_err(io::Error::other)?;
+    let shared = share(settings, live, None).map_err(io::Error::other)?;
+    let mut event_loop = event_loop::build(shared.settings.driver)?;
     let findings = event_loop.runtime.block_on(async {
         let worker = Worker::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
         monoio::spawn(sweep(Rc::clone(&worker)));
-        let checks = shared.config.mounts.iter().map(|mount| {
+        let checks = shared.live.mounts.iter().map(|mount| {
             let named = named.as_ref().filter(|(named, _)| Arc::ptr_eq(named, mount));
             let object = named.map(|(_, object)| object.clone());
             monoio::spawn(check(Rc::clone(&worker), Arc::clone(mount), object))
@@ -103,13 +104,13 @@ pub fn run(mut config: Config, named: Option<&str>) -> io::Result<Vec<Finding>> 
 
 /// The object that a user names: a path or URL as a client asks for it, `s3://bucket/key`, or a key
 /// where there is one mount only.
-fn find(config: &Config, named: &str) -> Result<(Arc<Mount>, ObjectName), String> {
+fn find(live: &Live, named: &str) -> Result<(Arc<Mount>, ObjectName), String> {
     let mut object = ObjectName::default();
     if let Some(rest) = named.strip_prefix("s3://") {
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let holds =
             |mount: &Arc<Mount>| mount.bucket.name == bucket && key.starts_with(&mount.prefix);
-        let found = config.mounts.iter().find(|mount| !key.is_empty() && holds(mount));
+        let found = live.mounts.iter().find(|mount| !key.is_empty() && holds(mount));
         object.start().push_str(key);
         return match found {
             Some(mount) => Ok((Arc::clone(mount), object)),
@@ -117,20 +118,20 @@ fn find(config: &Config, named: &str) -> Result<(Arc<Mount>, ObjectName), String
         };
     }
     if let Some(Target::Resource { path, query }) = Target::parse(named) {
-        return match locate_in(config, path, query, None, &mut object) {
+        return match locate_in(live, path, query, None, &mut object) {
             Ok(mount) => Ok((Arc::clone(mount), object)),
             Err(_) => Err(format!("{named:?} is an object of no mount")),
         };
     }
-    let [mount] = config.mounts.as_slice() else {
+    let [mount] = live.mounts.as_slice() else {
         return Err(format!(
             "there are several mounts: write {named:?} with its mount, such as {:?}",
-            format!("{}{named}", config.mounts[0].path)
+            format!("{}{named}", live.mounts[0].path)
         ));
     };
     let key = object.start();
     key.push_str(named);
-    config.rewrite_rules.apply(key);
+    live.rewrite_rules.apply(key);
     mount.prepend_prefix(key).map_err(|error| error.to_string())?;
     Ok((Arc::clone(mount), object))
 }
@@ -141,7 +142,7 @@ async fn check(worker: Rc<Worker>, mount: Arc<Mount>, named: Option<ObjectName>)
     let (verdict, words) = asked.unwrap_or_else(|_| timed_out());
     // Last, since S3 may have named another region.
     let origin = Arc::clone(&mount.bucket.location().origin);
-    let via = worker.config().proxies.of(&origin);
+    let via = worker.shared.settings.proxies.of(&origin);
     let via = via.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
     let credentials = match mount.bucket.credentials.as_deref() {
         Some(source) => format!("credentials of {}", source.login()),

@@ -29,8 +29,6 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>)
             break;
         }
     }
-    // Answers may still be held back for a request that turned out to be none.
-    handler::release_earlier_answers(&connection.worker, &mut connection.stream).await;
 }
 
 /// Tells a client that there are too many, without waiting for what it wants.
@@ -67,7 +65,7 @@ impl ClientConnection {
     /// Receives until the buffer starts with a whole head. A client that is idle for longer than
     /// `grace` may be given up for the sake of others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
-        let clients = &self.worker.config().clients;
+        let clients = &self.worker.live().clients;
         let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
         // Of the whole wait: empty lines do not renew it.
         let now = Instant::now();
@@ -128,11 +126,10 @@ impl ClientConnection {
         request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
-                let is_followed = matches!(find_head_end(&self.buf[length..]), HeadEnd::At(_));
                 // It may be in the socket still, which matters only where this would be the last.
                 let more_has_arrived = self.buf.len() > length
                     || self.worker.draining.get() && self.stream.has_unread_bytes();
-                Request { is_followed, more_has_arrived, ..request }
+                Request { more_has_arrived, ..request }
             }
             Err(error) => {
                 self.refuse(Failure::Request(error)).await;
@@ -171,7 +168,7 @@ impl ClientConnection {
             response::write_refusal(&self.worker, failure, !is_head, &mut scratch.head);
         let head = std::mem::take(&mut scratch.head);
         let end = head.len();
-        let timeout = self.worker.config().clients.head_timeout;
+        let timeout = self.worker.live().clients.head_timeout;
         let (sent, head) = self.stream.send(head, 0..end, timeout).await;
         scratch.head = head;
         self.worker.put_back_scratch(scratch);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::StatusCode;
 use log::Level;
 
-use crate::cache::metadata::Miss;
+use crate::cache::metadata::Negative;
 use crate::policy::route::Mount;
 use crate::s3::client::ClientError;
 use crate::s3::clock::Skew;
@@ -15,7 +15,8 @@ use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
 use crate::server::worker::Worker;
-use crate::upstream::connection::{HeadError, is_ours};
+use crate::upstream::connection::HeadError;
+use crate::upstream::error::Side;
 use crate::upstream::pool::PoolError;
 
 /// What the client is told when S3 gives no answer; the operator is told why.
@@ -24,18 +25,15 @@ pub fn describe(error: &ClientError) -> Failure {
         // Whoever renews them has said so, once for all requests.
         ClientError::Credentials(_) => return Failure::Credentials,
         ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
-        ClientError::Pool(PoolError::Connect { error, .. }) if is_ours(error) => {
-            Failure::Overloaded
-        }
-        ClientError::Pool(PoolError::Connect { error, .. })
-            if error.kind() == std::io::ErrorKind::TimedOut =>
-        {
-            Failure::TimedOut
-        }
+        ClientError::Pool(PoolError::Connect { error, .. }) => match error.side() {
+            Side::Us => Failure::Overloaded,
+            Side::Upstream if error.is_timeout() => Failure::TimedOut,
+            Side::Upstream => Failure::Unreachable,
+        },
         ClientError::Head(HeadError::TimedOut) => Failure::TimedOut,
-        ClientError::Pool(PoolError::Connect { .. })
-        | ClientError::Send(_)
-        | ClientError::Head(HeadError::NoResponse(_) | HeadError::Cut(_)) => Failure::Unreachable,
+        ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_) | HeadError::Cut(_)) => {
+            Failure::Unreachable
+        }
         ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => {
             Failure::BadResponse
         }
@@ -74,14 +72,20 @@ pub fn explain(
     };
     let remedy = remedy(error, kind, source);
     note(mount, object, error, level(error, failure), &remedy);
-    let miss = match failure {
-        Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
-        Failure::AccessDenied => Miss::AccessDenied,
+    let negative = match failure {
+        Failure::NotFound | Failure::InvalidKey => Negative::NotFound,
+        Failure::AccessDenied => Negative::AccessDenied,
         // An archived object has metadata, which HEAD may read.
         _ => return failure,
     };
     let name = object.as_str();
-    worker.metadata.borrow_mut().learn_miss(mount.bucket.id, name, miss, asked, Instant::now());
+    worker.metadata.borrow_mut().learn_negative(
+        mount.bucket.id,
+        name,
+        negative,
+        asked,
+        Instant::now(),
+    );
     failure
 }
 

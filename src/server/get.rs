@@ -176,7 +176,7 @@ impl Fetch<'_> {
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.worker.shown(self.mount, object);
+        let shown = self.worker.live().shown(self.mount, object.key());
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
             let is_whole = response.head().status == StatusCode::OK && !has_range;
@@ -239,7 +239,7 @@ impl Fetch<'_> {
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
-            client_stall: self.worker.config().clients.stall_timeout,
+            client_stall: self.worker.live().clients.stall_timeout,
             changed: Cell::new(false),
         };
         let sent = self.worker.s3.deliver(response, &delivery, client).await;
@@ -324,7 +324,7 @@ impl Fetch<'_> {
         metadata.read(
             response.head(),
             response.head_bytes(),
-            self.worker.shown(self.mount, object),
+            self.worker.live().shown(self.mount, object.key()),
         );
         response.dismiss().await;
         if metadata.etag().is_some() {

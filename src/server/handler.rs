@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::config::Config;
 use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::ByteRange;
 use crate::http1::request::{Method, Request};
@@ -34,6 +33,7 @@ use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
 use crate::server::get::{Fetch, Step};
+use crate::server::live::Live;
 use crate::server::lookup::{accepted_age, current_object, known_object, recall};
 use crate::server::response::{Head, HeadWriter, Outcome};
 use crate::server::worker::{Scratch, Worker};
@@ -60,7 +60,7 @@ pub async fn handle(
         },
     };
     let answered = match answered {
-        Err(Failure::NotFound) if worker.config().rewrite_rules.for_missing() > 0 => {
+        Err(Failure::NotFound) if worker.live().rewrite_rules.for_missing() > 0 => {
             Box::pin(other_object(worker, request, client, scratch)).await
         }
         answered => answered,
@@ -94,7 +94,7 @@ async fn other_object(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    for rule in 0..worker.config().rewrite_rules.for_missing() {
+    for rule in 0..worker.live().rewrite_rules.for_missing() {
         // A key that cannot be is one that does not exist.
         let Ok(mount) = locate(worker, request, Some(rule), &mut scratch.object) else { continue };
         match object(worker, request, mount, client, scratch).await {
@@ -113,20 +113,20 @@ fn locate<'w>(
     object: &mut ObjectName,
 ) -> Result<&'w Arc<Mount>, Failure> {
     let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
-    locate_in(worker.config(), path, query, rule, object)
+    locate_in(worker.live(), path, query, rule, object)
 }
 
 /// The object that a path and a query name; with the number of a rule for missing keys the one that
 /// the rule names instead, [`Failure::NotFound`] if it names none.
 pub fn locate_in<'w>(
-    config: &'w Config,
+    live: &'w Live,
     path: &str,
     query: &str,
     rule: Option<usize>,
     object: &mut ObjectName,
 ) -> Result<&'w Arc<Mount>, Failure> {
-    let Some((mount, rest)) = route::route(&config.mounts, path) else {
-        let is_mount = route::is_mount_without_slash(&config.mounts, path);
+    let Some((mount, rest)) = route::route(&live.mounts, path) else {
+        let is_mount = route::is_mount_without_slash(&live.mounts, path);
         return Err(if is_mount { Failure::NoKey } else { Failure::NotMounted });
     };
     if rest.is_empty() {
@@ -134,8 +134,8 @@ pub fn locate_in<'w>(
     }
     let key = object.start();
     percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
-    config.rewrite_rules.apply(key);
-    if rule.is_some_and(|number| !config.rewrite_rules.apply_to_missing(number, key)) {
+    live.rewrite_rules.apply(key);
+    if rule.is_some_and(|number| !live.rewrite_rules.apply_to_missing(number, key)) {
         return Err(Failure::NotFound);
     }
     mount.prepend_prefix(key).map_err(Failure::Key)?;
@@ -160,7 +160,6 @@ async fn head(
     let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
         Some(object) if judge(&object) != Verdict::PreconditionFailed => object,
         remembered => {
-            release_earlier_answers(worker, client).await;
             // Memory may be out of date: it does not refuse what S3 may allow.
             let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
             known_object(worker, mount, scratch, max_age).await?
@@ -177,14 +176,6 @@ async fn head(
     Ok(writer.send(client, scratch, status).await)
 }
 
-/// Sends what pipelined requests before this one were answered: they must not wait for S3.
-pub async fn release_earlier_answers(worker: &Worker, client: &mut Stream) {
-    if client.held_bytes() > 0 {
-        // A client that is gone is noticed when its next answer is sent.
-        let _ = client.release(worker.config().clients.stall_timeout).await;
-    }
-}
-
 async fn get(
     worker: &Worker,
     request: &Request<'_>,
@@ -192,7 +183,6 @@ async fn get(
     client: &mut Stream,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    release_earlier_answers(worker, client).await;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
     let mut fetch = Fetch { worker, request, mount, range, if_range, known: None };

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::cache::metadata::{Known, Miss};
+use crate::cache::metadata::{Cached, Negative};
 use crate::cache::single_flight::Turn;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
@@ -41,11 +41,11 @@ pub fn recall(
     Some(existing(known))
 }
 
-fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
-    match known {
-        Known::Object(metadata) => Ok(metadata),
-        Known::Miss(Miss::NotFound) => Err(Failure::NotFound),
-        Known::Miss(Miss::AccessDenied) => Err(Failure::AccessDenied),
+fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
+    match cached {
+        Cached::Object(metadata) => Ok(metadata),
+        Cached::Negative(Negative::NotFound) => Err(Failure::NotFound),
+        Cached::Negative(Negative::AccessDenied) => Err(Failure::AccessDenied),
     }
 }
 
@@ -91,7 +91,7 @@ pub async fn current_object(
 
 /// Forgets an object, since S3 has contradicted what was known of it.
 pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
-    worker.metadata.borrow_mut().forget(mount.bucket.id, object.as_str(), Instant::now());
+    worker.metadata.borrow_mut().invalidate(mount.bucket.id, object.as_str(), Instant::now());
 }
 
 async fn ask_for_metadata(
@@ -99,7 +99,7 @@ async fn ask_for_metadata(
     mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
-) -> Result<Known, Failure> {
+) -> Result<Cached, Failure> {
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
@@ -114,7 +114,7 @@ async fn ask_for_metadata(
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
         let error = match sent.map_err(|e| describe(&e))? {
             Reply::Object(response) => {
-                let shown = worker.shown(mount, object);
+                let shown = worker.live().shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
@@ -146,8 +146,8 @@ async fn ask_for_metadata(
             continue;
         }
         return match explain(worker, mount, object, &error, asked) {
-            Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
-            Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
+            Failure::NotFound => Ok(Cached::Negative(Negative::NotFound)),
+            Failure::AccessDenied => Ok(Cached::Negative(Negative::AccessDenied)),
             failure => Err(failure),
         };
     }
@@ -159,7 +159,7 @@ fn learn(
     object: &ObjectName,
     metadata: &Metadata,
     asked: Instant,
-) -> Known {
+) -> Cached {
     let now = Instant::now();
     worker.metadata.borrow_mut().learn_object(
         mount.bucket.id,
@@ -168,7 +168,7 @@ fn learn(
         asked,
         now,
     );
-    Known::Object(Rc::new(metadata.clone()))
+    Cached::Object(Rc::new(metadata.clone()))
 }
 
 #[cfg(test)]
@@ -206,8 +206,8 @@ mod tests {
         let mut size_at = |mounts: &[Arc<Mount>], path| {
             let (mount, key) = route(mounts, path).unwrap();
             match map.get(mount.bucket.id, key, now, Duration::MAX)? {
-                Known::Object(metadata) => Some(metadata.size),
-                Known::Miss(_) => None,
+                Cached::Object(metadata) => Some(metadata.size),
+                Cached::Negative(_) => None,
             }
         };
         let swapped = [Arc::clone(&before[1]), Arc::clone(&before[0])];

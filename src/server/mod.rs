@@ -7,8 +7,10 @@ pub mod error_mapping;
 pub mod failure;
 pub mod get;
 pub mod handler;
+pub mod live;
 pub mod lookup;
 pub mod response;
+pub mod settings;
 mod startup;
 pub mod worker;
 

@@ -6,7 +6,6 @@ use http::StatusCode;
 
 use crate::http1::range::Extent;
 use crate::http1::request::{Method, Request};
-use crate::limits;
 use crate::s3::object::Metadata;
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
@@ -109,7 +108,7 @@ impl HeadWriter<'_> {
     pub fn options(&self, out: &mut Vec<u8>) {
         self.write_start(out, StatusCode::NO_CONTENT, self.keeps_connection());
         out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n");
-        self.worker.config().cors.write_preflight_fields(&self.request.cross_origin, out);
+        self.worker.live().cors.write_preflight_fields(&self.request.cross_origin, out);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -155,7 +154,7 @@ impl HeadWriter<'_> {
             (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, _) => {}
         }
-        self.worker.config().cors.write_fields(&self.request.cross_origin, out);
+        self.worker.live().cors.write_fields(&self.request.cross_origin, out);
     }
 
     async fn send_head(
@@ -164,16 +163,9 @@ impl HeadWriter<'_> {
         scratch: &mut Scratch,
         outcome: Outcome,
     ) -> Outcome {
-        if self.request.is_followed
-            && outcome.keep_alive
-            && client.held_bytes() + scratch.head.len() <= limits::HELD_RESPONSE_BYTES
-        {
-            client.hold(&scratch.head);
-            return outcome;
-        }
         let head = std::mem::take(&mut scratch.head);
         let length = head.len();
-        let timeout = self.worker.config().clients.stall_timeout;
+        let timeout = self.worker.live().clients.stall_timeout;
         let (sent, head) = client.send(head, 0..length, timeout).await;
         scratch.head = head;
         let complete = sent.is_ok();
@@ -187,7 +179,7 @@ pub fn write_refusal(worker: &Worker, failure: Failure, with_body: bool, out: &m
     out.clear();
     write_status_and_date(worker, out, failure.status());
     out.extend_from_slice(b"Connection: close\r\n");
-    worker.config().cors.write_fields(&Default::default(), out);
+    worker.live().cors.write_fields(&Default::default(), out);
     write_failure(failure, with_body, out)
 }
 

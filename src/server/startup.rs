@@ -9,12 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::cache::latest::Latest;
-use crate::config::Config;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::s3::credentials::handle::Source;
 use crate::s3::credentials::refresh;
 use crate::server::accept::WorkerThread;
+use crate::server::live::Live;
+use crate::server::settings::Settings;
 use crate::server::worker::Shared;
 use crate::sys::background::Background;
 use crate::sys::cpu;
@@ -70,11 +71,11 @@ pub struct Running {
 ///
 /// # Errors
 /// See [`StartError`]; nothing is left running then but threads that nobody can reach.
-pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
-    let count = config.workers.unwrap_or_else(cpu::usable_cores);
-    let unsent = config.upstream.read_ahead;
+pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running, StartError> {
+    let count = settings.workers.unwrap_or_else(cpu::usable_cores);
+    let unsent = settings.upstream.read_ahead;
     let mut listeners = Vec::new();
-    for address in &config.listen {
+    for address in &settings.listen {
         listeners.push(socket::listen(address, count, unsent).map_err(
             |error| match error.kind() {
                 io::ErrorKind::AddrInUse => StartError::AddressInUse(address.clone()),
@@ -83,9 +84,8 @@ pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
         )?);
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
-    warn_of_exposed_keys(&config);
-    let access_log = config.access_log.then(|| log.clone());
-    let shared = share(config, access_log)?;
+    warn_of_exposed_keys(&live);
+    let shared = share(settings, live, Some(log.clone()))?;
 
     let (sender, receiver) = mpsc::channel();
     let cores = cores_for(count);
@@ -119,8 +119,8 @@ pub fn start(config: Config, log: &LogWriter) -> Result<Running, StartError> {
 }
 
 /// The operator may know a network better than we do, so it is no error.
-fn warn_of_exposed_keys(config: &Config) {
-    for mount in config.mounts.iter().filter(|mount| mount.bucket.exposes_customer_key()) {
+fn warn_of_exposed_keys(live: &Live) {
+    for mount in live.mounts.iter().filter(|mount| mount.bucket.exposes_customer_key()) {
         log::warn!(
             "{}: its encryption key ('sse_customer_key_file') travels to {} unencrypted, \
              and AWS would refuse it; use an https:// endpoint",
@@ -136,35 +136,37 @@ const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gets credentials, resolves the origins, and reads whom to trust.
 pub(super) fn share(
-    config: Config,
+    settings: Settings,
+    live: Live,
     access_log: Option<LogWriter>,
 ) -> Result<Arc<Shared>, StartError> {
-    let sources = sources(&config);
+    let sources = sources(&live);
     let background = Background::start().map_err(StartError::Thread)?;
     if !sources.is_empty() {
         refresh::start(&background, &sources, CREDENTIALS_PATIENCE);
     }
     let mut origins = Vec::new();
-    for mount in &config.mounts {
+    for mount in &live.mounts {
         let origin = Arc::clone(&mount.bucket.location().origin);
         if !origins.contains(&origin) {
             origins.push(origin);
         }
     }
     let trust = match origins.iter().any(|origin| origin.tls) {
-        true => Some(Trust::load(&config.trust)?),
+        true => Some(Trust::load(&settings.trust)?),
         false => None,
     };
     let resolver = Resolver::new(background);
     // Behind a proxy no name but its own need be known here.
     let server = |origin: &Arc<Origin>| {
-        let proxy = config.proxies.of(origin);
+        let proxy = settings.proxies.of(origin);
         Arc::clone(proxy.map_or(origin, |proxy| &proxy.origin))
     };
     resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
-    let latest = Arc::new(Latest::new(config.metadata.max_entries));
+    let latest = Arc::new(Latest::new(settings.metadata.max_entries));
     Ok(Arc::new(Shared {
-        config,
+        settings,
+        live: Arc::new(live),
         resolver,
         trust,
         latest,
@@ -174,9 +176,9 @@ pub(super) fn share(
 }
 
 /// The sources of credentials that must be kept fresh, each once.
-fn sources(config: &Config) -> Vec<Arc<Source>> {
+fn sources(live: &Live) -> Vec<Arc<Source>> {
     let mut sources: Vec<Arc<Source>> = Vec::new();
-    for source in config.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
+    for source in live.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
         let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
         if source.needs_refreshing() && !is_known {
             sources.push(Arc::clone(source));
@@ -189,8 +191,8 @@ fn sources(config: &Config) -> Vec<Arc<Source>> {
 ///
 /// # Errors
 /// [`StartError::LogFile`], [`StartError::Thread`].
-pub fn open_log(config: &Config) -> Result<LogWriter, StartError> {
-    let path = config.log_file.as_deref();
+pub fn open_log(settings: &Settings) -> Result<LogWriter, StartError> {
+    let path = settings.log_file.as_deref();
     LogWriter::start(path).map_err(|error| match path {
         Some(path) => StartError::LogFile { path: path.display().to_string(), error },
         None => StartError::Thread(error),

@@ -10,20 +10,20 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::access_log;
 use crate::cache::latest::Latest;
-use crate::cache::metadata::{Known, MetadataMap};
+use crate::cache::metadata::{Cached, MetadataMap};
 use crate::cache::single_flight::Flights;
 use crate::clock;
-use crate::config::Config;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
-use crate::policy::route::Mount;
 use crate::relay::Relay;
 use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
-use crate::s3::object::{Metadata, Shown};
+use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
+use crate::server::live::Live;
+use crate::server::settings::Settings;
 use crate::sys::deadlines::Deadlines;
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::connection::Connector;
@@ -38,15 +38,17 @@ const POOLED_SCRATCHES: usize = 64;
 
 /// What the cores share: settings, and what the side threads publish.
 pub struct Shared {
-    /// The configuration.
-    pub config: Config,
+    /// What is fixed for a run.
+    pub settings: Settings,
+    /// What can be replaced while running.
+    pub live: Arc<Live>,
     /// The addresses of S3's servers.
     pub resolver: Resolver,
     /// Whose certificates are believed; `None` where no mount has HTTPS.
     pub trust: Option<Trust>,
     /// What S3 last said of each key.
     pub latest: Arc<Latest>,
-    /// Where access log lines go; `None` is nowhere.
+    /// Where access log lines go, if they are wanted; `None` is nowhere.
     pub access_log: Option<LogWriter>,
     /// A worker has no descriptor for a client and nothing idle to give up: the others may have.
     pub descriptors_wanted: AtomicBool,
@@ -66,7 +68,7 @@ pub struct Worker {
     /// The metadata map.
     pub metadata: RefCell<MetadataMap>,
     /// HEAD requests that are under way; each lands with the time it was sent at.
-    pub flights: Flights<(Result<Known, Failure>, Instant)>,
+    pub flights: Flights<(Result<Cached, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
     /// What is counted.
@@ -97,28 +99,32 @@ impl Worker {
     /// # Errors
     /// Where TLS cannot be set up.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Worker>, TrustError> {
-        let config = &shared.config;
+        let settings = &shared.settings;
         let relay = Rc::new(Relay {
             buffers: Buffers::new(),
-            pipes: Pipes::new(config.relay.clone()),
+            pipes: Pipes::new(settings.relay.clone()),
             counters: Arc::clone(&counters),
         });
         let deadlines = Rc::new(Deadlines::default());
         let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
-        let connector = Connector::new(config.upstream.clone(), tls, Rc::clone(&deadlines));
+        let connector = Connector::new(settings.upstream.clone(), tls, Rc::clone(&deadlines));
         let pool = Pool::new(
-            config.upstream.clone(),
+            settings.upstream.clone(),
             connector,
             shared.resolver.clone(),
-            Arc::clone(&config.proxies),
+            Arc::clone(&settings.proxies),
         );
-        let s3 =
-            Client::new(Rc::clone(&pool), relay, config.upstream.clone(), config.retries.clone());
+        let s3 = Client::new(
+            Rc::clone(&pool),
+            relay,
+            settings.upstream.clone(),
+            shared.live.retries.clone(),
+        );
         Ok(Rc::new(Worker {
             s3,
             counters,
             metadata: RefCell::new(MetadataMap::new(
-                config.metadata.clone(),
+                settings.metadata.clone(),
                 Arc::clone(&shared.latest),
             )),
             flights: Flights::new(),
@@ -133,9 +139,9 @@ impl Worker {
         }))
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.shared.config
+    /// What can be replaced while running.
+    pub fn live(&self) -> &Live {
+        &self.shared.live
     }
 
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
@@ -144,7 +150,7 @@ impl Worker {
         if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
             self.give_up_for_another();
         }
-        let pause_timeout = self.config().clients.pause_timeout;
+        let pause_timeout = self.live().clients.pause_timeout;
         self.deadlines.tell_of_stalls(now, pause_timeout, self.pool.waiting_requests());
         self.pool.sweep(now);
         self.metadata.borrow_mut().sweep(now);
@@ -183,7 +189,7 @@ impl Worker {
 
     /// Whether requests are logged. Asked first: an entry takes two readings of the clock.
     pub fn has_access_log(&self) -> bool {
-        self.shared.access_log.is_some()
+        self.shared.access_log.is_some() && self.live().access_log
     }
 
     /// Writes a request to the access log.
@@ -216,26 +222,6 @@ impl Worker {
         let mut scratches = self.scratches.borrow_mut();
         if scratches.len() < POOLED_SCRATCHES {
             scratches.push(scratch);
-        }
-    }
-
-    /// What clients are shown of an object. Readers of block-gzipped files would be handed the
-    /// decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a version
-    /// is of use where one can be asked for.
-    pub fn shown<'a>(&self, mount: &'a Mount, object: &ObjectName) -> Shown<'a> {
-        let key = object.key();
-        let last = key.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
-        let is_suffix = |suffix: &String| {
-            // The last letter tells most of them apart from the key.
-            suffix.bytes().next_back().map(|byte| byte.to_ascii_lowercase()) == last
-                && key.len() >= suffix.len()
-                && key.as_bytes()[key.len() - suffix.len()..]
-                    .eq_ignore_ascii_case(suffix.as_bytes())
-        };
-        Shown {
-            content_encoding: !self.config().genomic_suffixes.iter().any(is_suffix),
-            version_id: mount.allow_version_id,
-            default_cache_control: mount.cache_control.as_deref(),
         }
     }
 }

@@ -17,6 +17,13 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// Whether an error means that this process or this machine lacks what a connection takes:
+/// descriptors, ports or memory.
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    is_out_of_descriptors(error)
+        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL))
+}
+
 /// Removes those of the `chosen` environment variables that are empty. To a user they are unset, to
 /// AWS's libraries `AWS_PROFILE=` is a profile without a name.
 ///

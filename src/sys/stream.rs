@@ -26,7 +26,6 @@ pub struct Stream {
     low_water: u32,
     receives_ahead: Ahead,
     sends_ahead: Ahead,
-    held: Vec<u8>,
     deadlines: Rc<Deadlines>,
 }
 
@@ -61,7 +60,6 @@ impl Stream {
             receives_ahead: Ahead::Freely,
             // As the listener has it, and nobody else's sending matters.
             sends_ahead: Ahead::Little,
-            held: Vec::new(),
             deadlines: Rc::clone(deadlines),
         }
     }
@@ -119,45 +117,11 @@ impl Stream {
         (self.after_wait(result), slice.into_inner())
     }
 
-    /// Keeps bytes back until the next [`send`](Self::send), which sends them first.
-    pub fn hold(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
-    }
-
-    /// Bytes that are kept back.
-    pub fn held_bytes(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Sends what is kept back.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub async fn release(&mut self, timeout: Duration) -> io::Result<()> {
-        let held = std::mem::take(&mut self.held);
-        let length = held.len();
-        self.send_bytes(held, 0..length, timeout).await.0
-    }
-
-    /// Sends what is kept back, then `buf[range]`, all of it.
+    /// Sends `buf[range]`, all of it.
     ///
     /// # Errors
     /// As `send(2)`; `TimedOut` when the peer's kernel acknowledged nothing for `timeout`.
     pub async fn send(
-        &mut self,
-        buf: Vec<u8>,
-        range: Range<usize>,
-        timeout: Duration,
-    ) -> BufResult<(), Vec<u8>> {
-        if self.held.is_empty() {
-            return self.send_bytes(buf, range, timeout).await;
-        }
-        // In one send: both are small, and pipelining is rare.
-        self.held.extend_from_slice(&buf[range]);
-        (self.release(timeout).await, buf)
-    }
-
-    async fn send_bytes(
         &mut self,
         mut buf: Vec<u8>,
         range: Range<usize>,

@@ -26,8 +26,8 @@ impl Transport {
     /// As [`Stream::receive`].
     ///
     /// # Errors
-    /// As [`Stream::receive`], and `InvalidData` where TLS finds something wrong; the end of a TLS
-    /// stream without a `close_notify` alert is `UnexpectedEof` (RFC 8446 §6.1).
+    /// As [`Stream::receive`], or a [`TlsError`](tls::TlsError) inside; the end of a TLS stream
+    /// without a `close_notify` alert is `UnexpectedEof` (RFC 8446 §6.1).
     pub async fn receive(
         &mut self,
         buf: Vec<u8>,
@@ -43,7 +43,7 @@ impl Transport {
     /// As [`Stream::send`].
     ///
     /// # Errors
-    /// As [`Stream::send`], and `InvalidData` where TLS finds something wrong.
+    /// As [`Stream::send`], or a [`TlsError`](tls::TlsError) inside.
     pub async fn send(
         &mut self,
         buf: Vec<u8>,

@@ -40,6 +40,29 @@ pub struct TlsStream {
     state: State,
 }
 
+/// A violation of TLS by the peer, or a failure of our own side of it. The text is for an operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", words(.0))]
+pub struct TlsError(#[from] rustls::Error);
+
+/// On an open connection TLS fails as the socket does.
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> io::Error {
+        io::Error::other(error)
+    }
+}
+
+/// Why there is no TLS connection.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The socket failed, or nothing came in time.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server cannot prove its identity, or does not speak TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -53,18 +76,17 @@ impl TlsStream {
     /// Shakes hands with the server that is to prove itself to be `name`.
     ///
     /// # Errors
-    /// As `send(2)` and `recv(2)`; `TimedOut` after `timeout`; `InvalidData` where the server
-    /// cannot prove itself or does not speak TLS.
+    /// See [`HandshakeError`]; `TimedOut` after `timeout`.
     pub async fn connect(
         stream: Stream,
         config: &Arc<ClientConfig>,
         name: ServerName<'static>,
         timeout: Duration,
-    ) -> io::Result<TlsStream> {
+    ) -> Result<TlsStream, HandshakeError> {
         let deadline = Instant::now() + timeout;
         let mut tls = TlsStream {
             stream,
-            session: UnbufferedClientConnection::new(Arc::clone(config), name).map_err(wrong)?,
+            session: UnbufferedClientConnection::new(Arc::clone(config), name).map_err(TlsError)?,
             incoming: Vec::new(),
             plain: Vec::new(),
             outgoing: Vec::new(),
@@ -78,7 +100,7 @@ impl TlsStream {
             match tls.state {
                 State::Handshake => tls.receive_records(0, deadline).await?,
                 State::Open => return Ok(tls),
-                State::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+                State::Closed => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
         }
     }
@@ -108,7 +130,7 @@ impl TlsStream {
                     // Slow readers are many and hold their connection for long.
                     self.incoming.shrink_to_fit();
                     self.plain.shrink_to_fit();
-                    return (done, buf);
+                    return (done.map_err(io::Error::from), buf);
                 }
             }
             let received = match self.flush(deadline).await {
@@ -182,7 +204,7 @@ impl TlsStream {
 
     /// Decrypts into `buf` what was received, as far as that has `room`, and lets the session
     /// answer what is to be answered. Answers with the bytes that came to `buf`.
-    fn process(&mut self, buf: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+    fn process(&mut self, buf: &mut Vec<u8>, room: usize) -> Result<usize, TlsError> {
         let taken = room.min(self.plain.len());
         buf.extend(self.plain.drain(..taken));
         let mut left = room - taken;
@@ -198,10 +220,7 @@ impl TlsStream {
             match event {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = match record {
-                            Ok(record) => record,
-                            Err(error) => return Err(wrong(error)),
-                        };
+                        let record = record?;
                         discard += record.discard;
                         let fits = left.min(record.payload.len());
                         buf.extend_from_slice(&record.payload[..fits]);
@@ -225,7 +244,7 @@ impl TlsStream {
                 Ok(_) => waits = true,
                 Err(error) => {
                     self.encode_alert(consumed + discard);
-                    return Err(wrong(error));
+                    return Err(error.into());
                 }
             }
             consumed += discard;
@@ -255,13 +274,13 @@ impl TlsStream {
         self.plain = plain;
         came?;
         let status = self.session.process_tls_records(&mut []);
-        match status.state.map_err(wrong)? {
-            ConnectionState::WriteTraffic(mut traffic) => encode(&mut self.outgoing, |out| {
+        match status.state.map_err(TlsError)? {
+            ConnectionState::WriteTraffic(mut traffic) => Ok(encode(&mut self.outgoing, |out| {
                 traffic.encrypt(bytes, out).map_err(|error| match error {
                     EncryptError::InsufficientSize(size) => Ok(size.required_size),
                     error @ EncryptError::EncryptExhausted => Err(error.to_string()),
                 })
-            }),
+            })?),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -305,7 +324,7 @@ fn left_until(deadline: Instant) -> Duration {
 fn encode_handshake(
     out: &mut Vec<u8>,
     data: &mut EncodeTlsData<'_, ClientConnectionData>,
-) -> io::Result<()> {
+) -> Result<(), TlsError> {
     encode(out, |out| {
         data.encode(out).map_err(|error| match error {
             EncodeError::InsufficientSize(size) => Ok(size.required_size),
@@ -319,7 +338,7 @@ fn encode_handshake(
 fn encode(
     out: &mut Vec<u8>,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Result<usize, String>>,
-) -> io::Result<()> {
+) -> Result<(), TlsError> {
     let start = out.len();
     let mut room = 0;
     loop {
@@ -330,12 +349,12 @@ fn encode(
                 return Ok(());
             }
             Err(Ok(needed)) if needed > room => room = needed,
-            Err(Ok(_)) => return Err(io::Error::other("TLS cannot say what room it needs")),
-            Err(Err(reason)) => return Err(io::Error::other(reason)),
+            Err(Ok(_)) => return Err(general("TLS cannot say what room it needs")),
+            Err(Err(reason)) => return Err(general(reason)),
         }
     }
 }
 
-fn wrong(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words(&error))
+fn general(reason: impl Into<String>) -> TlsError {
+    TlsError(rustls::Error::General(reason.into()))
 }

@@ -19,6 +19,7 @@ use crate::transport::Transport;
 use crate::transport::tls::TlsStream;
 use crate::upstream::Settings;
 use crate::upstream::addresses::Addresses;
+use crate::upstream::error::ConnectError;
 use crate::upstream::proxy::Route;
 use crate::upstream::resolve::ResolvedOrigin;
 use crate::upstream::tunnel;
@@ -62,6 +63,16 @@ pub enum HeadError {
     Malformed(&'static str),
 }
 
+impl HeadError {
+    /// Whether a retry may succeed: a server that does not speak HTTP will not learn it.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            HeadError::NoResponse(_) | HeadError::Cut(_) | HeadError::TimedOut => true,
+            HeadError::Malformed(_) => false,
+        }
+    }
+}
+
 /// Time between two looks for the addresses of a name that is being looked up.
 const LOOK_UP_PERIOD: Duration = Duration::from_millis(10);
 
@@ -84,15 +95,14 @@ impl Connector {
     /// `route`, or the proxy before it.
     ///
     /// # Errors
-    /// That of the last address: `TimedOut` where one did not answer in time, `InvalidData` where
-    /// the server cannot prove itself or the proxy refuses.
+    /// That of the last address, or the timeout of another if one did not answer.
     pub async fn connect(
         &self,
         origin: &ResolvedOrigin,
         route: &Route,
         ahead: Ahead,
-    ) -> io::Result<Connection> {
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name cannot be resolved");
+    ) -> Result<Connection, ConnectError> {
+        let mut failure = ConnectError::Unresolved;
         // Before the addresses are read, which may change at once.
         let named_at = origin.changes();
         let addresses = self.addresses_of(origin).await;
@@ -101,23 +111,19 @@ impl Connector {
             let timeout = self.settings.connect_timeout;
             let connected = match time::timeout(timeout, connecting).await {
                 Ok(Ok(stream)) => self.secure(route, stream, ahead).await,
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(ConnectError::TimedOut),
             };
             match connected {
                 Ok(stream) => {
                     self.addresses.note_success(address);
                     return Ok(Connection { stream, reused: false, address, named_at });
                 }
-                // Who cannot prove itself is not asked at its other addresses, and neither is
-                // anybody by a process that has no descriptor left.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData || is_ours(&error) => {
-                    return Err(error);
-                }
+                Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     self.addresses.note_failure(address, Instant::now());
                     // A silent address says more than another that nobody listens at.
-                    if failure.kind() != io::ErrorKind::TimedOut {
+                    if !failure.is_timeout() {
                         failure = error;
                     }
                 }
@@ -132,7 +138,7 @@ impl Connector {
         let deadline = Instant::now() + self.settings.connect_timeout;
         loop {
             let addresses = origin.addresses();
-            if origin.is_answered() || Instant::now() >= deadline {
+            if origin.is_resolved() || Instant::now() >= deadline {
                 return addresses;
             }
             time::sleep(LOOK_UP_PERIOD).await;
@@ -146,7 +152,7 @@ impl Connector {
         route: &Route,
         mut stream: Stream,
         ahead: Ahead,
-    ) -> io::Result<Transport> {
+    ) -> Result<Transport, ConnectError> {
         if ahead == Ahead::Little {
             stream.receive_ahead_little(self.settings.read_ahead);
         }
@@ -157,20 +163,11 @@ impl Connector {
             let timeout = self.settings.connect_timeout;
             Box::pin(tunnel::open(&mut stream, proxy, &route.origin, timeout)).await?;
         }
-        let name = ServerName::try_from(route.origin.host.clone()).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, "its name is no host's name")
-        })?;
+        let name = ServerName::try_from(route.origin.host.clone())
+            .map_err(|_| ConnectError::Tls(rustls::Error::UnsupportedNameType.into()))?;
         let timeout = self.settings.tls_timeout;
         Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
     }
-}
-
-/// Whether the fault is this process's or machine's: no descriptors, ports or memory.
-pub fn is_ours(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
-    )
 }
 
 impl Connection {

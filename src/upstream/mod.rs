@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod connection;
+pub mod error;
 mod named;
 pub mod permits;
 pub mod pool;

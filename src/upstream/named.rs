@@ -1,49 +1,49 @@
-//! Which of a server's addresses its name stands for, as far as idle connections are concerned.
+//! Which idle connections may be kept after another lookup of their server's name.
 //!
-//! When a name moves, requests are to follow it, whatever idle connections there are to where it
-//! was. But a large service names a few of its many addresses at a time, others each time: there an
-//! address that the last answer leaves out is as good as ever, and a new connection for each answer
-//! would be waste. The two are told apart by how often the answers change.
+//! When a name moves, requests must follow it, whatever idle connections lead to the old address.
+//! But a large service names a few of its many addresses in each response, in rotation: there an
+//! address that the last lookup left out still works, and a new connection after each lookup would
+//! be waste. How often the addresses change tells the two apart.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Answers that name other addresses than the one before, within [`PERIOD`], from which on a name
-/// is taken to stand for changing parts of a larger set. S3's change every few seconds.
+/// Changes within [`PERIOD`] from which on a name counts as rotating. S3's addresses change with
+/// almost every lookup.
 const CHANGES: usize = 3;
 
-/// How long an address of such a name is good after an answer last named it.
+/// How long an address of a rotating name is kept after it was last returned.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Addresses that are remembered at once: eight in each answer, one answer every two seconds.
+/// Addresses remembered at once: twelve lookups in a period, with up to eight each, fit well.
 const REMEMBERED: usize = 256;
 
-/// What the answers about one name have been lately.
+/// The recent lookups of one name.
 #[derive(Default)]
 pub(super) struct Named {
-    /// The last answer, in order.
+    /// The addresses of the last lookup, sorted.
     last: Vec<SocketAddr>,
-    /// When each address was last named, the latest at the end.
+    /// When each address was last returned, the latest at the end.
     seen: Vec<(SocketAddr, Instant)>,
-    /// When the answers changed, the latest at the end.
+    /// When the addresses changed, the latest at the end.
     changes: Vec<Instant>,
 }
 
 impl Named {
-    /// Learns the next answer; the addresses that idle connections may be kept to.
-    pub(super) fn answer(&mut self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
-        let is_lately = |at: &Instant| now.duration_since(*at) < PERIOD;
+    /// Adds a lookup; returns the addresses to which idle connections may be kept.
+    pub(super) fn update(&mut self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
+        let is_recent = |at: &Instant| now.duration_since(*at) < PERIOD;
         let mut last = addresses.to_vec();
         last.sort_unstable();
         last.dedup();
-        self.changes.retain(is_lately);
+        self.changes.retain(is_recent);
         if !self.last.is_empty() && last != self.last {
             if self.changes.len() == CHANGES {
                 self.changes.remove(0);
             }
             self.changes.push(now);
         }
-        self.seen.retain(|(address, at)| is_lately(at) && last.binary_search(address).is_err());
+        self.seen.retain(|(address, at)| is_recent(at) && last.binary_search(address).is_err());
         self.seen.extend(last.iter().map(|&address| (address, now)));
         let excess = self.seen.len().saturating_sub(REMEMBERED);
         self.seen.drain(..excess);
@@ -68,43 +68,43 @@ mod tests {
     #[test]
     fn a_name_that_moves_is_followed_at_once() {
         let (mut named, now) = (Named::default(), Instant::now());
-        assert_eq!(named.answer(&at(&[1, 2]), now), at(&[1, 2]));
-        // In another order it is the same answer.
-        assert_eq!(named.answer(&at(&[2, 1]), now + SECOND), at(&[1, 2]));
-        assert_eq!(named.answer(&at(&[3]), now + 2 * SECOND), at(&[3]));
-        assert_eq!(named.answer(&at(&[1, 2]), now + 3 * SECOND), at(&[1, 2]));
+        assert_eq!(named.update(&at(&[1, 2]), now), at(&[1, 2]));
+        // The order does not matter.
+        assert_eq!(named.update(&at(&[2, 1]), now + SECOND), at(&[1, 2]));
+        assert_eq!(named.update(&at(&[3]), now + 2 * SECOND), at(&[3]));
+        assert_eq!(named.update(&at(&[1, 2]), now + 3 * SECOND), at(&[1, 2]));
         // However often it moves, if there is time between.
         for hour in 1..10 {
             let host = at(&[10 + hour]);
-            assert_eq!(named.answer(&host, now + u32::from(hour) * 3600 * SECOND), host);
+            assert_eq!(named.update(&host, now + u32::from(hour) * 3600 * SECOND), host);
         }
     }
 
     #[test]
-    fn addresses_of_a_changing_part_are_good_for_a_while() {
+    fn addresses_of_a_rotating_name_are_kept_for_a_while() {
         let (mut named, now) = (Named::default(), Instant::now());
         let mut kept = Vec::new();
         for second in 0..100 {
             let hosts = [second, second + 1, second + 2];
-            kept = named.answer(&at(&hosts), now + u32::from(second) * SECOND);
+            kept = named.update(&at(&hosts), now + u32::from(second) * SECOND);
         }
         kept.sort_unstable();
         // Named within the last minute, which is from 40 s on.
         let lately: Vec<u8> = (40..=101).collect();
         assert_eq!(kept, at(&lately));
-        // It settles: after a minute without change only the last answer counts.
+        // After a minute without changes only the last lookup counts.
         let settled = at(&[200]);
-        named.answer(&settled, now + 100 * SECOND);
-        assert_eq!(named.answer(&settled, now + 160 * SECOND), settled);
+        named.update(&settled, now + 100 * SECOND);
+        assert_eq!(named.update(&settled, now + 160 * SECOND), settled);
     }
 
     #[test]
-    fn the_memory_is_bounded_and_the_last_answer_always_in_it() {
+    fn the_memory_is_bounded_and_always_holds_the_last_lookup() {
         let (mut named, now) = (Named::default(), Instant::now());
         let mut kept = Vec::new();
         for number in 0..2000u32 {
             let address = SocketAddr::from((number.to_be_bytes(), 443));
-            kept = named.answer(&[address], now);
+            kept = named.update(&[address], now);
             assert!(kept.contains(&address) && kept.len() <= REMEMBERED);
         }
         assert_eq!((kept.len(), named.changes.len()), (REMEMBERED, CHANGES));

@@ -2,15 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sys::process::is_out_of_descriptors;
 use crate::sys::stream::Ahead;
 use crate::upstream::connection::{Connection, Connector};
+use crate::upstream::error::ConnectError;
 use crate::upstream::permits::{Permit, Queue};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
@@ -50,7 +49,7 @@ pub enum PoolError {
         /// The server.
         origin: String,
         /// Why.
-        error: io::Error,
+        error: ConnectError,
     },
 }
 
@@ -161,9 +160,8 @@ impl Pool {
             let connected = self.connector.connect(&resolved, &route, ahead).await;
             tries -= 1;
             match connected {
-                Err(error)
+                Err(ConnectError::OutOfDescriptors(_))
                     if tries > 0
-                        && is_out_of_descriptors(&error)
                         && (self.close_one_idle() || self.connector.give_up_idle_client()) =>
                 {
                     // A socket is closed when its task has had its turn.

@@ -1,45 +1,58 @@
-//! Names to addresses, off the core threads.
+//! Host names to addresses, off the workers' threads.
 //!
-//! A core that waits for a name server stalls every connection on it. The side thread resolves
-//! each origin's name, again when its DNS records expire, and publishes what it finds; cores only
-//! read. Names are asked for in the DNS, whose answers say how long they hold (after `/etc/hosts`,
-//! as hickory does); names that only the C library knows, by `nsswitch.conf`, are looked up there.
+//! A worker that waited for a name server would stall all its connections. Names are therefore
+//! resolved on behalf of all workers by the background thread, every few seconds while they are in
+//! use, and workers only read the addresses that it publishes.
+//!
+//! Names are resolved by getaddrinfo(3), which honours `/etc/hosts`, `nsswitch.conf` and local
+//! caches. It does not tell how long a record is valid. S3's are valid for a few seconds, so a
+//! lookup every few seconds follows a name about as fast as its records allow.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
-use tokio::sync::Notify;
-use tokio::time::{sleep, sleep_until};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::sys::background::Background;
 use crate::upstream::Origin;
 use crate::upstream::named::Named;
 
-/// How long addresses are used that came without a time to live.
-const PERIOD: Duration = Duration::from_secs(30);
+/// Time between two lookups of a name that is in use.
+const PERIOD: Duration = Duration::from_secs(5);
 
-/// Shortest and longest time until a name is looked up again, whatever its records say. S3's own
-/// hold for a few seconds.
-const PERIODS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The same for a name without connections since the last lookup.
+const UNUSED_PERIOD: Duration = Duration::from_secs(60);
+
+/// Least time between two lookups of a name, and time until a failed one is repeated.
+const LEAST_PERIOD: Duration = Duration::from_secs(1);
+
+/// A lookup that takes longer is reported as failed. It cannot be cancelled, so it is awaited
+/// nevertheless: a name has one lookup in flight.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// Lookups in flight at once. Each occupies a thread, for as long as a name server is silent.
+const MAX_LOOKUPS: usize = 16;
 
 /// How long the first addresses are waited for before the server starts without them.
 const START_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An origin and the addresses it has at the moment.
+/// An origin and its current addresses.
 pub struct ResolvedOrigin {
     /// The origin.
     pub origin: Arc<Origin>,
     addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Addresses that idle connections may be kept to; at least those above.
+    /// Addresses to which idle connections may be kept; at least those above.
     kept: ArcSwap<Vec<SocketAddr>>,
-    /// How often they have changed.
+    /// How often `kept` has changed.
     changes: AtomicU64,
+    /// Whether a connection was opened or checked since the last lookup.
+    in_use: AtomicBool,
     failing: AtomicBool,
     wanted: Notify,
 }
@@ -54,138 +67,185 @@ impl ResolvedOrigin {
             addresses: ArcSwap::new(addresses),
             changes: AtomicU64::new(0),
             origin,
+            in_use: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             wanted: Notify::new(),
         }
     }
 
-    /// The addresses at the moment; empty while the name cannot be resolved.
+    /// The current addresses; empty while the name cannot be resolved.
     pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.load_full()
     }
 
-    /// How often the addresses changed that idle connections may be kept to.
+    /// How often the addresses changed to which idle connections may be kept. Whoever opens or
+    /// checks a connection asks this, so it counts as use of the name.
     pub fn changes(&self) -> u64 {
+        // Read first: workers share this cache line, and most calls find it set.
+        if !self.in_use.load(Ordering::Relaxed) {
+            self.in_use.store(true, Ordering::Relaxed);
+        }
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Whether an idle connection to an address may be kept: the name stands for it, or did so a
+    /// Whether an idle connection to an address may be kept: the name has this address, or had it a
     /// moment ago.
     pub fn may_keep(&self, address: SocketAddr) -> bool {
         self.kept.load().contains(&address)
     }
 
-    /// Asks for the name to be looked up soon, since no address could be connected to.
+    /// Asks for a lookup soon, since no address could be connected to.
     pub fn refresh(&self) {
         self.wanted.notify_one();
     }
 
     /// Whether the name was looked up already, with whatever result.
-    pub fn is_answered(&self) -> bool {
+    pub fn is_resolved(&self) -> bool {
         !self.addresses.load().is_empty() || self.failing.load(Ordering::Relaxed)
     }
 
-    /// Looks the name up and answers with how long that holds. Keeps the last good addresses
-    /// when that fails; says so once per change.
-    async fn resolve(&self, named: &mut Named) -> Duration {
-        let Origin { host, port, .. } = &*self.origin;
-        match look_up(host).await {
-            Ok((ips, period)) => {
-                if self.failing.swap(false, Ordering::Relaxed) {
-                    log::info!("endpoint {host}: the name resolves again");
-                }
-                let addresses: Vec<_> =
-                    ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
-                let kept = named.answer(&addresses, Instant::now());
-                if **self.addresses.load() != addresses {
-                    self.addresses.store(Arc::new(addresses));
-                }
-                if **self.kept.load() != kept {
-                    self.kept.store(Arc::new(kept));
-                    self.changes.fetch_add(1, Ordering::Release);
-                }
-                period.clamp(PERIODS.0, PERIODS.1)
+    /// Looks the name up now; `false` if that failed, and the last good addresses are kept.
+    async fn resolve(&self, lookups: &Semaphore, named: &mut Named) -> bool {
+        match self.look_up(lookups).await {
+            Ok(addresses) => {
+                self.publish(addresses, named);
+                true
             }
             Err(error) => {
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    log::warn!("endpoint {host}: the name cannot be resolved: {error}");
-                }
-                PERIODS.0
+                self.note_failure(&error.to_string());
+                false
             }
         }
     }
 
-    /// Looks the name up, and again whenever that does not hold any more.
-    async fn keep(self: Arc<Self>) {
-        let mut named = Named::default();
-        loop {
-            let period = self.resolve(&mut named).await;
-            let until = tokio::time::Instant::now() + period;
-            // A burst of failed connections is one question.
-            sleep(PERIODS.0).await;
-            tokio::select! {
-                () = sleep_until(until) => {}
-                () = self.wanted.notified() => {}
+    async fn look_up(&self, lookups: &Semaphore) -> io::Result<Vec<SocketAddr>> {
+        // The semaphore is never closed.
+        let _permit = lookups.acquire().await.map_err(io::Error::other)?;
+        let Origin { host, port, .. } = &*self.origin;
+        let mut lookup = pin!(tokio::net::lookup_host((host.as_str(), *port)));
+        let found = loop {
+            match timeout(OVERDUE, &mut lookup).await {
+                Ok(found) => break found?,
+                Err(_) => self.note_failure(&format!("no response in {} s", OVERDUE.as_secs())),
             }
+        };
+        let addresses: Vec<_> = found.collect();
+        match addresses.is_empty() {
+            false => Ok(addresses),
+            true => Err(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
         }
     }
+
+    fn publish(&self, addresses: Vec<SocketAddr>, named: &mut Named) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            log::info!("endpoint {}: the name resolves again", self.origin.host);
+        }
+        let kept = named.update(&addresses, Instant::now());
+        if **self.addresses.load() != addresses {
+            self.addresses.store(Arc::new(addresses));
+        }
+        if **self.kept.load() != kept {
+            self.kept.store(Arc::new(kept));
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Logs the first of several failures in a row.
+    fn note_failure(&self, reason: &str) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            log::warn!("endpoint {}: cannot resolve the name: {reason}", self.origin.host);
+        }
+    }
+
+    /// Waits after a failed lookup; `false` if the name was not used meanwhile.
+    async fn retry(&self) -> bool {
+        sleep(LEAST_PERIOD).await;
+        self.in_use.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits after a successful lookup until the next one is due; `false` if the name was not used
+    /// meanwhile.
+    async fn next_lookup(&self) -> bool {
+        let looked_up = tokio::time::Instant::now();
+        // A burst of failed connections causes one lookup.
+        sleep(LEAST_PERIOD).await;
+        let mut due = looked_up + PERIOD;
+        while due <= looked_up + UNUSED_PERIOD {
+            let is_wanted = timeout_at(due, self.wanted.notified()).await.is_ok();
+            if self.in_use.swap(false, Ordering::Relaxed) || is_wanted {
+                return true;
+            }
+            due += PERIOD;
+        }
+        false
+    }
 }
 
-/// Addresses of a name and how long they hold.
-async fn look_up(host: &str) -> io::Result<(Vec<IpAddr>, Duration)> {
-    // Made anew each time: it costs two small files, and it sees when they change.
-    let dns = async {
-        let mut builder = TokioResolver::builder_tokio().ok()?;
-        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let found = builder.build().ok()?.lookup_ip(host).await.ok()?;
-        let ips: Vec<_> = found.iter().collect();
-        let holds = found.valid_until().saturating_duration_since(Instant::now());
-        (!ips.is_empty()).then_some((ips, holds))
-    };
-    if let Some(found) = dns.await {
-        return Ok(found);
-    }
-    let ips: Vec<_> = tokio::net::lookup_host((host, 0)).await?.map(|found| found.ip()).collect();
-    match ips.is_empty() {
-        false => Ok((ips, PERIOD)),
-        true => Err(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
-    }
-}
-
-/// All origins that any core has asked for.
+/// All origins that workers have asked for.
 #[derive(Clone)]
 pub struct Resolver {
     background: Background,
     known: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Resolver {
-    /// Resolves names on the side thread.
+    /// A resolver whose lookups run on the background thread.
     pub fn new(background: Background) -> Resolver {
-        Resolver { background, known: Arc::default() }
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Resolver { background, known: Arc::default(), lookups }
     }
 
-    /// An origin's addresses from now on; where it is new its name is being looked up.
+    /// An origin whose addresses are kept up to date for as long as somebody holds it. If it is new
+    /// its name is being looked up.
     pub fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         if let Some(found) = known.iter().find(|known| known.origin == *origin) {
             return Arc::clone(found);
         }
         let resolved = Arc::new(ResolvedOrigin::new(Arc::clone(origin)));
         known.push(Arc::clone(&resolved));
-        if !resolved.is_answered() {
-            self.background.spawn(Arc::clone(&resolved).keep());
+        if !resolved.is_resolved() {
+            self.background.spawn(self.clone().keep_resolved(Arc::clone(&resolved)));
         }
         resolved
     }
 
-    /// The same for all origins that are known at start-up, waiting a moment for their addresses.
+    /// Begins to resolve all `origins` and waits a moment for their addresses.
     pub fn start(&self, origins: &[Arc<Origin>]) {
         let resolved: Vec<_> = origins.iter().map(|origin| self.origin(origin)).collect();
         let deadline = Instant::now() + START_TIMEOUT;
-        while !resolved.iter().all(|one| one.is_answered()) && Instant::now() < deadline {
+        while !resolved.iter().all(|one| one.is_resolved()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    async fn keep_resolved(self, resolved: Arc<ResolvedOrigin>) {
+        let mut named = Named::default();
+        loop {
+            let is_in_use = match resolved.resolve(&self.lookups, &mut named).await {
+                true => resolved.next_lookup().await,
+                false => resolved.retry().await,
+            };
+            if !is_in_use && self.forget_unheld(&resolved) {
+                return;
+            }
+        }
+    }
+
+    /// Forgets an origin that no worker holds any more; `false` if one does.
+    fn forget_unheld(&self, resolved: &Arc<ResolvedOrigin>) -> bool {
+        let mut known = self.known();
+        // The list and the task that keeps it resolved.
+        let is_unheld = Arc::strong_count(resolved) <= 2;
+        if is_unheld {
+            known.retain(|known| !Arc::ptr_eq(known, resolved));
+        }
+        is_unheld
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Arc<ResolvedOrigin>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,6 +277,18 @@ mod tests {
         assert!(addresses.iter().all(|address| address.ip().is_loopback()));
         assert!(Arc::ptr_eq(&resolved, &resolver.origin(&origin)));
         resolved.refresh();
+    }
+
+    #[test]
+    fn an_origin_is_forgotten_when_nobody_holds_it() {
+        let (resolver, origin) = resolver_of("::1");
+        let (held, key) = (resolver.origin(&origin), Arc::clone(&origin));
+        // The task that keeps a name resolved holds it as well.
+        let task = Arc::clone(&held);
+        assert!(!resolver.forget_unheld(&task));
+        drop(held);
+        assert!(resolver.forget_unheld(&task));
+        assert!(!Arc::ptr_eq(&task, &resolver.origin(&key)));
     }
 
     #[test]

@@ -7,20 +7,82 @@ use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
 use crate::sys::stream::Stream;
 use crate::upstream::Origin;
+use crate::upstream::error::ConnectError;
 use crate::upstream::proxy::HttpProxy;
+
+/// Why an HTTP proxy gives no way through to a host.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// The proxy does not answer.
+    #[error("the proxy does not answer in time")]
+    TimedOut,
+    /// 504: the host does not answer the proxy.
+    #[error("the proxy gets no answer from {0} (504)")]
+    HostTimedOut(String),
+    /// Another 5xx.
+    #[error("the proxy cannot connect to {host} ({status})")]
+    HostUnreachable {
+        /// With its port.
+        host: String,
+        /// What the proxy answered.
+        status: u16,
+    },
+    /// Any other status: the proxy's rules are against it.
+    #[error(
+        "the proxy refuses to connect to {host} ({status}): have that allowed, or name the host in \
+         NO_PROXY"
+    )]
+    Forbidden {
+        /// With its port.
+        host: String,
+        /// What the proxy answered.
+        status: u16,
+    },
+    /// 407 to the name and the password of the proxy's URL.
+    #[error("the proxy refuses the name and the password of its URL (407)")]
+    LoginRefused,
+    /// 407, and the proxy's URL has no name and no password.
+    #[error(
+        "the proxy wants a name and a password (407): write http://NAME:PASSWORD@ before its host"
+    )]
+    LoginRequired,
+    /// Not HTTP.
+    #[error("the proxy gives an answer that makes no sense; is it an HTTP proxy?")]
+    Malformed,
+}
+
+impl ProxyError {
+    /// Whether it is that somebody did not answer in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, ProxyError::TimedOut | ProxyError::HostTimedOut(_))
+    }
+
+    /// Whether a retry may succeed. A refusal stands until somebody changes a configuration.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ProxyError::TimedOut
+            | ProxyError::HostTimedOut(_)
+            | ProxyError::HostUnreachable { .. } => true,
+            ProxyError::Forbidden { .. }
+            | ProxyError::LoginRefused
+            | ProxyError::LoginRequired
+            | ProxyError::Malformed => false,
+        }
+    }
+}
 
 /// Has `proxy`, which `stream` leads to, connect to `origin`. What is sent and received afterwards
 /// is between us and the origin.
 ///
 /// # Errors
-/// `TimedOut` where the proxy does not answer in time or the origin not to it; `InvalidData` where
-/// it refuses, which another try would not change.
+/// [`ConnectError::Proxy`] if the proxy gives no way through, [`ConnectError::Tcp`] if the
+/// connection to it broke.
 pub(super) async fn open(
     stream: &mut Stream,
     proxy: &HttpProxy,
     origin: &Origin,
     timeout: Duration,
-) -> io::Result<()> {
+) -> Result<(), ConnectError> {
     let deadline = Instant::now() + timeout;
     let host = origin.host_and_port();
     let mut request = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n");
@@ -38,20 +100,20 @@ pub(super) async fn open(
         let (received, returned) = stream.receive(buf, usize::MAX, left).await;
         buf = returned;
         match received {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(said(io::ErrorKind::TimedOut, "does not answer in time".to_owned()));
+                return Err(ProxyError::TimedOut.into());
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         match find_head_end(&buf) {
             // The origin speaks only when it is spoken to: bytes behind the head are not its.
             HeadEnd::At(length) if length == buf.len() || !is_2xx(&buf) => {
-                return judge(&buf, proxy, &host);
+                return Ok(judge(&buf, proxy, &host)?);
             }
             HeadEnd::Missing if buf.len() < limits::RESPONSE_HEAD_BYTES => {}
-            _ => return Err(nonsense()),
+            _ => return Err(ProxyError::Malformed.into()),
         }
     }
 }
@@ -65,39 +127,17 @@ fn is_2xx(head: &[u8]) -> bool {
     status(head).is_some_and(|status| (200..300).contains(&status))
 }
 
-fn judge(head: &[u8], proxy: &HttpProxy, host: &str) -> io::Result<()> {
-    use io::ErrorKind::{ConnectionRefused, InvalidData, TimedOut};
-    let Some(status) = status(head) else { return Err(nonsense()) };
-    Err(match status {
-        200..300 => return Ok(()),
-        407 if proxy.authorization.is_some() => {
-            said(InvalidData, "refuses the name and the password of its URL (407)".to_owned())
-        }
-        407 => {
-            let words =
-                "wants a name and a password (407): write http://NAME:PASSWORD@ before its host";
-            said(InvalidData, words.to_owned())
-        }
-        504 => said(TimedOut, format!("gets no answer from {host} (504)")),
-        500..600 => said(ConnectionRefused, format!("cannot connect to {host} ({status})")),
-        _ => said(
-            InvalidData,
-            format!(
-                "refuses to connect to {host} ({status}): have that allowed, or name the host in NO_PROXY"
-            ),
-        ),
+fn judge(head: &[u8], proxy: &HttpProxy, host: &str) -> Result<(), ProxyError> {
+    let host = host.to_owned();
+    Err(match status(head) {
+        Some(200..300) => return Ok(()),
+        Some(407) if proxy.authorization.is_some() => ProxyError::LoginRefused,
+        Some(407) => ProxyError::LoginRequired,
+        Some(504) => ProxyError::HostTimedOut(host),
+        Some(status @ 500..600) => ProxyError::HostUnreachable { host, status },
+        Some(status) => ProxyError::Forbidden { host, status },
+        None => ProxyError::Malformed,
     })
-}
-
-fn nonsense() -> io::Error {
-    said(
-        io::ErrorKind::InvalidData,
-        "gives an answer that makes no sense; is it an HTTP proxy?".to_owned(),
-    )
-}
-
-fn said(kind: io::ErrorKind, words: String) -> io::Error {
-    io::Error::new(kind, words)
 }
 
 #[cfg(test)]
@@ -107,29 +147,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_answer_of_a_proxy_has_its_words_and_its_kind() {
-        use io::ErrorKind::{ConnectionRefused, InvalidData, TimedOut};
+    fn each_response_of_a_proxy_has_its_words_and_its_kind() {
+        use ProxyError::{
+            Forbidden, HostTimedOut, HostUnreachable, LoginRefused, LoginRequired, Malformed,
+        };
+        let host = || "s3:443".to_owned();
         let origin = Arc::new(Origin { tls: false, host: "p".to_owned(), port: 3128 });
         let mut proxy = HttpProxy { origin, authorization: None, url: String::new() };
         let mut judged = |head: &str, authorization: Option<&str>| {
             proxy.authorization = authorization.map(str::to_owned);
             judge(head.as_bytes(), &proxy, "s3:443")
-                .map_err(|error| (error.kind(), error.to_string()))
         };
         assert_eq!(judged("HTTP/1.1 200 Connection established\r\n\r\n", None), Ok(()));
         assert_eq!(judged("HTTP/1.0 299 x\r\n\r\n", None), Ok(()));
-        for (head, kind, words) in [
-            ("HTTP/1.1 407 x", InvalidData, "wants a name and a password"),
-            ("HTTP/1.1 403 x", InvalidData, "refuses to connect to s3:443 (403)"),
-            ("HTTP/1.1 302 x", InvalidData, "refuses to connect"),
-            ("HTTP/1.1 502 x", ConnectionRefused, "cannot connect to s3:443 (502)"),
-            ("HTTP/1.1 504 x", TimedOut, "gets no answer from s3:443"),
-            ("SSH-2.0-x", InvalidData, "is it an HTTP proxy?"),
+        for (head, error, words) in [
+            ("HTTP/1.1 407 x", LoginRequired, "wants a name and a password"),
+            (
+                "HTTP/1.1 403 x",
+                Forbidden { host: host(), status: 403 },
+                "refuses to connect to s3:443 (403)",
+            ),
+            ("HTTP/1.1 302 x", Forbidden { host: host(), status: 302 }, "refuses to connect"),
+            (
+                "HTTP/1.1 502 x",
+                HostUnreachable { host: host(), status: 502 },
+                "cannot connect to s3:443 (502)",
+            ),
+            ("HTTP/1.1 504 x", HostTimedOut(host()), "gets no answer from s3:443"),
+            ("SSH-2.0-x", Malformed, "is it an HTTP proxy?"),
         ] {
-            let (found, said) = judged(head, None).unwrap_err();
-            assert!(found == kind && said.contains(words), "{head}: {said}");
+            let found = judged(head, None).unwrap_err();
+            assert!(found == error && found.to_string().contains(words), "{head}: {found}");
         }
-        let (_, said) = judged("HTTP/1.1 407 x", Some("Basic hush")).unwrap_err();
-        assert!(said.contains("refuses the name") && !said.contains("hush"), "{said}");
+        let refused = judged("HTTP/1.1 407 x", Some("Basic hush")).unwrap_err();
+        let said = refused.to_string();
+        assert!(refused == LoginRefused && !said.contains("hush"), "{said}");
+        assert!(said.contains("refuses the name"), "{said}");
     }
 }

@@ -3,14 +3,8 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// Where counters are in `struct tcp_info` (linux/tcp.h, since Linux 4.6), in bytes.
+/// Where the counter is in `struct tcp_info` (linux/tcp.h, since Linux 4.6), in bytes.
 const BYTES_ACKED: usize = 120;
-const DATA_SEGMENTS_IN: usize = 152;
-
-/// Segments with data in them that have come in so far.
-pub(crate) fn data_segments_in(socket: &TcpStream) -> u32 {
-    u32::from_ne_bytes(field(socket, DATA_SEGMENTS_IN))
-}
 
 /// Bytes that the peer's kernel has taken so far.
 pub(crate) fn bytes_acknowledged(socket: &TcpStream) -> u64 {

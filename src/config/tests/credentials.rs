@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::policy::route;
 use crate::s3::credentials;
 use crate::s3::credentials::login::{Login, Role};
 
@@ -11,7 +12,7 @@ fn credentials_come_from_one_source_as_a_set() {
     let text = format!("{OF_2014}AWS_SESSION_TOKEN: of-the-file\nendpoint: http://minio\n");
     let own = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
     let config = with(&text, &own, &Overrides::default()).unwrap();
-    let credentials = keys(&config.mounts[0]);
+    let credentials = keys(&config.live.mounts[0]);
     assert_eq!(credentials.access_key_id(), "ENV");
     assert_eq!(credentials.secret_access_key(), "env");
     assert_eq!(credentials.session_token(), None);
@@ -31,7 +32,7 @@ fn credentials_come_from_one_source_as_a_set() {
 fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
     let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
     let config = with(SHORT, &keys, &Overrides::default()).unwrap();
-    assert!(config.mounts[0].bucket.credentials.is_none());
+    assert!(config.live.mounts[0].bucket.credentials.is_none());
     let both = says(&short_and("AWS_ACCESS_KEY_ID: a\nAWS_SECRET_ACCESS_KEY: b"));
     assert!(both.contains("credentials: stands beside AWS_ACCESS_KEY_ID; keep one"), "{both}");
 }
@@ -43,7 +44,7 @@ fn logins(top: &str, own: &str, variables: &[(&str, &str)]) -> [Option<Login>; 2
     );
     let config = with(&text, variables, &Overrides::default()).unwrap();
     let login = |mount: &route::Mount| Some(mount.bucket.credentials.as_ref()?.login().clone());
-    [login(&config.mounts[1]), login(&config.mounts[0])]
+    [login(&config.live.mounts[1]), login(&config.live.mounts[0])]
 }
 
 fn written(id: &str) -> Login {
@@ -137,7 +138,7 @@ fn equal_logins_share_one_source() {
         "endpoint: http://minio\ncredentials: instance\nmounts:\n  /a/: {bucket: lab}\n  \
          /b/: {bucket: lab, credentials: instance}\n  /c/: {bucket: lab, credentials: container}\n",
     );
-    let source = |index: usize| config.mounts[index].bucket.credentials.clone().unwrap();
+    let source = |index: usize| config.live.mounts[index].bucket.credentials.clone().unwrap();
     assert!(Arc::ptr_eq(&source(0), &source(1)));
     assert!(!Arc::ptr_eq(&source(0), &source(2)));
 }

@@ -10,7 +10,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+use crate::policy::{cors, route};
 use crate::s3::credentials::Credentials;
+use crate::s3::retry;
+use crate::server::live::ClientLimits;
+use crate::sys::socket::ListenAddress;
+use crate::upstream;
 
 /// The file that people have had since 2014.
 const OF_2014: &str = r"AWS_ACCESS_KEY_ID: AKIAEXAMPLE
@@ -82,8 +87,8 @@ fn short_and(more: &str) -> String {
 #[test]
 fn the_file_of_2014_works_unchanged() {
     let config = config(OF_2014);
-    assert_eq!(config.listen, ["127.0.0.1:5000".parse().map(ListenAddress::Tcp).unwrap()]);
-    let [mount] = config.mounts.as_slice() else { panic!("one mount") };
+    assert_eq!(config.settings.listen, ["127.0.0.1:5000".parse().map(ListenAddress::Tcp).unwrap()]);
+    let [mount] = config.live.mounts.as_slice() else { panic!("one mount") };
     assert_eq!((mount.path.as_str(), mount.prefix.as_str()), ("/files/", ""));
     assert_eq!(mount.bucket.name, "my-bucket");
     let location = mount.bucket.location();
@@ -94,7 +99,7 @@ fn the_file_of_2014_works_unchanged() {
     assert_eq!(credentials.secret_access_key(), "hush/hush+hush");
     assert_eq!(credentials.session_token(), None);
     let mut key = "a.bam.bai".to_owned();
-    config.rewrite_rules.apply(&mut key);
+    config.live.rewrite_rules.apply(&mut key);
     assert_eq!(key, "a.bai");
 }
 
@@ -110,31 +115,33 @@ fn the_example_parses_and_shows_the_defaults() {
     }
     let example = config(&text);
     let defaults = config(SHORT);
-    assert_eq!(example.listen, defaults.listen);
-    assert_eq!(example.workers, defaults.workers);
-    assert_eq!(example.driver, defaults.driver);
-    assert_eq!(example.cors, defaults.cors);
-    assert_eq!(example.clients, defaults.clients);
-    assert_eq!(example.upstream, defaults.upstream);
-    assert_eq!(example.retries, defaults.retries);
-    assert_eq!(example.trust, defaults.trust);
-    assert_eq!(example.metadata, defaults.metadata);
-    assert_eq!(example.genomic_suffixes, defaults.genomic_suffixes);
-    assert_eq!(example.log_level, defaults.log_level);
-    assert_eq!(example.log_file, defaults.log_file);
-    assert_eq!(example.access_log, defaults.access_log);
-    let region = |config: &Config| config.mounts[0].bucket.location().region.clone();
+    assert_eq!(example.settings.listen, defaults.settings.listen);
+    assert_eq!(example.settings.workers, defaults.settings.workers);
+    assert_eq!(example.settings.driver, defaults.settings.driver);
+    assert_eq!(example.live.cors, defaults.live.cors);
+    assert_eq!(example.live.clients, defaults.live.clients);
+    assert_eq!(example.settings.upstream, defaults.settings.upstream);
+    assert_eq!(example.live.retries, defaults.live.retries);
+    assert_eq!(example.settings.trust, defaults.settings.trust);
+    assert_eq!(example.settings.metadata, defaults.settings.metadata);
+    assert_eq!(example.live.genomic_suffixes, defaults.live.genomic_suffixes);
+    assert_eq!(example.settings.log_level, defaults.settings.log_level);
+    assert_eq!(example.settings.log_file, defaults.settings.log_file);
+    assert_eq!(example.live.access_log, defaults.live.access_log);
+    let region = |config: &Config| config.live.mounts[0].bucket.location().region.clone();
     assert_eq!(region(&example), region(&defaults));
-    assert_eq!(example.mounts[0].bucket.addressing, defaults.mounts[0].bucket.addressing);
-    assert!(!defaults.mounts[0].bucket.requester_pays && !defaults.mounts[0].allow_version_id);
-    assert!(defaults.mounts[0].bucket.customer_key.is_none());
+    assert_eq!(example.live.mounts[0].bucket.addressing, defaults.live.mounts[0].bucket.addressing);
+    assert!(
+        !defaults.live.mounts[0].bucket.requester_pays && !defaults.live.mounts[0].allow_version_id
+    );
+    assert!(defaults.live.mounts[0].bucket.customer_key.is_none());
 }
 
 #[test]
 fn nothing_in_the_example_is_active_but_the_bucket() {
     let active = EXAMPLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     assert_eq!(active.collect::<Vec<_>>(), ["bucket_name: my-bucket"]);
-    assert!(config(EXAMPLE).rewrite_rules.0.is_empty());
+    assert!(config(EXAMPLE).live.rewrite_rules.0.is_empty());
 }
 
 #[test]
@@ -149,7 +156,7 @@ config.yaml:5: log_file: '/srv/x.log' cannot be written to: permission denied; n
     let flags = Overrides { log_file: Some("a\nb".to_owned()), ..Overrides::default() };
     let said = with(SHORT, &[], &flags).unwrap_err();
     assert!(said.starts_with(r"--log-file: 'a\nb' cannot be written to"), "{said}");
-    assert!(config(&short_and("log_file: /var/log/s3proxy.log")).log_file.is_some());
+    assert!(config(&short_and("log_file: /var/log/s3proxy.log")).settings.log_file.is_some());
 }
 
 #[test]
@@ -161,11 +168,11 @@ fn the_long_form_of_the_example_parses_too() {
         .collect();
     let top = OF_2014.replace("bucket_name: my-bucket\n", "endpoint: http://minio:9000\n");
     let config = config(&format!("{top}{mounts}"));
-    let paths: Vec<&str> = config.mounts.iter().map(|mount| mount.path.as_str()).collect();
+    let paths: Vec<&str> = config.live.mounts.iter().map(|mount| mount.path.as_str()).collect();
     assert_eq!(paths, ["/sequencer/", "/archive/", "/cluster/", "/partner/", "/1000g/", "/files/"]);
-    assert!(config.mounts[4].bucket.credentials.is_none());
-    assert_eq!(config.mounts[5].prefix, "runs/");
-    let partner = &config.mounts[3];
+    assert!(config.live.mounts[4].bucket.credentials.is_none());
+    assert_eq!(config.live.mounts[5].prefix, "runs/");
+    let partner = &config.live.mounts[3];
     assert!(partner.allow_version_id && partner.bucket.requester_pays);
     assert!(partner.bucket.customer_key.is_some());
 }
@@ -236,9 +243,9 @@ fn names_that_look_like_numbers_are_names() {
         "bucket_name: 12345\nAWS_ACCESS_KEY_ID: 0123\nAWS_SECRET_ACCESS_KEY: 1e3\nregion: 1\n\
          endpoint: http://minio\n",
     );
-    let bucket = &config.mounts[0].bucket;
+    let bucket = &config.live.mounts[0].bucket;
     assert_eq!((bucket.name.as_str(), bucket.location().region.as_str()), ("12345", "1"));
-    let credentials = keys(&config.mounts[0]);
+    let credentials = keys(&config.live.mounts[0]);
     assert_eq!(credentials.access_key_id(), "0123");
     assert_eq!(credentials.secret_access_key(), "1e3");
 }
@@ -249,12 +256,12 @@ fn a_key_without_a_value_is_a_mistake() {
         let said = says(&short_and(&format!("workers: {value}")));
         assert_eq!(said, "config.yaml:4: workers: has no value; write one, or remove the key");
     }
-    assert!(config(&short_and("rewrite_rules:")).rewrite_rules.0.is_empty());
+    assert!(config(&short_and("rewrite_rules:")).live.rewrite_rules.0.is_empty());
 }
 
 #[test]
 fn cors_is_a_star_or_off_or_a_list_of_origins() {
-    let cors = |value: &str| config(&short_and(&format!("cors: {value}"))).cors;
+    let cors = |value: &str| config(&short_and(&format!("cors: {value}"))).live.cors;
     assert_eq!(cors("'*'"), cors::Policy::Any);
     for off in ["off", "false", "'off'"] {
         assert_eq!(cors(off), cors::Policy::Off);
@@ -272,7 +279,7 @@ fn cors_is_a_star_or_off_or_a_list_of_origins() {
 #[test]
 fn a_negative_answer_is_not_believed_longer_than_a_positive_one() {
     assert_eq!(
-        config(&short_and("metadata_ttl: 1s")).metadata.negative_ttl,
+        config(&short_and("metadata_ttl: 1s")).settings.metadata.negative_ttl,
         Duration::from_secs(1)
     );
     let said = says(&short_and("metadata_ttl: 1s\nmetadata_negative_ttl: 2s"));
@@ -289,7 +296,7 @@ fn connection_settings_reach_their_owners() {
          upstream_wait_timeout: 13s\ntls_timeout: 14s\nread_ahead: 64KiB\nretries: 15\n\
          retry_timeout: 16s\nretry_budget: 17",
     ));
-    let expected = Clients {
+    let expected = ClientLimits {
         max_connections: 1,
         head_timeout: Duration::from_millis(2_000),
         keep_alive_timeout: Duration::from_millis(3_000),
@@ -297,7 +304,7 @@ fn connection_settings_reach_their_owners() {
         pause_timeout: Duration::from_secs(3),
         drain_timeout: Duration::from_millis(0),
     };
-    assert_eq!(config.clients, expected);
+    assert_eq!(config.live.clients, expected);
     let expected = upstream::Settings {
         max_connections: 6,
         max_waiting: 12,
@@ -310,7 +317,7 @@ fn connection_settings_reach_their_owners() {
         first_byte_timeout: Duration::from_millis(10_000),
         stall_timeout: Duration::from_millis(11_000),
     };
-    assert_eq!(config.upstream, expected);
+    assert_eq!(config.settings.upstream, expected);
     let timeout = Duration::from_millis(16_000);
-    assert_eq!(config.retries, retry::Settings { retries: 15, timeout, budget: 17 });
+    assert_eq!(config.live.retries, retry::Settings { retries: 15, timeout, budget: 17 });
 }

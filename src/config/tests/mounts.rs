@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::policy::route;
 use crate::s3::endpoint::Addressing;
 use crate::s3::sse_c::CustomerKey;
 
@@ -14,7 +15,7 @@ fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
          /a/: {{bucket: aaa, endpoint: 'http://MINIO:9000/', prefix: p/}}\n  \
          /v/: {{bucket: v.v, addressing: virtual, region: garage}}\n"
     ));
-    let [ab, a, v, root] = config.mounts.as_slice() else { panic!("four mounts") };
+    let [ab, a, v, root] = config.live.mounts.as_slice() else { panic!("four mounts") };
     assert_eq!((ab.path.as_str(), root.path.as_str()), ("/a/b/", "/"));
     assert_eq!((a.path.as_str(), a.prefix.as_str()), ("/a/", "p/"));
     assert_eq!(a.bucket.location().origin, root.bucket.location().origin);
@@ -68,7 +69,7 @@ fn a_mount_says_what_is_wrong_with_it() {
 fn aws_is_the_default_and_its_servers_can_be_chosen() {
     let url = |text: &str| {
         let config = config(&format!("bucket_name: lab\ncredentials: anonymous\n{text}\n"));
-        config.mounts[0].bucket.location().origin.to_string()
+        config.live.mounts[0].bucket.location().origin.to_string()
     };
     assert_eq!(url("region: eu-west-1"), "https://lab.s3.eu-west-1.amazonaws.com");
     assert_eq!(url("addressing: path"), "https://s3.us-east-1.amazonaws.com");
@@ -84,7 +85,7 @@ fn aws_is_the_default_and_its_servers_can_be_chosen() {
 fn an_access_point_stands_for_a_bucket_of_aws() {
     let arn = "arn:aws:s3:us-west-2:123456789012:accesspoint/runs";
     let text = format!("bucket_name: {arn}\ncredentials: anonymous\nregion: us-east-1\n");
-    let location = config(&text).mounts[0].bucket.location();
+    let location = config(&text).live.mounts[0].bucket.location();
     assert_eq!(location.region, "us-west-2");
     assert_eq!(
         location.origin.to_string(),
@@ -106,7 +107,7 @@ fn what_a_mount_does_not_say_it_takes_from_the_top() {
          sse_customer_key_file: /etc/s3proxy/partner.key}}\n",
         OF_2014.replace("bucket_name: my-bucket\n", "")
     ));
-    let [a, b] = config.mounts.as_slice() else { panic!("two mounts") };
+    let [a, b] = config.live.mounts.as_slice() else { panic!("two mounts") };
     assert!(a.bucket.requester_pays && a.allow_version_id);
     assert!(!b.bucket.requester_pays && !b.allow_version_id);
     assert_eq!(a.bucket.customer_key.as_deref(), Some(&CustomerKey::new(&[1; 32])));
@@ -122,7 +123,7 @@ fn the_short_form_takes_them_too_and_so_does_the_environment() {
         ("S3PROXY_SSE_CUSTOMER_KEY_FILE", "lab.key"),
     ];
     let config = with(&format!("{OF_2014}{endpoint}"), &variables, &Overrides::default()).unwrap();
-    let [mount] = config.mounts.as_slice() else { panic!("one mount") };
+    let [mount] = config.live.mounts.as_slice() else { panic!("one mount") };
     assert!(mount.bucket.requester_pays && mount.allow_version_id);
     assert!(mount.bucket.customer_key.is_some());
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
+use crate::policy::cors;
+use crate::sys::event_loop;
 
 #[test]
 fn flags_win_over_the_environment_and_the_environment_over_the_file() {
@@ -13,10 +15,10 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
         [("S3PROXY_WORKERS", "2"), ("S3PROXY_LOG_LEVEL", "warn"), ("S3PROXY_DRIVER", "")];
     let flags = Overrides { workers: Some("3".to_owned()), ..Overrides::default() };
     let config = with(&text, &variables, &flags).unwrap();
-    assert_eq!(config.workers, Some(3));
-    assert_eq!(config.log_level, log::LevelFilter::Warn);
-    assert_eq!(config.metadata.ttl.as_secs(), 60);
-    assert_eq!(config.driver, event_loop::Choice::Auto);
+    assert_eq!(config.settings.workers, Some(3));
+    assert_eq!(config.settings.log_level, log::LevelFilter::Warn);
+    assert_eq!(config.settings.metadata.ttl.as_secs(), 60);
+    assert_eq!(config.settings.driver, event_loop::Choice::Auto);
 }
 
 #[test]
@@ -29,8 +31,8 @@ fn a_mistake_is_reported_even_where_another_source_overrides_it() {
 fn lists_in_the_environment_are_separated_by_commas() {
     let variables = [("S3PROXY_LISTEN", "127.0.0.1:1, [::1]:2"), ("S3PROXY_CORS", "off")];
     let config = with(SHORT, &variables, &Overrides::default()).unwrap();
-    assert_eq!(config.listen.len(), 2);
-    assert_eq!(config.cors, cors::Policy::Off);
+    assert_eq!(config.settings.listen.len(), 2);
+    assert_eq!(config.live.cors, cors::Policy::Off);
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn region_and_endpoint_come_from_the_most_specific_variable() {
     ];
     let bucket = |variables: &[(&str, &str)]| {
         let config = with(SHORT, variables, &Overrides::default()).unwrap();
-        let bucket = Arc::clone(&config.mounts[0].bucket);
+        let bucket = Arc::clone(&config.live.mounts[0].bucket);
         (bucket.location().region.clone(), bucket.location().origin.host.clone())
     };
     assert_eq!(bucket(&variables), ("c".to_owned(), "b".to_owned()));
@@ -103,9 +105,9 @@ fn without_a_file_the_environment_may_say_it_all() {
         ("S3PROXY_CREDENTIALS", "anonymous"),
     ];
     let config = load(None, &environment(&variables), &Overrides::default()).unwrap();
-    assert_eq!(config.mounts[0].bucket.name, "lab");
+    assert_eq!(config.live.mounts[0].bucket.name, "lab");
     let aws = load(None, &environment(&variables[..1]), &Overrides::default()).unwrap();
-    assert!(aws.mounts[0].bucket.location().origin.host.ends_with(".amazonaws.com"));
+    assert!(aws.live.mounts[0].bucket.location().origin.host.ends_with(".amazonaws.com"));
     let said = load(None, &environment(&variables[1..]), &Overrides::default()).unwrap_err();
     assert!(said.to_string().starts_with("config.yaml: there is no such file"), "{said}");
     let named = load(Some(Path::new("no.yaml")), &environment(&variables), &Overrides::default());

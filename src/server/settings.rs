@@ -1,0 +1,36 @@
+//! What is fixed for a run: sockets, threads, and what each worker sets up once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cache::metadata;
+use crate::sys::event_loop;
+use crate::sys::socket::ListenAddress;
+use crate::transport::trust;
+use crate::upstream::proxy::Proxies;
+use crate::{relay, upstream};
+
+/// The settings that a running server cannot change.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Addresses to listen on, at least one.
+    pub listen: Vec<ListenAddress>,
+    /// Worker threads; `None` is one per usable core.
+    pub workers: Option<usize>,
+    /// `auto`, `io_uring` or `epoll`.
+    pub driver: event_loop::Choice,
+    /// Connections to S3.
+    pub upstream: upstream::Settings,
+    /// HTTP proxies between this process and S3.
+    pub proxies: Arc<Proxies>,
+    /// Trusted certificate authorities.
+    pub trust: trust::Settings,
+    /// How bodies are passed on.
+    pub relay: relay::Settings,
+    /// Each worker's metadata cache.
+    pub metadata: metadata::Settings,
+    /// Least severe level that is logged.
+    pub log_level: log::LevelFilter,
+    /// `None` logs to standard error.
+    pub log_file: Option<PathBuf>,
+}

@@ -1,0 +1,157 @@
+//! Why a connection could not be opened: whose fault that is, and whether a retry may help.
+
+use std::io;
+
+use crate::sys::process::{is_out_of_descriptors, is_out_of_resources};
+use crate::transport::tls::{HandshakeError, TlsError};
+use crate::upstream::tunnel::ProxyError;
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The DNS has no address for the name, or none was found in time.
+    #[error("its name cannot be resolved")]
+    Unresolved,
+    /// The server, or the proxy in front of it, did not answer in time.
+    #[error("timed out")]
+    TimedOut,
+    /// TCP failed: refused, unreachable, reset.
+    #[error(transparent)]
+    Tcp(io::Error),
+    /// The server is not the one it claims to be, or does not speak TLS.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The HTTP proxy gives no way through to the server.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// This process or machine has no file descriptor left.
+    #[error(transparent)]
+    OutOfDescriptors(io::Error),
+    /// This machine has no port or memory left.
+    #[error(transparent)]
+    OutOfResources(io::Error),
+}
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This process or the machine that it runs on.
+    Us,
+    /// The server, or something on the way to it.
+    Upstream,
+}
+
+impl ConnectError {
+    /// Whose fault it is.
+    pub fn side(&self) -> Side {
+        match self {
+            ConnectError::OutOfDescriptors(_) | ConnectError::OutOfResources(_) => Side::Us,
+            ConnectError::Unresolved
+            | ConnectError::TimedOut
+            | ConnectError::Tcp(_)
+            | ConnectError::Tls(_)
+            | ConnectError::Proxy(_) => Side::Upstream,
+        }
+    }
+
+    /// Whether it is that somebody did not answer in time.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            ConnectError::TimedOut => true,
+            ConnectError::Proxy(error) => error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether another attempt, at this or at another address, may succeed. A server that cannot
+    /// prove its identity is the same at each address, and without descriptors each attempt takes
+    /// one from a client.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ConnectError::Unresolved | ConnectError::TimedOut | ConnectError::Tcp(_) => true,
+            ConnectError::Proxy(error) => error.is_transient(),
+            ConnectError::Tls(_)
+            | ConnectError::OutOfDescriptors(_)
+            | ConnectError::OutOfResources(_) => false,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> ConnectError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => ConnectError::TimedOut,
+            _ if is_out_of_descriptors(&error) => ConnectError::OutOfDescriptors(error),
+            _ if is_out_of_resources(&error) => ConnectError::OutOfResources(error),
+            _ => ConnectError::Tcp(error),
+        }
+    }
+}
+
+impl From<HandshakeError> for ConnectError {
+    fn from(error: HandshakeError) -> ConnectError {
+        match error {
+            HandshakeError::Io(error) => error.into(),
+            HandshakeError::Tls(error) => ConnectError::Tls(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn each_error_has_a_side_and_says_whether_a_retry_may_help() {
+        let tcp = |kind: ErrorKind| ConnectError::from(io::Error::from(kind));
+        let errno = |number| ConnectError::from(io::Error::from_raw_os_error(number));
+        let tls = || TlsError::from(rustls::Error::from(rustls::CertificateError::Expired));
+        let host = || "s3:443".to_owned();
+        // Side, transient, timeout.
+        let table = [
+            (ConnectError::Unresolved, Side::Upstream, true, false),
+            (tcp(ErrorKind::TimedOut), Side::Upstream, true, true),
+            (errno(libc::ETIMEDOUT), Side::Upstream, true, true),
+            (tcp(ErrorKind::ConnectionRefused), Side::Upstream, true, false),
+            (tcp(ErrorKind::UnexpectedEof), Side::Upstream, true, false),
+            (tcp(ErrorKind::InvalidData), Side::Upstream, true, false),
+            (errno(libc::EHOSTUNREACH), Side::Upstream, true, false),
+            (HandshakeError::Tls(tls()).into(), Side::Upstream, false, false),
+            (
+                HandshakeError::Io(ErrorKind::ConnectionReset.into()).into(),
+                Side::Upstream,
+                true,
+                false,
+            ),
+            (errno(libc::EMFILE), Side::Us, false, false),
+            (errno(libc::ENFILE), Side::Us, false, false),
+            (errno(libc::ENOBUFS), Side::Us, false, false),
+            (errno(libc::ENOMEM), Side::Us, false, false),
+            (errno(libc::EADDRNOTAVAIL), Side::Us, false, false),
+            (ConnectError::Proxy(ProxyError::TimedOut), Side::Upstream, true, true),
+            (ConnectError::Proxy(ProxyError::HostTimedOut(host())), Side::Upstream, true, true),
+            (
+                ConnectError::Proxy(ProxyError::HostUnreachable { host: host(), status: 502 }),
+                Side::Upstream,
+                true,
+                false,
+            ),
+            (
+                ConnectError::Proxy(ProxyError::Forbidden { host: host(), status: 403 }),
+                Side::Upstream,
+                false,
+                false,
+            ),
+            (ConnectError::Proxy(ProxyError::LoginRefused), Side::Upstream, false, false),
+            (ConnectError::Proxy(ProxyError::LoginRequired), Side::Upstream, false, false),
+            (ConnectError::Proxy(ProxyError::Malformed), Side::Upstream, false, false),
+        ];
+        for (error, side, is_transient, is_timeout) in table {
+            assert_eq!(error.side(), side, "{error:?}");
+            assert_eq!(error.is_transient(), is_transient, "{error:?}");
+            assert_eq!(error.is_timeout(), is_timeout, "{error:?}");
+        }
+    }
+}
