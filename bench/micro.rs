@@ -182,6 +182,7 @@ fn request_heads(c: &mut Criterion) {
         version_id: None,
         range: ByteRange::parse(RANGE),
         conditions: Preconditions::default(),
+        leave_body_in_socket: false,
     };
     let mut out = Vec::with_capacity(2048);
     c.bench_function("signed request head", |b| {

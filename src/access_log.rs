@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use http::StatusCode;
 
-use crate::clock::CivilTime;
+use crate::clock;
 use crate::logging;
 
 /// What is logged of one request.
@@ -77,8 +77,9 @@ fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
         Some(peer) => write!(out, "{peer}")?,
         None => out.extend_from_slice(b"unix:"),
     }
-    let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(entry.unix_seconds);
-    let month = MONTHS[month as usize - 1];
+    let utc = clock::utc(entry.unix_seconds);
+    let ((year, month, day), (hour, minute, second)) = (utc.to_calendar_date(), utc.as_hms());
+    let month = MONTHS[usize::from(u8::from(month)) - 1];
     write!(out, " - - [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] \"")?;
     match entry.request {
         RequestLine::Parsed { method, target, minor_version } => {

@@ -132,7 +132,9 @@ fn a_whole_signed_request_allocates_nothing() {
         out.clear();
         let key = "runs/é a.bam";
         let (operation, version_id) = (Operation::Get, Some("3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"));
-        let request = ObjectRequest { operation, key, version_id, range, conditions };
+        let leave_body_in_socket = false;
+        let request =
+            ObjectRequest { operation, key, version_id, range, conditions, leave_body_in_socket };
         writer.write(&request, &mut out).expect("keys that never change");
     });
     assert!(out.starts_with(b"GET /bucket/runs/%C3%A9%20a.bam?versionId=3HL4kqtJlcpXroDTDmJ%2Brm"));

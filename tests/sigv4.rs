@@ -213,6 +213,7 @@ proptest! {
                 version_id: version_id.as_deref(),
                 range,
                 conditions,
+                leave_body_in_socket: false,
             },
             &mut out,
         ).unwrap();

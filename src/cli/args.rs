@@ -37,13 +37,18 @@ Exit codes:
   2   the command line is not understood
   78  the configuration has mistakes; each is printed on a line of its own";
 
+/// `--help` lists the keys of the configuration too, `-h` does not.
+fn long_help() -> String {
+    format!("{AFTER_HELP}\n\nKeys of the configuration and their defaults:\n{}", config::summary())
+}
+
 /// Serves private S3 objects under plain URLs, read-only.
 ///
 /// An object `runs/a.bam` of the configured bucket becomes
 /// http://127.0.0.1:5000/files/runs/a.bam, with ranges, for samtools, IGV, JBrowse and all that
 /// read by HTTP but cannot sign requests.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "s3proxy", version, after_help = AFTER_HELP)]
+#[command(name = "s3proxy", version, after_help = AFTER_HELP, after_long_help = long_help())]
 pub struct Flags {
     #[command(subcommand)]
     command: Option<Command>,

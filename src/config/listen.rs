@@ -1,23 +1,51 @@
 //! Addresses to listen on: `127.0.0.1:5000`, `localhost:5000`, `[::1]:5000`, `unix:/path`.
 //!
-//! A port without an address is refused rather than guessed at: it would mean "every interface"
-//! to some and "this machine only" to others, and the proxy hands out private data.
+//! A port without an address is an error: it would mean "every interface" to some and "this machine
+//! only" to others, and the proxy serves private data.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::problem::{Fault, quoted};
+use crate::config::diagnostic::{Fault, quoted};
+use crate::config::key::Reading;
+use crate::config::values::Kind;
 use crate::sys::socket::ListenAddress;
 
 /// Longest path of a Unix socket, in bytes: `sun_path` in unix(7), less its final NUL.
 const UNIX_PATH_BYTES: usize = 107;
 
-/// Where the 2014 application listened too.
-pub(super) const DEFAULT: ListenAddress =
-    ListenAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000));
+/// One address or several.
+pub(super) struct Listen;
+
+impl Kind<Vec<ListenAddress>> for Listen {
+    fn read(&self, mut reading: Reading<'_>, into: &mut Vec<ListenAddress>) {
+        let Some(addresses) = reading.list(address) else { return };
+        if addresses.is_empty() {
+            reading.report(Fault::new("is empty", "name an address, such as 127.0.0.1:5000"));
+        }
+        let any_port = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => address.port() == 0,
+            ListenAddress::Unix(_) => false,
+        };
+        for (index, address) in addresses.iter().enumerate() {
+            if !any_port(address) && addresses[..index].contains(address) {
+                reading.report(Fault::new(format!("names {address} twice"), "remove one of them"));
+            }
+        }
+        *into = addresses;
+    }
+
+    fn show(&self, value: &Vec<ListenAddress>) -> Option<String> {
+        let shown = value.iter().map(|address| match address {
+            ListenAddress::Tcp(address) => address.to_string(),
+            ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+        });
+        Some(shown.collect::<Vec<_>>().join(", "))
+    }
+}
 
 /// One address to listen on.
-pub(super) fn address(text: &str) -> Result<ListenAddress, Fault> {
+fn address(text: &str) -> Result<ListenAddress, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path);
     }
@@ -28,17 +56,17 @@ pub(super) fn address(text: &str) -> Result<ListenAddress, Fault> {
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         return Ok(ListenAddress::Tcp(local));
     }
-    Err(explain(text))
+    Err(incomplete(text))
 }
 
 fn unix(path: &str) -> Result<ListenAddress, Fault> {
     if !path.starts_with('/') || path.chars().any(char::is_control) {
-        let what = format!("{} is not an absolute path", quoted(path));
-        return Err(Fault::new(what, "write it as 'unix:/run/s3proxy.sock'"));
+        let problem = format!("{} is not an absolute path", quoted(path));
+        return Err(Fault::new(problem, "write it as 'unix:/run/s3proxy.sock'"));
     }
     if path.len() > UNIX_PATH_BYTES {
-        let remedy = format!("a socket's path has at most {UNIX_PATH_BYTES} bytes");
-        return Err(Fault::new(format!("{} is too long", quoted(path)), remedy));
+        let help = format!("a socket's path has at most {UNIX_PATH_BYTES} bytes");
+        return Err(Fault::new(format!("{} is too long", quoted(path)), help));
     }
     Ok(ListenAddress::Unix(PathBuf::from(path)))
 }
@@ -48,18 +76,18 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Says what is missing from an address, for each way to leave something out.
-fn explain(text: &str) -> Fault {
+/// Says what is missing from an address.
+fn incomplete(text: &str) -> Fault {
     if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
-        let what = format!("{} has no address", quoted(text));
-        let remedy = format!(
+        let problem = format!("{} has no address", quoted(text));
+        let help = format!(
             "write '127.0.0.1:{port}' for this machine only, '0.0.0.0:{port}' for all networks"
         );
-        return Fault::new(what, remedy);
+        return Fault::new(problem, help);
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        let what = format!("{} has no port", quoted(text));
-        return Fault::new(what, format!("write '{}'", SocketAddr::new(ip, 5000)));
+        let problem = format!("{} has no port", quoted(text));
+        return Fault::new(problem, format!("write '{}'", SocketAddr::new(ip, 5000)));
     }
     if text == "localhost" {
         return Fault::new("'localhost' has no port", "write 'localhost:5000'");
@@ -79,10 +107,10 @@ fn explain(text: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::problem::{Place, Spot};
+    use crate::config::diagnostic::{Location, Source};
 
     fn say(text: &str) -> String {
-        Spot::new(Place::Flag, "").problem(address(text).unwrap_err()).to_string()
+        Location::new(Source::Flag, "").diagnostic(address(text).unwrap_err()).to_string()
     }
 
     #[test]
@@ -99,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_address_is_answered_with_the_whole_one() {
+    fn the_help_for_an_incomplete_address_completes_it() {
         assert!(say("5000").ends_with(
             "write '127.0.0.1:5000' for this machine only, '0.0.0.0:5000' for all networks"
         ));

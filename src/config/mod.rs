@@ -1,59 +1,59 @@
-//! The configuration as the program uses it: typed, complete, and checked.
+//! The configuration: fills the settings of the layers below from a file, the environment and flags.
 //!
-//! Read it in the order it runs: [`load`] reads the file; `file`, `environment` and `flags` say
-//! what was written, key by key, each with its place; `resolve` turns that into a [`Config`] or
-//! into every mistake at once. `schema` is the table of keys. Flags win over the environment, the
+//! [`load`] reads the file. `source` gives what is written, key by key, each with its location;
+//! `settings` is the table of keys; `mounts` and `checks` handle what depends on several of them. The
+//! result is a [`Config`], or every mistake at once. Flags take precedence over the environment, the
 //! environment over the file, the file over defaults.
 //!
-//! [`resolve`] is pure: file text and environment come in as arguments. What is known here only
-//! as text is never looked up: no name is resolved and no bucket is asked, which is what
-//! `--check` is for. The one exception are files that settings name, which [`load`] looks at and
-//! [`resolve`] does not.
+//! [`resolve`] is pure: file text and environment come in as arguments, no host name is resolved and
+//! no bucket is asked; `--check` does that. Only [`load`] reads the files that settings name.
 
 mod bucket;
+mod checks;
 mod credentials;
 mod customer_key;
-mod environment;
-mod file;
+mod diagnostic;
+mod endpoint;
 mod files;
-mod flags;
-mod keys;
+mod key;
 mod listen;
-mod login;
 mod mounts;
-mod problem;
 mod profiles;
 mod proxy;
-mod reader;
-mod resolve;
-mod rules;
-mod schema;
-mod sources;
+mod response_fields;
+mod rewrite;
+mod settings;
+mod source;
 #[cfg(test)]
 mod tests;
 mod values;
-mod web;
-mod yaml;
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
-pub use self::environment::{Environment, of_process as process_environment};
-pub use self::file::File;
-pub use self::flags::Overrides;
-pub use self::problem::{Place, Problem, Problems};
+pub use self::diagnostic::{Diagnostic, Diagnostics, Location, Source};
+pub(crate) use self::settings::summary;
+pub use self::source::environment::{Environment, of_process as process_environment};
+pub use self::source::file::File;
+pub use self::source::flags::Overrides;
 
+use self::credentials::Providers;
+use self::diagnostic::Fault;
 use self::files::{Files, read_bounded};
-use self::problem::{Fault, Spot};
+use self::key::{Marks, fill};
+use self::mounts::MountReader;
 use self::profiles::Profiles;
-use self::reader::Reader;
+use self::settings::{INHERITED, TOP_LEVEL, TopLevel};
+use self::source::{Written, environment, file, flags};
+use crate::s3::endpoint::is_aws_region;
 use crate::server::live::Live;
 use crate::server::settings::Settings;
 
-/// The file that is read if none is named.
+/// Used if no file is named.
 pub const DEFAULT_FILE: &str = "config.yaml";
 
-/// Largest file that is read, in bytes. A thousand mounts with credentials take a quarter.
+/// Largest configuration file, in bytes. A thousand mounts with credentials take a quarter.
 const FILE_BYTES: usize = 1024 * 1024;
 
 /// A configuration, ready for the server.
@@ -74,12 +74,12 @@ pub fn load(
     path: Option<&Path>,
     environment: &Environment,
     flags: &Overrides,
-) -> Result<Config, Problems> {
+) -> Result<Config, Diagnostics> {
     let name = path.unwrap_or(Path::new(DEFAULT_FILE));
     let shown = name.display().to_string();
-    let file_problem = |line, what: &str, remedy: &str| {
-        let spot = Spot::new(Place::File { name: shown.clone(), line }, "");
-        Problems::new(vec![spot.problem(Fault::new(what, remedy))])
+    let file_diagnostic = |line, problem: &str, help: &str| {
+        let location = Location::new(Source::File { name: shown.clone(), line }, "");
+        Diagnostics::new(vec![location.diagnostic(Fault::new(problem, help))])
     };
     let surroundings =
         Surroundings { files: files::OF_THIS_MACHINE, profiles: Profiles::load(environment) };
@@ -90,14 +90,14 @@ pub fn load(
             if path.is_none() && bucket.is_some_and(|name| !name.is_empty()) {
                 return resolve_with(None, environment, flags, &surroundings);
             }
-            let remedy = "write one or name it with -c FILE; see config.example.yaml";
-            return Err(file_problem(None, "there is no such file", remedy));
+            let help = "write one or name it with -c FILE; see config.example.yaml";
+            return Err(file_diagnostic(None, "there is no such file", help));
         }
-        Err(error) => return Err(file_problem(None, &format!("cannot be read: {error}"), "")),
+        Err(error) => return Err(file_diagnostic(None, &format!("cannot be read: {error}"), "")),
     };
     if bytes.len() > FILE_BYTES {
-        let what = format!("is larger than {FILE_BYTES} bytes");
-        return Err(file_problem(None, &what, "name the configuration file with -c FILE"));
+        let problem = format!("is larger than {FILE_BYTES} bytes");
+        return Err(file_diagnostic(None, &problem, "name the configuration file with -c FILE"));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => {
@@ -106,13 +106,13 @@ pub fn load(
         }
         Err(error) => {
             let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
-            Err(file_problem(Some(line), "is not UTF-8 text", "save the file as UTF-8"))
+            Err(file_diagnostic(Some(line), "is not UTF-8 text", "save the file as UTF-8"))
         }
     }
 }
 
-/// The configuration that `file`, `environment` and `flags` give together. Other files are not
-/// read: a setting that needs one is a mistake here.
+/// The configuration in `file`, `environment` and `flags`. Other files are not read: a setting that
+/// needs one is a mistake here.
 ///
 /// # Errors
 /// Every mistake in all three.
@@ -120,12 +120,12 @@ pub fn resolve(
     file: Option<File<'_>>,
     environment: &Environment,
     flags: &Overrides,
-) -> Result<Config, Problems> {
+) -> Result<Config, Diagnostics> {
     let surroundings = Surroundings { files: files::NONE, profiles: Profiles::default() };
     resolve_with(file, environment, flags, &surroundings)
 }
 
-/// What a configuration may refer to besides its own text.
+/// The files that a configuration may refer to.
 struct Surroundings {
     files: Files,
     profiles: Profiles,
@@ -136,29 +136,63 @@ fn resolve_with(
     environment: &Environment,
     flags: &Overrides,
     surroundings: &Surroundings,
-) -> Result<Config, Problems> {
-    let mut problems = Vec::new();
+) -> Result<Config, Diagnostics> {
+    let mut diagnostics = Vec::new();
     // In rising order of precedence.
-    let mut settings = file.map(|file| file::read(file, &mut problems)).unwrap_or_default();
-    let unreadable = !problems.is_empty() && settings.is_empty();
-    settings.extend(environment::read(environment, &mut problems));
-    settings.extend(flags::read(flags));
+    let mut written = file.map(|file| file::read(file, &mut diagnostics)).unwrap_or_default();
+    let is_unreadable = !diagnostics.is_empty() && written.is_empty();
+    written.extend(environment::read(environment, &mut diagnostics));
+    written.extend(flags::read(flags));
 
-    let mut reader = Reader::new(settings);
-    reader.files = surroundings.files;
-    let config = resolve::resolve(&mut reader, environment, &surroundings.profiles, &home(file));
-    if unreadable {
-        // What was not read cannot be said to be missing.
-        reader.problems.retain(|problem| problem.place != home(file));
+    let home = match file {
+        Some(file) => Source::File { name: file.name.to_owned(), line: None },
+        None => Source::Nowhere,
+    };
+    let config = read(&written, environment, surroundings, &home, &mut diagnostics);
+    if is_unreadable {
+        // A key is not missing from a file that could not be read.
+        diagnostics.retain(|diagnostic| diagnostic.location.source != home);
     }
-    problems.append(&mut reader.problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+    if diagnostics.is_empty() { Ok(config) } else { Err(Diagnostics::new(diagnostics)) }
 }
 
-/// Where a key that is missing would have to be written.
-fn home(file: Option<File<'_>>) -> Place {
-    match file {
-        Some(file) => Place::File { name: file.name.to_owned(), line: None },
-        None => Place::Nowhere,
-    }
+/// Reads every setting. The result is complete only if nothing has been reported.
+fn read(
+    written: &[Written],
+    environment: &Environment,
+    surroundings: &Surroundings,
+    home: &Source,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Config {
+    let (mut top, mut marks) = (TopLevel::default(), Marks::default());
+    fill(TOP_LEVEL, written, &mut top, &mut marks, diagnostics);
+    fill(INHERITED, written, &mut top.mount, &mut marks, diagnostics);
+    checks::finish(&mut top, &marks, surroundings.files, diagnostics);
+
+    let TopLevel { mut settings, mut live, mount, mounts, proxy, .. } = top;
+    let proxy = if marks.is_wrong("proxy") { Some(None) } else { proxy };
+    let proxies = proxy::read(proxy, environment);
+    settings.proxies = Arc::clone(&proxies.proxies);
+    // STS knows the regions of AWS only.
+    let sts_region = mount.region.clone().filter(|region| is_aws_region(region));
+    let identity = mount.credentials.as_ref();
+    let providers = Providers::new(
+        identity,
+        &marks,
+        written,
+        sts_region,
+        Arc::clone(&proxies.proxies),
+        diagnostics,
+    );
+    let reader = MountReader {
+        inherited: mount,
+        marks: &marks,
+        providers,
+        profiles: &surroundings.profiles,
+        files: surroundings.files,
+        diagnostics,
+    };
+    live.mounts = reader.read(mounts.as_ref(), home);
+    proxies.report(&live.mounts, diagnostics);
+    Config { settings, live }
 }

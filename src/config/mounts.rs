@@ -2,180 +2,255 @@
 
 use std::sync::Arc;
 
-use crate::config::bucket::{self, Server};
-use crate::config::credentials::{AwsKeys, Given, Identity};
-use crate::config::customer_key::{self, KeyFile};
-use crate::config::file::{Setting, fields};
+use crate::config::credentials::{Providers, Reported, profile_of};
+use crate::config::diagnostic::{Diagnostic, Fault, Location, Source, key_name, quoted};
+use crate::config::endpoint::{self, Server};
 use crate::config::files::Files;
-use crate::config::login;
-use crate::config::problem::{Fault, Place, Problem, Spot, key_name, quoted};
-use crate::config::profiles::{self, Profiles};
-use crate::config::reader::{Reader, no_value};
-use crate::config::schema::MOUNT_KEYS;
-use crate::config::sources::Sources;
-use crate::config::values;
-use crate::config::web::{self, CacheControl};
-use crate::config::yaml::{Entry, Value};
+use crate::config::key::{Marks, entries_of, fill, no_value};
+use crate::config::profiles::{Profiles, S3Profile};
+use crate::config::settings::{INHERITED, MOUNT, MountSettings};
+use crate::config::source::Written;
+use crate::config::source::yaml::{Entry, Value};
+use crate::config::{bucket, customer_key};
 use crate::policy::route::Mount;
 use crate::s3::bucket::Bucket;
-use crate::s3::endpoint::{Addressing, Aws, Endpoint, is_aws_region};
-use crate::s3::sse_c::CustomerKey;
-use crate::upstream::proxy::Proxies;
+use crate::s3::credentials::login::Login;
+use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 
 /// Where `bucket_name` is mounted, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
 
-/// The region that requests are signed for where nothing names one, as in the 2014 application.
-const DEFAULT_REGION: &str = "us-east-1";
+/// The region to sign for if nothing names one, as in the 2014 application.
+pub(super) const DEFAULT_REGION: &str = "us-east-1";
 
-/// Most mounts of one configuration: a request looks through them one after the other.
+/// Most mounts of one configuration: a request is compared with them one after the other.
 const MOUNTS: usize = 1000;
 
-/// A mount as written; what is `None` or unset comes from the top level.
-struct Written {
-    spot: Spot,
+/// A mount with everything that it inherits.
+struct Draft {
     path: String,
-    bucket: bucket::Name,
-    prefix: String,
-    region: Option<Region>,
-    endpoint: Given<Server>,
-    addressing: Option<Addressing>,
-    identity: Given<Identity>,
-    requester_pays: Option<bool>,
-    allow_version_id: Option<bool>,
-    denied_is_missing: Option<bool>,
-    cache_control: Option<CacheControl>,
-    key_file: Option<KeyFile>,
+    location: Location,
+    settings: MountSettings,
+    marks: Marks,
 }
 
-/// A region, and where it was named, since what it may look like depends on the endpoint.
-#[derive(Clone)]
-struct Region {
-    spot: Spot,
-    name: String,
+/// Reads mounts and reports the mistakes in them.
+pub(super) struct MountReader<'a> {
+    /// The top level, which mounts start from.
+    pub(super) inherited: MountSettings,
+    pub(super) marks: &'a Marks,
+    pub(super) providers: Providers,
+    pub(super) profiles: &'a Profiles,
+    pub(super) files: Files,
+    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
 }
 
-/// All mounts, those with the longest path first, so that the first match is the best one.
-/// `home` is where something that is missing would have to be written.
-pub(super) fn read(
-    reader: &mut Reader,
-    profiles: &Profiles,
-    proxies: &Arc<Proxies>,
-    home: &Place,
-) -> Vec<Arc<Mount>> {
-    let mut keys = AwsKeys::take(reader);
-    let mut mounts = written(reader, home, &mut keys);
-    mounts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
-    let mut top = TopLevel::read(reader, &mut keys, proxies);
-    let problems = &mut reader.problems;
-    mounts.into_iter().filter_map(|mount| top.complete(mount, profiles, problems)).collect()
-}
-
-fn written(reader: &mut Reader, home: &Place, keys: &mut AwsKeys) -> Vec<Written> {
-    let short = reader.spot("bucket_name");
-    let bucket = reader.value("bucket_name", bucket::name);
-    let mounts = reader.take("mounts").pop();
-    match (short, mounts) {
-        (None, None) => {
-            let what = "is missing";
-            let remedy = "name a bucket here or in S3PROXY_BUCKET_NAME, or several in 'mounts'";
-            reader.report(&Spot::new(home.clone(), "bucket_name"), Fault::new(what, remedy));
-            Vec::new()
-        }
-        (Some(short), Some(_)) => {
-            let remedy = "keep one of the two; 'bucket_name' is short for one mount at /files/";
-            reader.report(&short, Fault::new("stands beside 'mounts'", remedy));
-            Vec::new()
-        }
-        (Some(spot), None) => bucket.map(|bucket| short_form(spot, bucket)).into_iter().collect(),
-        (None, Some(mounts)) => long_form(mounts, keys, &mut reader.problems),
+impl MountReader<'_> {
+    /// All mounts, those with the longest path first, so that the first match is the best one.
+    /// `home` is where to write a missing bucket.
+    pub(super) fn read(mut self, mounts: Option<&Written>, home: &Source) -> Vec<Arc<Mount>> {
+        self.prepare_inherited();
+        let mut drafts = self.drafts(mounts, home);
+        drafts.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
+        drafts.into_iter().filter_map(|draft| self.complete(draft)).map(Arc::new).collect()
     }
-}
 
-fn short_form(spot: Spot, bucket: bucket::Name) -> Written {
-    Written {
-        spot,
-        path: SHORT_FORM_PATH.to_owned(),
-        bucket,
-        prefix: String::new(),
-        region: None,
-        endpoint: Given::Unset,
-        addressing: None,
-        identity: Given::Unset,
-        requester_pays: None,
-        allow_version_id: None,
-        denied_is_missing: None,
-        cache_control: None,
-        key_file: None,
+    /// What is done once for all mounts.
+    fn prepare_inherited(&mut self) {
+        let Aws { dual_stack, fips, .. } = self.inherited.aws;
+        for (key, is_on) in [("dual_stack", dual_stack), ("fips", fips)] {
+            if let (true, true, Some(location)) =
+                (is_on, self.marks.is_set("endpoint"), self.marks.location(key))
+            {
+                let problem = "is for AWS only, and conflicts with endpoint";
+                let fault = Fault::new(problem, "keep one of the two");
+                self.diagnostics.push(location.diagnostic(fault));
+            }
+        }
+        let marks = self.marks;
+        let inherited = std::mem::take(&mut self.inherited);
+        self.inherited = self.with_customer_key(inherited, marks);
     }
-}
 
-fn long_form(mounts: Setting, keys: &mut AwsKeys, problems: &mut Vec<Problem>) -> Vec<Written> {
-    let Setting { spot, value, .. } = mounts;
-    match value.value {
-        Value::Map(entries) if entries.len() > MOUNTS => {
-            let what = format!("has {} mounts", entries.len());
-            problems.push(spot.problem(Fault::new(what, format!("keep {MOUNTS} at most"))));
-            Vec::new()
+    /// Reads the customer key, if these settings name a file that has not been read yet.
+    fn with_customer_key(&mut self, mut settings: MountSettings, marks: &Marks) -> MountSettings {
+        let location = marks.location("sse_customer_key_file");
+        if let (Some(path), Some(location)) = (settings.customer_key_file.take(), location) {
+            settings.customer_key =
+                customer_key::read(&path, location, self.files, self.diagnostics);
         }
-        Value::Map(entries) if !entries.is_empty() => {
-            entries.into_iter().filter_map(|entry| mount(&spot, entry, keys, problems)).collect()
-        }
-        _ => {
-            let remedy = "write one line per path, such as '/files/: { bucket: my-bucket }'";
-            problems.push(spot.problem(Fault::new("is not a map of paths to buckets", remedy)));
-            Vec::new()
+        settings
+    }
+
+    fn drafts(&mut self, mounts: Option<&Written>, home: &Source) -> Vec<Draft> {
+        match (self.marks.location("bucket_name").cloned(), mounts) {
+            (None, None) => {
+                let help = "name a bucket here or in S3PROXY_BUCKET_NAME, or several in 'mounts'";
+                let location = Location::new(home.clone(), "bucket_name");
+                self.diagnostics.push(location.diagnostic(Fault::new("is missing", help)));
+                Vec::new()
+            }
+            (Some(location), Some(_)) => {
+                let help = "keep one of the two; 'bucket_name' is short for one mount at /files/";
+                let fault = Fault::new("conflicts with 'mounts'", help);
+                self.diagnostics.push(location.diagnostic(fault));
+                Vec::new()
+            }
+            (Some(location), None) => {
+                let path = SHORT_FORM_PATH.to_owned();
+                let settings = MountSettings { credentials: None, ..self.inherited.clone() };
+                vec![Draft { path, location, settings, marks: self.marks.clone() }]
+            }
+            (None, Some(mounts)) => self.long_form(mounts),
         }
     }
-}
 
-fn mount(
-    mounts: &Spot,
-    entry: Entry,
-    keys: &mut AwsKeys,
-    problems: &mut Vec<Problem>,
-) -> Option<Written> {
-    let spot = mounts.child(entry.line, key_name(&entry.key));
-    let path = path(&entry.key).map_err(|fault| problems.push(spot.problem(fault))).ok();
-    let Value::Map(entries) = entry.value.value else {
-        let fault = Fault::new("is not a map", "write '{ bucket: my-bucket }' behind it");
-        problems.push(spot.problem(fault));
-        return None;
-    };
-    let mut reader = Reader::new(fields(&spot, entries, MOUNT_KEYS, problems));
-    if reader.spot("bucket").is_none() {
-        reader.report(&spot, Fault::new("names no bucket", "add 'bucket: my-bucket'"));
+    fn long_form(&mut self, mounts: &Written) -> Vec<Draft> {
+        let fault = match &mounts.value.value {
+            Value::Map(entries) if entries.len() > MOUNTS => {
+                let problem = format!("has {} mounts", entries.len());
+                Fault::new(problem, format!("keep {MOUNTS} at most"))
+            }
+            Value::Map(entries) if !entries.is_empty() => {
+                return entries
+                    .iter()
+                    .filter_map(|entry| self.mount(&mounts.location, entry))
+                    .collect();
+            }
+            _ => {
+                let help = "write one line per path, such as '/files/: { bucket: my-bucket }'";
+                Fault::new("is not a map of paths to buckets", help)
+            }
+        };
+        self.diagnostics.push(mounts.location.diagnostic(fault));
+        Vec::new()
     }
-    let bucket = reader.value("bucket", bucket::name);
-    let prefix = reader.value("prefix", bucket::prefix).unwrap_or_default();
-    let region = region(&mut reader);
-    let endpoint = endpoint(&mut reader);
-    let addressing = reader.value("addressing", values::addressing);
-    let identity = match reader.take("credentials").pop() {
-        Some(setting) => login::identity(setting, keys, &mut reader.problems),
-        None => Given::Unset,
-    };
-    let requester_pays = reader.value("requester_pays", values::boolean);
-    let allow_version_id = reader.value("allow_version_id", values::boolean);
-    let denied_is_missing = reader.value("denied_is_missing", values::boolean);
-    let cache_control = reader.value("cache_control", web::cache_control);
-    let key_file = customer_key::file(&mut reader);
-    problems.append(&mut reader.problems);
-    Some(Written {
-        spot,
-        path: path?,
-        bucket: bucket?,
-        prefix,
-        region,
-        endpoint,
-        addressing,
-        identity,
-        requester_pays,
-        allow_version_id,
-        denied_is_missing,
-        cache_control,
-        key_file,
-    })
+
+    fn mount(&mut self, mounts: &Location, entry: &Entry) -> Option<Draft> {
+        let location = mounts.child(entry.line, key_name(&entry.key));
+        let path =
+            path(&entry.key).map_err(|fault| self.diagnostics.push(location.diagnostic(fault)));
+        let Value::Map(entries) = &entry.value.value else {
+            let fault = Fault::new("is not a map", "write '{ bucket: my-bucket }' after it");
+            self.diagnostics.push(location.diagnostic(fault));
+            return None;
+        };
+        let mut settings = MountSettings { credentials: None, ..self.inherited.clone() };
+        let mut marks = self.marks.clone();
+        let names: Vec<&'static str> =
+            MOUNT.iter().chain(INHERITED).map(|key| key.about.name).collect();
+        let written = entries_of(&location, entries, &names, self.diagnostics);
+        fill(MOUNT, &written, &mut settings, &mut marks, self.diagnostics);
+        fill(INHERITED, &written, &mut settings, &mut marks, self.diagnostics);
+        if !marks.is_set("bucket") {
+            let fault = Fault::new("has no bucket", "add 'bucket: my-bucket'");
+            self.diagnostics.push(location.diagnostic(fault));
+        }
+        let settings = self.with_customer_key(settings, &marks);
+        Some(Draft { path: path.ok()?, location, settings, marks })
+    }
+
+    /// From what is written to what is used; `None` has been reported.
+    fn complete(&mut self, draft: Draft) -> Option<Mount> {
+        let Draft { path, location, settings, marks } = draft;
+        let bucket = settings.bucket?;
+        let login = self.providers.login(settings.credentials, &marks, self.diagnostics);
+        let profile = self.profile(&marks, login.as_ref().ok().and_then(Option::as_ref)).ok()?;
+        let server = self.server(settings.endpoint, &marks, &profile).ok()?;
+        let (mut endpoint, base_path) = match server {
+            Some(Server { origin, path }) => (Endpoint::At(Arc::new(origin)), path),
+            None => (Endpoint::Aws(settings.aws), String::new()),
+        };
+        if let (Endpoint::At(origin), Addressing::Virtual) = (&endpoint, settings.addressing) {
+            self.check(&location, endpoint::allows_virtual(origin)).ok()?;
+        }
+        let region = match bucket.access_point_in {
+            Some(region) => {
+                endpoint = self.check(&location, access_point(endpoint)).ok()?;
+                region
+            }
+            None => self.region(settings.region, &marks, profile, &endpoint).ok()?,
+        };
+        let login = login.ok()?;
+        if settings.requester_pays && login.is_none() {
+            let problem =
+                "'requester_pays' tells S3 who pays, but 'credentials: anonymous' does not";
+            let help = "give it credentials, or write 'requester_pays: false'";
+            self.diagnostics.push(location.diagnostic(Fault::new(problem, help)));
+        }
+        let credentials = login.map(|login| self.providers.source(login));
+        let mut bucket =
+            Bucket::new(bucket.name, &region, endpoint, settings.addressing, credentials);
+        bucket.base_path = base_path;
+        bucket.requester_pays = settings.requester_pays;
+        bucket.customer_key = settings.customer_key;
+        Some(Mount {
+            path,
+            prefix: settings.prefix.unwrap_or_default(),
+            bucket: Arc::new(bucket),
+            allow_version_id: settings.allow_version_id,
+            denied_is_missing: settings.denied_is_missing,
+            cache_control: settings.cache_control,
+        })
+    }
+
+    /// The profile of AWS's tools, if the configuration leaves the region or the endpoint open.
+    fn profile(&mut self, marks: &Marks, login: Option<&Login>) -> Result<S3Profile, Reported> {
+        if marks.is_set("region") && marks.is_set("endpoint") {
+            return Ok(S3Profile::default());
+        }
+        let profile = self.profiles.get(login.and_then(profile_of));
+        self.check(&Location::new(Source::Environment, ""), profile)
+    }
+
+    /// The server of a mount; `None` is AWS.
+    fn server(
+        &mut self,
+        configured: Option<Server>,
+        marks: &Marks,
+        profile: &S3Profile,
+    ) -> Result<Option<Server>, Reported> {
+        match (configured, &profile.endpoint_url) {
+            _ if marks.is_wrong("endpoint") => Err(Reported),
+            (Some(server), _) => Ok(Some(server)),
+            (None, None) => Ok(None),
+            (None, Some(url)) => {
+                let location = in_profile(profile, "endpoint_url");
+                self.check(&location, endpoint::server(url)).map(Some)
+            }
+        }
+    }
+
+    /// The region of a mount: that of the configuration, of the profile, or the default.
+    fn region(
+        &mut self,
+        configured: Option<String>,
+        marks: &Marks,
+        profile: S3Profile,
+        endpoint: &Endpoint,
+    ) -> Result<String, Reported> {
+        let parse = match endpoint {
+            Endpoint::Aws(_) => bucket::aws_region,
+            Endpoint::At(_) => bucket::region,
+        };
+        match (configured, marks.location("region"), &profile.region) {
+            _ if marks.is_wrong("region") => Err(Reported),
+            (Some(name), Some(location), _) => self.check(location, parse(&name)),
+            (_, _, Some(name)) => self.check(&in_profile(&profile, "region"), parse(name)),
+            (_, _, None) => Ok(DEFAULT_REGION.to_owned()),
+        }
+    }
+
+    /// Reports a mistake, once if several mounts have it in common.
+    fn check<T>(&mut self, location: &Location, result: Result<T, Fault>) -> Result<T, Reported> {
+        result.map_err(|fault| {
+            let diagnostic = location.diagnostic(fault);
+            if !self.diagnostics.contains(&diagnostic) {
+                self.diagnostics.push(diagnostic);
+            }
+            Reported
+        })
+    }
 }
 
 /// The path of a mount, which is compared with decoded request paths byte by byte.
@@ -186,229 +261,34 @@ fn path(text: &str) -> Result<String, Fault> {
     let inner = text.trim_matches('/');
     let whole = if inner.is_empty() { "/".to_owned() } else { format!("/{inner}/") };
     if whole != text {
-        let what = "a path starts and ends with one '/'";
-        // What stands here may be a secret that has lost its key.
+        // Not repeated if it may be a secret whose key is missing.
         let shown = if key_name(text) == text { whole } else { "/name/".to_owned() };
-        return Err(Fault::new(what, format!("write {}", quoted(&shown))));
+        let problem = "a path starts and ends with one '/'";
+        return Err(Fault::new(problem, format!("write {}", quoted(&shown))));
     }
     if let Some(wrong) = text.chars().find(|&c| !c.is_ascii_graphic() || "?#%\\\"<>".contains(c)) {
-        let what = format!("a path cannot contain {}", quoted(&wrong.to_string()));
-        return Err(Fault::new(what, "use letters, digits, '-', '_' and '.'"));
+        let problem = format!("a path cannot contain {}", quoted(&wrong.to_string()));
+        return Err(Fault::new(problem, "use letters, digits, '-', '_' and '.'"));
     }
     // Clients resolve these before they send a request (RFC 3986 §5.2.4).
     if inner.split('/').any(|part| part == "." || part == "..") || inner.contains("//") {
-        return Err(Fault::new("no client asks for '//', '/./' or '/../'", "write a plain path"));
+        let problem = "clients never request paths with '//', '/./' or '/../'";
+        return Err(Fault::new(problem, "write a plain path"));
     }
     Ok(whole)
 }
 
-fn region(reader: &mut Reader) -> Option<Region> {
-    let spot = reader.spot("region");
-    let name = reader.value("region", bucket::region)?;
-    Some(Region { spot: spot?, name })
-}
-
-fn endpoint(reader: &mut Reader) -> Given<Server> {
-    match (reader.spot("endpoint"), reader.value("endpoint", bucket::endpoint)) {
-        (None, _) => Given::Unset,
-        (Some(_), None) => Given::Wrong,
-        (Some(_), Some(origin)) => Given::Is(origin),
-    }
-}
-
-/// Which of AWS's servers; the variants are of no meaning at an endpoint of one's own.
-fn aws(reader: &mut Reader, is_aws: bool) -> Aws {
-    let mut variant = |key| {
-        let spot = reader.spot(key);
-        let on = reader.value_or(key, values::boolean, false);
-        if let (true, false, Some(spot)) = (on, is_aws, spot) {
-            let fault = Fault::new("is for AWS only, and 'endpoint' is set", "keep one of the two");
-            reader.report(&spot, fault);
-        }
-        on
-    };
-    let (dual_stack, fips) = (variant("dual_stack"), variant("fips"));
-    Aws { dual_stack, fips, access_point: false }
-}
-
-/// What mounts inherit.
-struct TopLevel {
-    /// `None` where nothing names one.
-    region: Option<Region>,
-    endpoint: Given<Server>,
-    aws: Aws,
-    addressing: Addressing,
-    sources: Sources,
-    requester_pays: bool,
-    allow_version_id: bool,
-    denied_is_missing: bool,
-    cache_control: CacheControl,
-    customer_key: Option<Arc<CustomerKey>>,
-    files: Files,
-}
-
-impl TopLevel {
-    fn read(reader: &mut Reader, keys: &mut AwsKeys, proxies: &Arc<Proxies>) -> TopLevel {
-        let endpoint = endpoint(reader);
-        let files = reader.files;
-        let key_file = customer_key::file(reader);
-        let region = region(reader);
-        // Elsewhere a region has a name that AWS's STS does not know.
-        let sts_region = region.as_ref().map(|region| region.name.as_str());
-        let sts_region = sts_region.filter(|name| is_aws_region(name));
-        TopLevel {
-            aws: aws(reader, matches!(endpoint, Given::Unset)),
-            endpoint,
-            addressing: reader.value_or("addressing", values::addressing, Addressing::Auto),
-            sources: Sources::read(reader, keys, sts_region, Arc::clone(proxies)),
-            region,
-            requester_pays: reader.value_or("requester_pays", values::boolean, false),
-            allow_version_id: reader.value_or("allow_version_id", values::boolean, false),
-            denied_is_missing: reader.value_or("denied_is_missing", values::boolean, false),
-            cache_control: reader.value("cache_control", web::cache_control).unwrap_or_default(),
-            customer_key: key_file.and_then(|file| file.read(files, &mut reader.problems)),
-            files,
-        }
-    }
-
-    /// Fills the gaps of a mount.
-    fn complete(
-        &mut self,
-        mount: Written,
-        profiles: &Profiles,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Arc<Mount>> {
-        let place = self.place(&mount, profiles).map_err(|fault| {
-            report_once(Spot::new(Place::Environment, "").problem(fault), problems);
-        });
-        let place = place.ok()?;
-        let server = self.server(mount.endpoint, &place, problems);
-        let credentials = self.sources.of(mount.identity);
-        let customer_key = match mount.key_file {
-            Some(file) => file.read(self.files, problems),
-            None => self.customer_key.clone(),
-        };
-        let (server, credentials) = (server?, credentials?);
-        let Written { spot, path, prefix, .. } = mount;
-        let requester_pays = mount.requester_pays.unwrap_or(self.requester_pays);
-        if requester_pays && credentials.is_none() {
-            problems.push(spot.problem(Fault::new(
-                "'requester_pays' tells S3 who pays, but 'credentials: anonymous' does not",
-                "give it credentials, or write 'requester_pays: false'",
-            )));
-        }
-        let addressing = mount.addressing.unwrap_or(self.addressing);
-        let (endpoint, base_path) = match server {
-            Some(Server { origin, path }) => (Endpoint::At(Arc::new(origin)), path),
-            None => (Endpoint::Aws(self.aws), String::new()),
-        };
-        if let (Endpoint::At(origin), Addressing::Virtual) = (&endpoint, addressing)
-            && let Err(fault) = bucket::allows_virtual(origin)
-        {
-            problems.push(spot.problem(fault));
-            return None;
-        }
-        let region = mount.region.or_else(|| self.region.clone());
-        let (endpoint, region) = match mount.bucket.access_point_in {
-            Some(region) => (access_point(endpoint, &spot, problems)?, region),
-            None => {
-                let region = named_region(region, place, &endpoint, problems)?;
-                (endpoint, region)
-            }
-        };
-        let mut bucket = Bucket::new(mount.bucket.name, &region, endpoint, addressing, credentials);
-        bucket.base_path = base_path;
-        bucket.requester_pays = requester_pays;
-        bucket.customer_key = customer_key;
-        let cache_control = mount.cache_control.unwrap_or_else(|| self.cache_control.clone());
-        Some(Arc::new(Mount {
-            path,
-            prefix,
-            bucket: Arc::new(bucket),
-            allow_version_id: mount.allow_version_id.unwrap_or(self.allow_version_id),
-            denied_is_missing: mount.denied_is_missing.unwrap_or(self.denied_is_missing),
-            cache_control: cache_control.0,
-        }))
-    }
-
-    /// What the profile of a mount says, where the configuration leaves something open.
-    fn place(&self, mount: &Written, profiles: &Profiles) -> Result<profiles::Place, Fault> {
-        let has_endpoint = |given: &Given<Server>| !matches!(given, Given::Unset);
-        let is_complete = (mount.region.is_some() || self.region.is_some())
-            && (has_endpoint(&mount.endpoint) || has_endpoint(&self.endpoint));
-        match is_complete {
-            true => Ok(profiles::Place::default()),
-            false => profiles.place(self.sources.profile_of(&mount.identity)),
-        }
-    }
-
-    /// The server that is named for a mount: outside `None` where something is wrong, inside where
-    /// it is AWS.
-    fn server(
-        &self,
-        own: Given<Server>,
-        place: &profiles::Place,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Option<Server>> {
-        match (own, &self.endpoint, &place.endpoint_url) {
-            (Given::Is(server), _, _) => Some(Some(server)),
-            (Given::Unset, Given::Is(server), _) => Some(Some(server.clone())),
-            (Given::Unset, Given::Unset, None) => Some(None),
-            (Given::Unset, Given::Unset, Some(url)) => {
-                of_profile("endpoint_url", bucket::endpoint(url), place, problems).map(Some)
-            }
-            (Given::Wrong, _, _) | (Given::Unset, Given::Wrong, _) => None,
-        }
-    }
-}
-
-/// The region of a mount: that of the configuration, of the profile, or AWS's first one.
-fn named_region(
-    written: Option<Region>,
-    place: profiles::Place,
-    endpoint: &Endpoint,
-    problems: &mut Vec<Problem>,
-) -> Option<String> {
-    let check = match endpoint {
-        Endpoint::Aws(_) => bucket::aws_region,
-        Endpoint::At(_) => bucket::region,
-    };
-    match (written, &place.region) {
-        (Some(Region { spot, name }), _) => {
-            check(&name).map_err(|fault| report_once(spot.problem(fault), problems)).ok()
-        }
-        (None, Some(name)) => of_profile("region", check(name), &place, problems),
-        (None, None) => Some(DEFAULT_REGION.to_owned()),
-    }
-}
-
-/// What a profile says, or its mistake.
-fn of_profile<T>(
-    key: &str,
-    read: Result<T, Fault>,
-    place: &profiles::Place,
-    problems: &mut Vec<Problem>,
-) -> Option<T> {
-    let spot = || Spot::new(Place::Environment, format!("profile {}: {key}", place.profile));
-    read.map_err(|fault| report_once(spot().problem(fault), problems)).ok()
-}
-
-/// Reports what several mounts have in common.
-fn report_once(problem: Problem, problems: &mut Vec<Problem>) {
-    if !problems.contains(&problem) {
-        problems.push(problem);
-    }
-}
-
-/// The servers for access points.
-fn access_point(endpoint: Endpoint, spot: &Spot, problems: &mut Vec<Problem>) -> Option<Endpoint> {
+/// The endpoint for access points.
+fn access_point(endpoint: Endpoint) -> Result<Endpoint, Fault> {
     match endpoint {
-        Endpoint::Aws(aws) => Some(Endpoint::Aws(Aws { access_point: true, ..aws })),
+        Endpoint::Aws(aws) => Ok(Endpoint::Aws(Aws { access_point: true, ..aws })),
         Endpoint::At(_) => {
-            let what = "names an access point, which only AWS has";
-            let remedy = "remove 'endpoint', or name a bucket";
-            problems.push(spot.problem(Fault::new(what, remedy)));
-            None
+            let problem = "names an access point, which only AWS has";
+            Err(Fault::new(problem, "remove 'endpoint', or name a bucket"))
         }
     }
+}
+
+fn in_profile(profile: &S3Profile, key: &str) -> Location {
+    Location::new(Source::Environment, format!("profile {}: {key}", profile.name))
 }

@@ -1,7 +1,6 @@
-//! What the shared files of AWS's tools (`~/.aws/config`, `~/.aws/credentials`) say about where S3
-//! is: the `region`, `endpoint_url` and `services` of a profile (AWS SDKs and Tools Reference
-//! Guide, "Service-specific endpoints"). Their credentials are read elsewhere, and again each time
-//! they are renewed.
+//! The `region`, `endpoint_url` and `services` of profiles in the shared files of AWS's tools
+//! (`~/.aws/config`, `~/.aws/credentials`; AWS SDKs and Tools Reference Guide, "Service-specific
+//! endpoints"). Their credentials are read by the credentials providers, at each refresh.
 
 use std::collections::HashMap;
 
@@ -11,57 +10,58 @@ use aws_runtime::env_config::section::EnvConfigSections;
 use aws_runtime::env_config::source;
 use aws_types::os_shim_internal::{Env, Fs};
 
-use crate::config::environment::{Environment, ignores_configured_endpoints};
-use crate::config::problem::Fault;
+use crate::config::diagnostic::Fault;
+use crate::config::source::environment::{Environment, ignores_configured_endpoints};
 
 /// All profiles.
 #[derive(Default)]
 pub(super) struct Profiles {
     sections: EnvConfigSections,
     ignore_endpoints: bool,
-    /// Why there are none.
+    /// Why there are none, if the files are malformed.
     broken: Option<String>,
 }
 
-/// Where S3 is, as one profile says it.
+/// The region and the endpoint in one profile.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The profile's name.
-    pub(super) profile: String,
+pub(super) struct S3Profile {
+    pub(super) name: String,
     pub(super) region: Option<String>,
     pub(super) endpoint_url: Option<String>,
 }
 
 impl Profiles {
-    /// Reads the files that `environment` names or implies. Files that do not exist are empty; one
-    /// that is malformed is a mistake only where a profile has to be looked at.
+    /// Reads the files that `environment` names or implies. Files that do not exist are empty; a
+    /// malformed one is a mistake only if a profile is needed.
     pub(super) fn load(environment: &Environment) -> Profiles {
         let ignore_endpoints = ignores_configured_endpoints(environment);
         match sections(environment) {
             Ok(sections) => Profiles { sections, ignore_endpoints, broken: None },
-            Err(what) => Profiles { broken: Some(what), ..Profiles::default() },
+            Err(problem) => Profiles { broken: Some(problem), ..Profiles::default() },
         }
     }
 
-    /// What a profile says, or the selected one (`AWS_PROFILE`, or else `default`).
+    /// The profile of this name, or the selected one (`AWS_PROFILE`, or else `default`).
     ///
     /// # Errors
-    /// What is wrong with the files.
-    pub(super) fn place(&self, name: Option<&str>) -> Result<Place, Fault> {
-        if let Some(what) = &self.broken {
-            let remedy = "mend the file, or name another in AWS_CONFIG_FILE";
-            return Err(Fault::new(what.as_str(), remedy));
+    /// If the files are malformed.
+    pub(super) fn get(&self, name: Option<&str>) -> Result<S3Profile, Fault> {
+        if let Some(problem) = &self.broken {
+            let help = "fix the file, or name another in AWS_CONFIG_FILE";
+            return Err(Fault::new(problem.as_str(), help));
         }
         let name = name.unwrap_or(self.sections.selected_profile());
-        let Some(profile) = self.sections.get_profile(name) else { return Ok(Place::default()) };
+        let Some(profile) = self.sections.get_profile(name) else {
+            return Ok(S3Profile::default());
+        };
         let value = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let ignored = profile.get("ignore_configured_endpoint_urls");
         let ignored = self.ignore_endpoints
             || ignored.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
         let of_service = profile.get("services").and_then(|services| self.of_service(services));
         let endpoint_url = of_service.or(profile.get("endpoint_url"));
-        Ok(Place {
-            profile: name.to_owned(),
+        Ok(S3Profile {
+            name: name.to_owned(),
             region: profile.get("region").and_then(value),
             endpoint_url: endpoint_url.filter(|_| !ignored).and_then(value),
         })
@@ -80,16 +80,12 @@ impl Profiles {
     }
 }
 
-/// The sections of all files.
-///
-/// # Errors
-/// What is wrong with them.
 fn sections(environment: &Environment) -> Result<EnvConfigSections, String> {
     let set = environment.iter().filter(|(_, value)| !value.trim().is_empty());
     let variables: HashMap<String, String> =
         set.map(|(name, value)| (name.clone(), value.clone())).collect();
     let (env, fs) = (Env::from(variables), Fs::real());
-    // Before there are workers that could be kept waiting.
+    // This blocks, but no worker runs yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let source = runtime.block_on(source::load(&env, &fs, &EnvConfigFiles::default()));
@@ -100,7 +96,7 @@ fn sections(environment: &Environment) -> Result<EnvConfigSections, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::problem::{self, Spot};
+    use crate::config::diagnostic::{Location, Source};
 
     fn profiles(config: &str, more: &[(&str, &str)]) -> Profiles {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -118,7 +114,7 @@ mod tests {
         [services ours]\nsts =\n  endpoint_url = http://sts\ns3 =\n  endpoint_url = http://s3:9000\n";
 
     fn said(profiles: &Profiles, name: Option<&str>) -> [Option<String>; 2] {
-        let Place { region, endpoint_url, .. } = profiles.place(name).unwrap();
+        let S3Profile { region, endpoint_url, .. } = profiles.get(name).unwrap();
         [region, endpoint_url]
     }
 
@@ -143,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_understood_is_named_with_its_line() {
-        let said = profiles("[default\nregion = x\n", &[]).place(None).unwrap_err();
-        let said = Spot::new(problem::Place::Environment, "").problem(said).to_string();
+    fn a_malformed_file_is_named_with_its_line() {
+        let said = profiles("[default\nregion = x\n", &[]).get(None).unwrap_err();
+        let said = Location::new(Source::Environment, "").diagnostic(said).to_string();
         assert!(said.contains("on line 1"), "{said}");
     }
 }

@@ -1,16 +1,14 @@
-//! `proxy`, and the variables that every program reads for the same: `HTTPS_PROXY`, `HTTP_PROXY`,
-//! `ALL_PROXY`, `NO_PROXY`, in small letters or in capitals. No message repeats a value: a proxy's
-//! URL may hold a password.
+//! `proxy`, and the usual variables: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper
+//! or lower case. No message repeats a value: the URL of a proxy may contain a password.
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::bucket::host_and_port;
-use crate::config::environment::Environment;
-use crate::config::problem::{Fault, Place, Problem, Spot};
-use crate::config::reader::Reader;
+use crate::config::diagnostic::{Diagnostic, Fault, Location, Source};
+use crate::config::endpoint::host_and_port;
+use crate::config::source::environment::Environment;
 use crate::http1::target::percent_decode;
 use crate::policy::route::Mount;
 use crate::upstream::proxy::{Exempt, HttpProxy, Proxies};
@@ -18,40 +16,41 @@ use crate::upstream::proxy::{Exempt, HttpProxy, Proxies};
 /// Longest name or password, in bytes.
 const CREDENTIAL_BYTES: usize = 1024;
 
-/// The proxies, and mistakes in variables, which count only where somebody would be asked through
-/// what they name.
-pub(super) struct Written {
+/// The proxies, and mistakes in the variables, which matter only if a mount uses their proxy.
+pub(super) struct ProxySettings {
     pub(super) proxies: Arc<Proxies>,
     mistakes: Vec<Mistake>,
 }
 
 struct Mistake {
     for_tls: bool,
-    problem: Problem,
+    diagnostic: Diagnostic,
 }
 
-/// Reads both. The key wins over the variables, but for `NO_PROXY`, which belongs to no proxy.
-pub(super) fn read(reader: &mut Reader, environment: &Environment) -> Written {
+/// Reads the variables. The key `proxy`, if set, takes precedence over all but `NO_PROXY`.
+pub(super) fn read(
+    proxy: Option<Option<Arc<HttpProxy>>>,
+    environment: &Environment,
+) -> ProxySettings {
     let exempt = variable(environment, &["no_proxy", "NO_PROXY"]);
     let exempt = exempt.map(|(_, list)| Exempt::parse(list)).unwrap_or_default();
     let mut mistakes = Vec::new();
-    let is_set = reader.spot("proxy").is_some();
-    let (https, http) = match reader.value("proxy", setting) {
+    let (https, http) = match proxy {
         Some(proxy) => (proxy.clone(), proxy),
-        None if is_set => (None, None),
         None => {
             let mut of = |for_tls, names: &[&'static str]| {
                 let (name, text) = variable(environment, names)?;
                 url(text)
                     .map_err(|fault| {
-                        let problem = Spot::new(Place::Environment, name).problem(fault);
-                        mistakes.push(Mistake { for_tls, problem });
+                        let location = Location::new(Source::Environment, name);
+                        let diagnostic = location.diagnostic(fault);
+                        mistakes.push(Mistake { for_tls, diagnostic });
                     })
                     .ok()
                     .map(Arc::new)
             };
             let https = of(true, &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
-            // A web server hands a request's field `Proxy` to its programs under that name.
+            // To a CGI program HTTP_PROXY is the field `Proxy` of a request.
             let is_cgi = environment.contains_key("REQUEST_METHOD");
             let names: &[&str] = match is_cgi {
                 true => &["http_proxy", "all_proxy", "ALL_PROXY"],
@@ -60,20 +59,20 @@ pub(super) fn read(reader: &mut Reader, environment: &Environment) -> Written {
             (https, of(false, names))
         }
     };
-    Written { proxies: Arc::new(Proxies { https, http, exempt }), mistakes }
+    ProxySettings { proxies: Arc::new(Proxies { https, http, exempt }), mistakes }
 }
 
-impl Written {
+impl ProxySettings {
     /// Reports the mistakes that matter to these mounts, each once.
-    pub(super) fn report(self, mounts: &[Arc<Mount>], problems: &mut Vec<Problem>) {
+    pub(super) fn report(self, mounts: &[Arc<Mount>], diagnostics: &mut Vec<Diagnostic>) {
         let exempt = &self.proxies.exempt;
-        for Mistake { for_tls, problem } in self.mistakes {
+        for Mistake { for_tls, diagnostic } in self.mistakes {
             let is_used = mounts.iter().any(|mount| {
                 let origin = Arc::clone(&mount.bucket.location().origin);
                 origin.tls == for_tls && !exempt.covers(&origin.host, origin.port)
             });
-            if is_used && !problems.contains(&problem) {
-                problems.push(problem);
+            if is_used && !diagnostics.contains(&diagnostic) {
+                diagnostics.push(diagnostic);
             }
         }
     }
@@ -88,37 +87,34 @@ fn variable<'e, 'n>(environment: &'e Environment, names: &[&'n str]) -> Option<(
 }
 
 /// The value of the key: a URL, or `off`.
-fn setting(text: &str) -> Result<Option<Arc<HttpProxy>>, Fault> {
+pub(super) fn url_or_off(text: &str) -> Result<Option<Arc<HttpProxy>>, Fault> {
     match text {
         "off" | "false" => Ok(None),
         text => url(text).map(|proxy| Some(Arc::new(proxy))),
     }
 }
 
-/// `http://[name:password@]host[:port]`, or without the scheme, as curl takes it too.
+/// `http://[name:password@]host[:port]`; curl too allows it without the scheme.
 fn url(text: &str) -> Result<HttpProxy, Fault> {
-    const REMEDY: &str = "write it as http://proxy.example.org:3128, with name:password@ before the \
-                          host where it wants them; 'proxy: off' uses none";
+    const HELP: &str = "write it as http://proxy.example.org:3128, with name:password@ before the \
+                        host if it needs them; 'proxy: off' uses none";
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     match scheme.to_ascii_lowercase().as_str() {
         "http" => {}
         "https" => {
-            return Err(Fault::new(
-                "names a proxy that is spoken to over TLS, which is not supported",
-                REMEDY,
-            ));
+            return Err(Fault::new("names a proxy over TLS, which is not supported", HELP));
         }
         scheme if scheme.starts_with("socks") => {
-            return Err(Fault::new("names a SOCKS proxy, which is not supported", REMEDY));
+            return Err(Fault::new("names a SOCKS proxy, which is not supported", HELP));
         }
-        _ => return Err(Fault::new("is not the URL of an HTTP proxy", REMEDY)),
+        _ => return Err(Fault::new("is not the URL of an HTTP proxy", HELP)),
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (user_info, authority) = match rest.rsplit_once('@') {
         Some((user_info, authority)) => (Some(user_info), authority),
         None => (None, rest),
     };
-    let refused = || Fault::new("is not the URL of an HTTP proxy", REMEDY);
+    let refused = || Fault::new("is not the URL of an HTTP proxy", HELP);
     let origin = host_and_port(authority, false).ok_or_else(refused)?;
     let authorization = user_info.map(|info| basic(info).ok_or_else(refused)).transpose()?;
     let url = match user_info {
@@ -133,7 +129,7 @@ fn basic(user_info: &str) -> Option<String> {
     let (name, password) = user_info.split_once(':').unwrap_or((user_info, ""));
     let (mut user_pass, mut decoded) = (String::new(), String::new());
     percent_decode(name, CREDENTIAL_BYTES, &mut user_pass).ok()?;
-    // It would end the name.
+    // A colon would end the name.
     if user_pass.contains(':') {
         return None;
     }
@@ -150,7 +146,7 @@ mod tests {
     use crate::upstream::Origin;
 
     fn said(text: &str) -> String {
-        Spot::new(Place::Flag, "").problem(url(text).unwrap_err()).to_string()
+        Location::new(Source::Flag, "").diagnostic(url(text).unwrap_err()).to_string()
     }
 
     #[test]
@@ -170,11 +166,11 @@ mod tests {
                 (shown, authorization)
             );
         }
-        assert!(matches!(setting("off"), Ok(None)));
+        assert!(matches!(url_or_off("off"), Ok(None)));
     }
 
     #[test]
-    fn what_is_no_proxy_for_us_is_refused_and_not_repeated() {
+    fn an_unsupported_proxy_is_refused_and_not_repeated() {
         for (text, words) in [
             ("socks5://u:hush@p:1080", "a SOCKS proxy, which is not supported"),
             ("SOCKS5H://p", "a SOCKS proxy"),
@@ -194,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn variables_count_in_small_letters_first_and_empty_ones_do_not() {
+    fn variables_count_in_lower_case_first_and_empty_ones_do_not() {
         let read = |variables: &[(&str, &str)]| {
             let environment: Environment = variables
                 .iter()
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect();
-            let written = super::read(&mut Reader::new(Vec::new()), &environment);
+            let written = super::read(None, &environment);
             let port = |tls| {
                 let origin = Origin { tls, host: "s3".to_owned(), port: 443 };
                 written.proxies.of(&origin).map(|proxy| proxy.origin.port)

@@ -60,6 +60,29 @@ pub struct Request<'a> {
     pub more_has_arrived: bool,
 }
 
+impl Request<'_> {
+    /// Stands for a head that cannot be parsed, so that a response to it can be written: one that
+    /// ends the connection.
+    pub fn unparsed(head: &[u8]) -> Request<'static> {
+        Request {
+            method: if head.starts_with(b"HEAD ") { Method::Head } else { Method::Other },
+            method_text: "",
+            target_text: "",
+            target: Target::Asterisk,
+            minor_version: 1,
+            keep_alive: false,
+            has_body: false,
+            range: None,
+            if_range: None,
+            preconditions: Preconditions::default(),
+            max_age_s: None,
+            cross_origin: CrossOrigin::default(),
+            user_agent: None,
+            more_has_arrived: false,
+        }
+    }
+}
+
 /// The fields of a cross-origin request (Fetch Standard, "CORS protocol").
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CrossOrigin<'a> {
@@ -138,14 +161,7 @@ pub fn parse(head: &[u8]) -> Result<Request<'_>, RequestError> {
         target: Target::parse(target_text).ok_or(RequestError::Target)?,
         minor_version,
         keep_alive: minor_version == 1,
-        has_body: false,
-        range: None,
-        if_range: None,
-        preconditions: Preconditions::default(),
-        cross_origin: CrossOrigin::default(),
-        max_age_s: None,
-        user_agent: None,
-        more_has_arrived: false,
+        ..Request::unparsed(head)
     };
     read_fields(parsed.headers, &mut request)?;
     if request.target == Target::Asterisk && request.method != Method::Options {

@@ -1,29 +1,29 @@
-//! Bounds how often one kind of message is written, so that a failure that thousands of requests
-//! meet cannot fill a disk. What is left out is counted, and the count is written.
+//! Bounds how often one kind of message is written, so that a failure of thousands of requests
+//! cannot fill a disk. Suppressed messages are counted, and the count is written.
 
 use std::time::{Duration, Instant};
 
-/// Messages of one kind that are written in one [`PERIOD`].
+/// Messages of one kind written in one [`PERIOD`].
 pub(super) const MESSAGES: u64 = 10;
 
 /// See [`MESSAGES`].
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// Kinds that are counted apart at once; all further ones share a count.
+/// Kinds with a count of their own; all further ones share one.
 const KINDS: usize = 256;
 
-/// Longest example that is kept of a kind.
+/// Longest example of a kind.
 const EXAMPLE_CHARACTERS: usize = 200;
 
-const FIRST_LEFT_OUT: u64 = MESSAGES + 1;
+const FIRST_SUPPRESSED: u64 = MESSAGES + 1;
 
 /// What to do with a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Write,
-    LeaveOut,
-    /// Leave it out; at the end of its period there will be a count to write.
-    FirstLeftOut,
+    Suppress,
+    /// Suppress it; at the end of its period there is a count to write.
+    FirstSuppressed,
 }
 
 /// Counts the messages of each kind.
@@ -39,11 +39,11 @@ struct Kind {
     example: String,
 }
 
-/// A kind of which messages were left out.
+/// A kind of which messages were suppressed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct LeftOut {
+pub(super) struct Suppressed {
     pub(super) messages: u64,
-    /// The last message of it that was written, perhaps cut short.
+    /// The last message that was written, perhaps truncated.
     pub(super) example: String,
 }
 
@@ -62,8 +62,8 @@ impl Limiter {
         kind.messages += 1;
         match kind.messages {
             ..=MESSAGES => Admission::Write,
-            FIRST_LEFT_OUT => Admission::FirstLeftOut,
-            _ => Admission::LeaveOut,
+            FIRST_SUPPRESSED => Admission::FirstSuppressed,
+            _ => Admission::Suppress,
         }
     }
 
@@ -75,23 +75,23 @@ impl Limiter {
         }
     }
 
-    /// Ends the periods that are over, or all of them, and tells what was left out in them.
-    pub(super) fn take_left_out(&mut self, now: Instant, all: bool) -> Vec<LeftOut> {
-        let mut left_out = Vec::new();
+    /// Ends the periods that are over, or all of them, and returns what was suppressed in them.
+    pub(super) fn take_suppressed(&mut self, now: Instant, all: bool) -> Vec<Suppressed> {
+        let mut suppressed = Vec::new();
         self.kinds.retain_mut(|kind| {
             if !all && now.duration_since(kind.since) < PERIOD {
                 return true;
             }
             if kind.messages > MESSAGES {
                 let example = std::mem::take(&mut kind.example);
-                left_out.push(LeftOut { messages: kind.messages - MESSAGES, example });
+                suppressed.push(Suppressed { messages: kind.messages - MESSAGES, example });
             }
             false
         });
-        left_out
+        suppressed
     }
 
-    /// When the first period ends in which messages were left out.
+    /// When the first period ends in which messages were suppressed.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let kinds = self.kinds.iter().filter(|kind| kind.messages > MESSAGES);
         kinds.map(|kind| kind.since + PERIOD).min()
@@ -111,12 +111,15 @@ mod tests {
         }
         assert_eq!(limiter.admit(2, now), Admission::Write);
         assert_eq!(limiter.next_end(), None);
-        assert_eq!(limiter.admit(1, now), Admission::FirstLeftOut);
-        assert!((0..4).all(|_| limiter.admit(1, now) == Admission::LeaveOut));
+        assert_eq!(limiter.admit(1, now), Admission::FirstSuppressed);
+        assert!((0..4).all(|_| limiter.admit(1, now) == Admission::Suppress));
         assert_eq!(limiter.next_end(), Some(now + PERIOD));
-        assert_eq!(limiter.take_left_out(now, false), []);
+        assert_eq!(limiter.take_suppressed(now, false), []);
         let example = "S3 said 403".to_owned();
-        assert_eq!(limiter.take_left_out(now + PERIOD, false), [LeftOut { messages: 5, example }]);
+        assert_eq!(
+            limiter.take_suppressed(now + PERIOD, false),
+            [Suppressed { messages: 5, example }]
+        );
         assert_eq!(limiter.admit(1, now + PERIOD), Admission::Write);
     }
 

@@ -1,35 +1,30 @@
-//! What a line of the log looks like: `2026-11-24T03:30:56Z WARN words`.
+//! The format of log lines: `2026-11-24T03:30:56Z WARN message`.
 
 use std::fmt::{self, Write};
 
 use log::Level;
 
-use crate::clock::{self, CivilTime};
+use crate::clock::{self, Iso8601};
 use crate::logging::LINE_BYTES;
 
 /// Formats a message as a line of at most [`LINE_BYTES`], line end included.
 pub(super) fn format(level: Level, message: fmt::Arguments<'_>) -> String {
-    let CivilTime { year, month, day, hour, minute, second } =
-        CivilTime::new(clock::unix_seconds());
     let mut line = Line::default();
-    // Writing to memory fails only where the line is full, and the rest of it is left out then.
-    let _ = write!(
-        line.text,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z {level} "
-    );
+    // Fails only when the line is full, and the rest of the message is then cut off.
+    let _ = write!(line.text, "{} {level} ", Iso8601(clock::unix_seconds()));
     let _ = line.write_fmt(message);
     let mut text = line.text;
     text.push('\n');
     text
 }
 
-/// A line in the making, to which nothing can be written that ends it or disturbs a terminal.
+/// A line being written; what would end it or disturb a terminal is escaped.
 #[derive(Default)]
 struct Line {
     text: String,
 }
 
-/// What stands in place of the rest of a line that is too long.
+/// Replaces the rest of a line that is too long.
 const CUT: &str = " ...";
 
 impl Write for Line {
@@ -50,8 +45,8 @@ impl Write for Line {
     }
 }
 
-/// Control characters, what separates lines in Unicode, and what changes the direction of the text
-/// after it (UAX #9).
+/// Whether a character is a control character, a line separator, or changes the direction of the
+/// text after it (UAX #9).
 pub(crate) fn is_disturbing(c: char) -> bool {
     c.is_control()
         || matches!(c,

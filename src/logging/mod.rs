@@ -1,11 +1,11 @@
 //! The log: messages and access log lines on their way to standard error or a file.
 //!
-//! Whoever logs hands lines over to a bounded queue, which never blocks; one thread writes them. A
-//! reader that stalls or a disk that is full therefore costs log lines, which are counted, and
-//! nothing else. Lines are written whole, and a file can be opened again after a rotation.
+//! Lines are pushed to a bounded queue, which never blocks, and written by a thread of its own. So a
+//! stalled reader or a full disk costs log lines, which are counted, and nothing else. Lines are
+//! written whole, and a file can be reopened after a rotation.
 //!
-//! Messages of one kind (of one place in the code, and with one `target`) are written ten times a
-//! minute at most, since a failure may be that of every request; the rest is counted.
+//! Messages of one kind (the same place in the code and the same `target`) are written ten times a
+//! minute at most, since every request may fail in the same way; the rest is counted.
 
 mod limiter;
 mod line;
@@ -20,21 +20,22 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 pub(crate) use line::is_disturbing;
 pub use writer::LogWriter;
 
-/// Longest line, in bytes, with its end: what a pipe takes at once or not at all (`PIPE_BUF`).
+/// Longest line in bytes, including its end: a pipe takes that much at once or not at all
+/// (`PIPE_BUF`).
 pub const LINE_BYTES: usize = 4096;
 
-/// The `target` of messages that an operator has asked for: all of them are written.
+/// The `target` of messages that an operator asked for: their number is not limited.
 pub const UNBOUNDED: &str = "s3proxy::unbounded";
 
-/// Sends this program's messages, from `level` on, to `log`; those of panics too, whose default is
-/// a blocking write to standard error.
+/// Sends this program's messages of at least `level` to `log`, panics included, which would
+/// otherwise be written to standard error and block.
 pub fn install(log: &LogWriter, level: LevelFilter) {
-    // It fails where a program that uses this library has its own log already.
+    // Fails if a program that uses this library has installed a logger of its own.
     if log::set_boxed_logger(Box::new(Logger { log: log.clone() })).is_err() {
         return;
     }
     log::set_max_level(level);
-    panic::set_hook(Box::new(|panic| log::error!("a defect of s3proxy: {panic}")));
+    panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
 }
 
 struct Logger {
@@ -55,7 +56,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// What messages are counted under, if they are: whoever asks for `debug` wants all of it.
+/// The kind that a message counts as; `None` if its number is not limited, as for `debug`.
 fn kind(record: &Record<'_>) -> Option<u64> {
     if record.level() > Level::Info || record.target() == UNBOUNDED {
         return None;

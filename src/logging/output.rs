@@ -1,4 +1,4 @@
-//! Where the log goes: standard error or a file, written in whole lines.
+//! The log's destination: standard error or a file, written in whole lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,16 +10,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::logging::LINE_BYTES;
 
-/// Longest wait for a reader in one call, in nanoseconds: between two calls the writer looks for
+/// Longest wait for a reader in one call, in nanoseconds; between two calls the writer checks for
 /// other work.
 const WAIT_NS: i64 = 100_000_000;
 
-/// A destination that is open.
+/// An open destination.
 pub(super) struct Output {
     file: File,
-    /// `None` for standard error, which cannot be opened again.
+    /// `None` for standard error, which cannot be reopened.
     path: Option<PathBuf>,
-    /// Only a regular file takes part of a line and then no more.
+    /// Only a regular file can take a part of a line and then refuse the rest.
     is_regular: bool,
     /// The file's length when it last refused to take the rest of a line.
     full_at: Option<u64>,
@@ -28,13 +28,13 @@ pub(super) struct Output {
 impl Output {
     /// Opens a file to append to.
     pub(super) fn open(path: &Path) -> io::Result<Output> {
-        // A named pipe without a reader is refused and not waited for.
+        // Opening a named pipe without a reader then fails instead of blocking.
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         Ok(Output::new(file, Some(path.to_owned())))
     }
 
-    /// Standard error; where that is closed, lines go nowhere.
+    /// Standard error; if that is closed, lines are discarded.
     pub(super) fn stderr() -> io::Result<Output> {
         let owned = io::stderr().as_fd().try_clone_to_owned();
         let file = owned.map(File::from).or_else(|_| File::create("/dev/null"))?;
@@ -51,12 +51,12 @@ impl Output {
         self.path.as_ref().map_or("standard error".to_owned(), |path| path.display().to_string())
     }
 
-    /// Whether it is a file that can be opened again.
+    /// Whether it is a file, which can be reopened.
     pub(super) fn has_path(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Opens the path again, as after a rotation. `at` moves back to the start of its line, so
+    /// Reopens the path, as after a rotation. `at` moves back to the start of its line, so
     /// that the new file gets it whole.
     ///
     /// # Errors
@@ -70,8 +70,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes some of `lines` from `at` on, and moves `at`. Returns after a tenth of a second
-    /// where nobody reads.
+    /// Writes some of `lines` from `at` on, and moves `at`. Returns after a tenth of a second if
+    /// nothing can be written.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -82,7 +82,7 @@ impl Output {
             return Ok(());
         }
         // POSIX: a pipe takes PIPE_BUF bytes at once or not at all, and one that polls as writable
-        // has room for them, so that this neither blocks nor cuts a line.
+        // has room for them, so this neither blocks nor splits a line.
         let rest = &lines[*at..];
         let end = if self.is_regular { rest.len() } else { whole_lines(rest, LINE_BYTES) };
         match self.file.write(&rest[..end]) {
@@ -101,8 +101,8 @@ impl Output {
         }
     }
 
-    /// Removes the part of a line that a full disk took, if it still is the end of the file: no
-    /// more will follow it. `at` moves back to the start of that line.
+    /// Removes the part of a line that a full disk took, if it is still the end of the file, since
+    /// the rest will not follow. `at` moves back to the start of that line.
     pub(super) fn cut_partial_line(&mut self, lines: &[u8], at: &mut usize) {
         let start = start_of_line(lines, *at);
         if let Some(length) = self.full_at.take()
@@ -115,8 +115,8 @@ impl Output {
         }
     }
 
-    /// After a full disk: the rest of the line goes first, or the whole of it where somebody has
-    /// emptied the file.
+    /// After a full disk: continues with the rest of the line, or with all of it if the file was
+    /// truncated.
     fn resume_line(&mut self, lines: &[u8], at: &mut usize) {
         if let Some(length) = self.full_at.take()
             && self.length().is_some_and(|now| now < length)
@@ -140,14 +140,14 @@ impl Output {
     }
 }
 
-/// Bytes of as many whole lines as fit into `most`; of one line where that alone is longer.
+/// Length of as many whole lines as fit into `most` bytes, or of one line if it alone is longer.
 fn whole_lines(lines: &[u8], most: usize) -> usize {
     let fitting = &lines[..lines.len().min(most)];
     let end = memchr::memrchr(b'\n', fitting).or_else(|| memchr::memchr(b'\n', lines));
     end.map_or(lines.len(), |end| end + 1)
 }
 
-/// Where the line begins that the byte at `at` belongs to.
+/// Start of the line to which the byte at `at` belongs.
 fn start_of_line(lines: &[u8], at: usize) -> usize {
     memchr::memrchr(b'\n', &lines[..at]).map_or(0, |end| end + 1)
 }

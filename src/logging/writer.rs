@@ -1,4 +1,4 @@
-//! The thread that writes the log, and the bounded queue before it.
+//! The thread that writes the log, and the bounded queue in front of it.
 
 use std::io;
 use std::path::Path;
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use log::{Level, Record};
 
-use crate::logging::limiter::{Admission, LeftOut, Limiter, PERIOD};
+use crate::logging::limiter::{Admission, Limiter, PERIOD, Suppressed};
 use crate::logging::line;
 use crate::logging::output::Output;
 
-/// Bytes of lines that may wait to be written. As many again may be on their way.
+/// Bytes of lines that may wait to be written. As many again may be being written.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Memory that is kept for the next lines, in bytes.
+/// Memory kept for the next lines, in bytes.
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// Time between two tries to write to a full disk or a pipe without a reader.
+/// Time between two attempts to write to a full disk or a pipe without a reader.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// The log. Clones write to the same place.
+/// The log. Clones write to the same destination.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -30,9 +30,9 @@ pub struct LogWriter {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when there is something to do for the thread.
+    /// Notified when there is work for the thread.
     work: Condvar,
-    /// Told when the thread has written everything after [`State::ending`].
+    /// Notified when the thread has written everything after [`State::ending`].
     ended: Condvar,
 }
 
@@ -50,7 +50,7 @@ impl LogWriter {
     /// Opens `path`, or takes standard error, and starts the thread.
     ///
     /// # Errors
-    /// Where the file cannot be opened or the thread cannot be had.
+    /// If the file cannot be opened or the thread cannot be created.
     pub fn start(path: Option<&Path>) -> io::Result<LogWriter> {
         let output = path.map_or_else(Output::stderr, Output::open)?;
         let shared = Arc::new(Shared::default());
@@ -60,7 +60,7 @@ impl LogWriter {
     }
 
     /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). They are dropped
-    /// and counted where too many wait already.
+    /// and counted if too many wait already.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.shared.lock();
         if state.lines.len() + lines.len() > QUEUE_BYTES {
@@ -72,7 +72,7 @@ impl LogWriter {
         self.shared.work.notify_one();
     }
 
-    /// Writes a message; where `kind` is given, only so often within a minute.
+    /// Writes a message; the number of those of one `kind` is limited, if given.
     pub(super) fn record(&self, record: &Record<'_>, kind: Option<u64>) {
         if kind.is_some_and(|kind| !self.shared.admits(kind)) {
             return;
@@ -84,14 +84,13 @@ impl LogWriter {
         self.push(line.as_bytes());
     }
 
-    /// Has the file opened again, as after a rotation, before anything more is written.
+    /// Reopens the file, as after a rotation, before anything more is written.
     pub fn reopen(&self) {
         self.shared.lock().reopen = true;
         self.shared.work.notify_one();
     }
 
-    /// Waits until everything is written, but no longer than `timeout`. To be called when the
-    /// process is about to end.
+    /// Waits until everything is written, for `timeout` at most. For the end of the process.
     pub fn finish(&self, timeout: Duration) {
         let mut state = self.shared.lock();
         state.ending = true;
@@ -104,14 +103,14 @@ impl LogWriter {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that could panic is done while it is held.
+        // Nothing panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admits(&self, kind: u64) -> bool {
         let admission = self.lock().limiter.admit(kind, Instant::now());
-        if admission == Admission::FirstLeftOut {
-            // The thread must wake up at the end of the period.
+        if admission == Admission::FirstSuppressed {
+            // The thread has to wake up at the end of the period.
             self.work.notify_one();
         }
         admission == Admission::Write
@@ -131,20 +130,20 @@ impl Shared {
     }
 }
 
-/// The thread's own.
+/// The state of the thread.
 struct Writer {
     shared: Arc<Shared>,
     output: Output,
-    /// Why writing last failed.
+    /// The last failure to write.
     failure: Option<io::Error>,
 }
 
-/// What the thread is to do next.
+/// What the thread does next.
 enum Work {
-    /// Write these lines, after those that say what is missing.
+    /// Write the batch, then a report of what is missing.
     Lines {
         dropped: u64,
-        left_out: Vec<LeftOut>,
+        suppressed: Vec<Suppressed>,
     },
     Reopen,
     End,
@@ -155,10 +154,10 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             match self.next(&mut batch) {
-                Work::Lines { dropped, left_out } => {
+                Work::Lines { dropped, suppressed } => {
                     self.write(&batch);
                     batch.clear();
-                    self.report(dropped, &left_out);
+                    self.report(dropped, &suppressed);
                     batch.shrink_to(KEPT_BYTES);
                 }
                 Work::Reopen => self.reopen(&[], &mut 0),
@@ -171,7 +170,7 @@ impl Writer {
         }
     }
 
-    /// Waits for work. Lines are taken into `batch`, which is empty.
+    /// Waits for work. Moves lines into `batch`, which is empty.
     fn next(&self, batch: &mut Vec<u8>) -> Work {
         let mut state = self.shared.lock();
         loop {
@@ -182,9 +181,9 @@ impl Writer {
             let next_end = state.limiter.next_end();
             let is_due = next_end.is_some_and(|end| end <= now || ending);
             if is_due || !state.lines.is_empty() || state.dropped > 0 {
-                let left_out = state.limiter.take_left_out(now, ending);
+                let suppressed = state.limiter.take_suppressed(now, ending);
                 std::mem::swap(batch, &mut state.lines);
-                return Work::Lines { dropped: std::mem::take(&mut state.dropped), left_out };
+                return Work::Lines { dropped: std::mem::take(&mut state.dropped), suppressed };
             }
             if ending {
                 return Work::End;
@@ -193,7 +192,7 @@ impl Writer {
         }
     }
 
-    /// Writes all of `lines`, however long that takes. Where the process ends it is given up.
+    /// Writes all of `lines`, however long that takes, unless the process ends.
     fn write(&mut self, lines: &[u8]) {
         let mut at = 0;
         while at < lines.len() {
@@ -224,20 +223,20 @@ impl Writer {
     fn reopen(&mut self, lines: &[u8], at: &mut usize) {
         let name = self.output.name();
         if !self.output.has_path() {
-            log::info!(target: super::UNBOUNDED, "the log goes to {name}: nothing to open again");
+            log::info!(target: super::UNBOUNDED, "the log goes to {name}: nothing to reopen");
             return;
         }
         match self.output.reopen(lines, at) {
-            Ok(()) => log::info!(target: super::UNBOUNDED, "{name} was opened again"),
+            Ok(()) => log::info!(target: super::UNBOUNDED, "{name} was reopened"),
             Err(error) => log::error!(
                 target: super::UNBOUNDED,
-                "cannot open {name} again: {error}; the old file stays in use"
+                "cannot reopen {name}: {error}; the old file stays in use"
             ),
         }
     }
 
-    /// Says what is missing. Written directly, since the queue may be full again.
-    fn report(&mut self, dropped: u64, left_out: &[LeftOut]) {
+    /// Reports what is missing. Written directly, since the queue may be full again.
+    fn report(&mut self, dropped: u64, suppressed: &[Suppressed]) {
         let mut lines = String::new();
         if dropped > 0 {
             let reason = match self.failure.take() {
@@ -253,7 +252,7 @@ impl Writer {
                 ),
             );
         }
-        for LeftOut { messages, example } in left_out {
+        for Suppressed { messages, example } in suppressed {
             let seconds = PERIOD.as_secs();
             lines += &line::format(
                 Level::Warn,
@@ -269,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_arrive_before_the_end_and_what_does_not_fit_is_counted() {
+    fn lines_are_written_before_the_end_and_those_that_do_not_fit_are_counted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let log = LogWriter::start(Some(&path)).unwrap();
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_is_opened_again_and_no_line_is_lost() {
+    fn a_rotated_file_is_reopened_and_no_line_is_lost() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         let log = LogWriter::start(Some(&path)).unwrap();

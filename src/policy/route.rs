@@ -23,14 +23,34 @@ pub struct Mount {
     pub cache_control: Option<String>,
 }
 
-/// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
-/// start with the longest path, so the first that fits is the most specific one.
-pub fn route<'m, 'p>(mounts: &'m [Arc<Mount>], path: &'p str) -> Option<(&'m Arc<Mount>, &'p str)> {
-    mounts.iter().find_map(|mount| Some((mount, behind(path, &mount.path)?)))
+/// Why a path leads to no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// It is outside every mount.
+    NotMounted,
+    /// It is that of a mount, with or without the slash at its end, and names no key.
+    NoKey,
 }
 
-/// Whether a path is that of a mount but for the slash at its end.
-pub fn is_mount_without_slash(mounts: &[Arc<Mount>], path: &str) -> bool {
+/// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
+/// start with the longest path, so the first that fits is the most specific one.
+///
+/// # Errors
+/// See [`NoRoute`].
+pub fn route<'m, 'p>(
+    mounts: &'m [Arc<Mount>],
+    path: &'p str,
+) -> Result<(&'m Arc<Mount>, &'p str), NoRoute> {
+    let found = mounts.iter().find_map(|mount| Some((mount, behind(path, &mount.path)?)));
+    match found {
+        Some((_, "")) => Err(NoRoute::NoKey),
+        Some(found) => Ok(found),
+        None if is_mount_without_slash(mounts, path) => Err(NoRoute::NoKey),
+        None => Err(NoRoute::NotMounted),
+    }
+}
+
+fn is_mount_without_slash(mounts: &[Arc<Mount>], path: &str) -> bool {
     let without_slash = |mount: &Arc<Mount>| behind(path, mount.path.trim_end_matches('/'));
     path != "/" && mounts.iter().any(|mount| without_slash(mount) == Some(""))
 }
@@ -93,15 +113,16 @@ mod tests {
     fn the_longest_mount_wins_and_the_outside_is_nowhere() {
         let mounts = [mount("/files/runs/", ""), mount("/files/", "")];
         let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
-        assert_eq!(found("/files/runs/a"), Some(("/files/runs/", "a")));
-        assert_eq!(found("/files/a"), Some(("/files/", "a")));
-        assert_eq!(found("/files//runs/"), Some(("/files/", "/runs/")));
-        for path in ["/", "/files", "/Files/a", "/x/files/a"] {
-            assert_eq!(found(path), None, "{path}");
+        assert_eq!(found("/files/runs/a"), Ok(("/files/runs/", "a")));
+        assert_eq!(found("/files/a"), Ok(("/files/", "a")));
+        assert_eq!(found("/files//runs/"), Ok(("/files/", "/runs/")));
+        for path in ["/", "", "/file", "/files2", "/Files/a", "/x/files/a"] {
+            assert_eq!(found(path), Err(NoRoute::NotMounted), "{path}");
         }
-        let is_mount = |path| is_mount_without_slash(&mounts, path);
-        assert!(is_mount("/files") && is_mount("/%66iles") && is_mount("/files/runs"));
-        assert!(!is_mount("/") && !is_mount("/file") && !is_mount("/files2") && !is_mount(""));
+        for path in ["/files", "/%66iles", "/files/", "/files/runs/"] {
+            assert_eq!(found(path), Err(NoRoute::NoKey), "{path}");
+        }
+        assert_eq!(found("/files/runs"), Ok(("/files/", "runs")));
     }
 
     #[test]
@@ -109,11 +130,12 @@ mod tests {
         let mounts = [mount("/files/r-1_a/", ""), mount("/files/", ""), mount("/", "")];
         let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
         for path in ["/%66iles/a%2Fb", "/%66%69%6C%65%73/a%2Fb", "/%66%69%6c%65%73/a%2Fb"] {
-            assert_eq!(found(path), Some(("/files/", "a%2Fb")), "{path}");
+            assert_eq!(found(path), Ok(("/files/", "a%2Fb")), "{path}");
         }
-        assert_eq!(found("/files/r%2D1%5fa/%66"), Some(("/files/r-1_a/", "%66")));
+        assert_eq!(found("/files/r%2D1%5fa/%66"), Ok(("/files/r-1_a/", "%66")));
         for path in ["/files%2Fa", "%2Ffiles/a", "/%46iles/a", "/%6files/a", "/%6", "/files%"] {
-            assert!(found(path).is_none_or(|(mount, _)| mount == "/"), "{path}");
+            let is_inner = matches!(found(path), Ok((mount, _)) if mount != "/");
+            assert!(!is_inner, "{path}");
         }
     }
 

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use crate::limits::{
     LARGE_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, SMALL_RELAY_BUFFER_BYTES, TURN_BYTES,
 };
-use crate::relay::buffers::Buffers;
-use crate::relay::{End, Report, Source, Terms};
+use crate::relay::{End, Report, Terms};
 use crate::sys::stalls::Watch;
-use crate::sys::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::buffers::Buffers;
+use crate::transport::{Connection, Source};
 
 /// A sink that takes longer than this for one buffer gets small ones.
 const SLOW: Duration = Duration::from_millis(100);
@@ -23,12 +22,12 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Copies `length` bytes of `source` to `sink`.
 pub async fn copy<S: Source>(
     source: &mut S,
-    sink: &mut Stream,
+    sink: &mut Connection,
     buffers: &Buffers,
     length: u64,
     terms: Terms,
 ) -> Report {
-    let watch = sink.watch();
+    let watch = sink.socket().watch();
     let mut relay = Relay {
         source,
         sink,
@@ -46,7 +45,7 @@ pub async fn copy<S: Source>(
 
 struct Relay<'a, S> {
     source: &'a mut S,
-    sink: &'a mut Stream,
+    sink: &'a mut Connection,
     watch: Watch,
     buffers: &'a Buffers,
     terms: Terms,
@@ -75,9 +74,9 @@ impl<S: Source> Relay<'_, S> {
             if self.turn >= TURN_BYTES {
                 // With epoll, sockets that are always ready would keep the core to themselves.
                 self.turn = 0;
-                self.sink.give_way().await;
+                self.sink.socket().give_way().await;
             }
-            self.terms.apply(self.source, self.sink, self.sent);
+            self.terms.apply(self.source, self.sink.socket(), self.sent);
         }
         End::Complete
     }
@@ -97,14 +96,14 @@ impl<S: Source> Relay<'_, S> {
     async fn wait_for_source(&mut self) -> Result<(), End> {
         // No more than the buffer, so it fits.
         let low_water = self.remaining.min(self.buffer_bytes() as u64) as u32;
-        let Some(source) = self.source.transport() else { return Err(End::SourceGivenUp) };
+        let Some(source) = self.source.connection() else { return Err(End::SourceGivenUp) };
         let deadline = Instant::now() + self.terms.source_stall;
         source.readable(low_water, deadline).await.map_err(End::SourceFailed)
     }
 
     /// Waits until the sink has room.
     async fn wait_for_sink(&mut self, mut since: Instant) -> io::Result<()> {
-        let wait = self.sink.writable(&mut since, self.terms.sink_stall);
+        let wait = self.sink.socket().writable(&mut since, self.terms.sink_stall);
         let on_stall = self.terms.on_stall(self.source, self.remaining);
         self.watch.during(wait, on_stall).await
     }
@@ -112,7 +111,7 @@ impl<S: Source> Relay<'_, S> {
     /// Moves what there is through a buffer.
     async fn pass_on(&mut self) -> Result<(), End> {
         let buffer_bytes = self.buffer_bytes();
-        if self.source.transport().is_none() {
+        if self.source.connection().is_none() {
             return Err(End::SourceGivenUp);
         }
         let (buf, _right) = self.buffers.take_empty(buffer_bytes);
@@ -135,29 +134,4 @@ impl<S: Source> Relay<'_, S> {
         self.turn += sent;
         Ok(())
     }
-}
-
-/// Reads `length` bytes of `source` and throws them away, to make its connection usable again.
-///
-/// # Errors
-/// As `recv(2)`; `UnexpectedEof` where it ended early.
-pub async fn discard(
-    source: &mut Transport,
-    mut buf: Vec<u8>,
-    length: u64,
-    timeout: Duration,
-) -> (io::Result<()>, Vec<u8>) {
-    let mut remaining = length;
-    while remaining > 0 {
-        buf.clear();
-        let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
-        let (received, returned) = source.receive(buf, limit, timeout).await;
-        buf = returned;
-        match received {
-            Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
-            Ok(count) => remaining -= count as u64,
-            Err(error) => return (Err(error), buf),
-        }
-    }
-    (Ok(()), buf)
 }

@@ -7,7 +7,6 @@
 //! lasts, the source may be given up: what was received of it still goes to the sink, and the
 //! caller gets the rest from another source.
 
-pub mod buffers;
 pub mod copy;
 pub mod pipes;
 pub mod splice;
@@ -18,14 +17,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monoio::BufResult;
-
 use crate::limits::READS_ON_BYTES;
 use crate::metrics::Counters;
-use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::sys::stream::{Ahead, Stream};
-use crate::transport::Transport;
+use crate::transport::buffers::Buffers;
+use crate::transport::{Connection, Source};
 
 /// What an operator may set about the way of bodies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,24 +74,6 @@ pub struct Terms {
     pub is_resumable: bool,
 }
 
-/// Where bytes come from.
-pub trait Source {
-    /// Its connection; `None` once it was given up.
-    fn transport(&mut self) -> Option<&mut Transport>;
-    /// Gives the connection up; `remaining` bytes of the length are still to come on it.
-    fn give_up(&mut self, remaining: u64);
-    /// Whether its bytes are those of the connection, so that the kernel may move them.
-    fn is_plain(&self) -> bool;
-    /// As [`Transport::receive`]. Where the bytes are not those of the connection, `limit` bounds
-    /// what is received there.
-    fn receive(
-        &mut self,
-        buf: Vec<u8>,
-        limit: usize,
-        timeout: Duration,
-    ) -> impl Future<Output = BufResult<usize, Vec<u8>>>;
-}
-
 impl Terms {
     /// Whether the sink wants all bytes, for all that is known when it was sent `sent` of them.
     fn reads_on(&self, sent: u64) -> bool {
@@ -108,15 +87,15 @@ impl Terms {
         source: &'s mut S,
         remaining: u64,
     ) -> Option<impl FnOnce() + use<'s, S>> {
-        let may_give_up = (self.is_resumable || remaining == 0) && source.transport().is_some();
+        let may_give_up = (self.is_resumable || remaining == 0) && source.connection().is_some();
         may_give_up.then_some(move || source.give_up(remaining))
     }
 
     /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
     fn apply(&self, source: &mut impl Source, sink: &mut Stream, sent: u64) {
         if self.reads_on(sent) {
-            if let Some(transport) = source.transport() {
-                transport.socket().receive_ahead_freely();
+            if let Some(connection) = source.connection() {
+                connection.socket().receive_ahead_freely();
             }
             sink.send_ahead(Ahead::Freely, self.read_ahead);
         } else {
@@ -151,9 +130,10 @@ pub struct Report {
 }
 
 impl Relay {
-    /// Whether a body of `length` bytes is going to be spliced, if there is a pipe then.
-    pub fn splices(&self, source: &mut Transport, length: u64) -> bool {
-        source.kernel_socket().is_some() && self.pipes.pays_for(length)
+    /// Whether a body of `length` bytes is worth splicing, if both sides are sockets of the kernel
+    /// and there is a pipe.
+    pub fn splices(&self, length: u64) -> bool {
+        self.pipes.pays_for(length)
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
@@ -161,17 +141,17 @@ impl Relay {
     pub async fn run(
         &self,
         source: &mut impl Source,
-        sink: &mut Stream,
+        sink: &mut Connection,
         buf: Vec<u8>,
         prefix: Range<usize>,
         length: u64,
         terms: Terms,
     ) -> Report {
         if length > terms.read_ahead as u64 {
-            terms.apply(source, sink, 0);
+            terms.apply(source, sink.socket(), 0);
         }
         let prefixed = prefix.len() as u64;
-        let watch = sink.watch();
+        let watch = sink.socket().watch();
         let sending = sink.send(buf, prefix, terms.sink_stall);
         let (sent, buf) = watch.during(sending, terms.on_stall(source, length)).await;
         self.buffers.put_back(buf);
@@ -190,14 +170,14 @@ impl Relay {
     async fn run_without_prefix(
         &self,
         source: &mut impl Source,
-        sink: &mut Stream,
+        sink: &mut Connection,
         length: u64,
         terms: Terms,
     ) -> Report {
-        let splices = source.is_plain()
-            && source.transport().is_some_and(|source| self.splices(source, length));
-        let pipe = if splices { self.pipes.take(&self.counters) } else { None };
-        if let Some(mut lease) = pipe {
+        let may_splice = self.splices(length) && source.kernel_socket().is_some();
+        if let (true, Some(sink)) = (may_splice, sink.kernel_socket())
+            && let Some(mut lease) = self.pipes.take(&self.counters)
+        {
             let report =
                 splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
             if report.sent > 0 || !self.is_refused(&report.end) {

@@ -12,11 +12,11 @@ use std::time::Instant;
 use crate::limits::TURN_BYTES;
 use crate::metrics::Counters;
 use crate::relay::pipes::PipeLease;
-use crate::relay::{End, Report, Source, Terms};
+use crate::relay::{End, Report, Terms};
 use crate::sys::pipe::Moved;
 use crate::sys::stalls::Watch;
 use crate::sys::stream::Stream;
-use crate::transport::Transport;
+use crate::transport::Source;
 
 /// Bytes worth waiting for before the source is looked at again. Larger marks save wake-ups but
 /// hold bytes back and let the source's window fill.
@@ -68,8 +68,7 @@ impl<S: Source> Relay<'_, S> {
 
     /// Waits for bytes of the source and moves them into the pipe.
     async fn fill(&mut self) -> Result<(), End> {
-        let socket = self.source.transport().and_then(Transport::kernel_socket);
-        let Some(socket) = socket else { return Err(End::SourceGivenUp) };
+        let Some(socket) = self.source.kernel_socket() else { return Err(End::SourceGivenUp) };
         let deadline = Instant::now() + self.terms.source_stall;
         loop {
             let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! Sends requests for objects to S3, again where that can help, and gives out the answers.
+//! Sends requests for objects to S3, with retries, and hands out the responses.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,14 +14,16 @@ use monoio::time::sleep;
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
-use crate::relay::Relay;
+use crate::metrics::Counters;
+use crate::s3::body::{Body, Shared};
 use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
 use crate::s3::error::ServiceError;
 use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
 use crate::s3::response::Response;
-use crate::s3::retry::{self, Budget, Tries};
+use crate::s3::retry::{self, Budget, GiveUp, Tries};
 use crate::sys::stream::Ahead;
+use crate::transport::buffers::Buffers;
 use crate::upstream::connection::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
@@ -31,10 +33,10 @@ pub struct Client {
     /// The buckets that were asked for so far.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
-    pub(super) relay: Rc<Relay>,
-    upstream: Settings,
-    pub(super) retries: retry::Settings,
-    pub(super) budget: Budget,
+    shared: Rc<Shared>,
+    first_byte_timeout: Duration,
+    retries: retry::Settings,
+    budget: Budget,
 }
 
 /// A bucket, and how one core asks for its objects.
@@ -82,8 +84,8 @@ impl ClientError {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
 
-    /// Whether the next try may go better.
-    fn is_transient(&self) -> bool {
+    /// Whether a retry may succeed.
+    pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Pool(PoolError::Connect { error, .. }) => error.is_transient(),
             ClientError::Send(_) => true,
@@ -96,15 +98,23 @@ impl ClientError {
 }
 
 impl Client {
-    /// A client that sends over the connections of `pool`.
+    /// A client that sends over the connections of `pool` and receives into `buffers`.
     pub fn new(
         pool: Rc<Pool>,
-        relay: Rc<Relay>,
-        upstream: Settings,
+        buffers: Rc<Buffers>,
+        counters: Arc<Counters>,
+        upstream: &Settings,
         retries: retry::Settings,
     ) -> Client {
-        let budget = Budget::new(&retries);
-        Client { targets: RefCell::default(), pool, relay, upstream, retries, budget }
+        let stall_timeout = upstream.stall_timeout;
+        Client {
+            targets: RefCell::default(),
+            pool,
+            shared: Rc::new(Shared { buffers, counters, stall_timeout }),
+            first_byte_timeout: upstream.first_byte_timeout,
+            budget: Budget::new(&retries),
+            retries,
+        }
     }
 
     /// Drops what is kept for buckets that will not be asked for again, with their signing keys.
@@ -142,8 +152,31 @@ impl Client {
         outcome
     }
 
-    /// As [`send`](Self::send), as often as `tries` allows.
-    pub(super) async fn send_within(
+    /// Reserves a retry of a request that failed, and returns how long to wait before it, at least
+    /// `at_least`. Only if `is_paid` does it count against the worker's retry budget.
+    ///
+    /// # Errors
+    /// Why there is no retry.
+    pub fn next_try(
+        &self,
+        tries: &mut Tries,
+        at_least: Duration,
+        is_paid: bool,
+    ) -> Result<Duration, GiveUp> {
+        let budget = is_paid.then_some(&self.budget);
+        tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64())
+    }
+
+    /// The last try has succeeded: a later failure is a new one.
+    pub fn note_success(&self, tries: &mut Tries) {
+        tries.succeed(&self.budget);
+    }
+
+    /// As [`send`](Self::send), with as many retries as `tries` has left.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_within(
         &self,
         tries: &mut Tries,
         bucket: &Arc<Bucket>,
@@ -157,7 +190,7 @@ impl Client {
                 // In a box: rare, and its state would be part of every request's.
                 let corrected = Box::pin(corrections.make(target, &outcome, signed)).await;
                 if corrected {
-                    note_passing(target, request, &outcome);
+                    note_retry(target, request, &outcome);
                     continue;
                 }
             }
@@ -167,20 +200,18 @@ impl Client {
                 source.note_accepted(signed.generation);
             }
             let Some(at_least) = wait_after(&outcome) else { return outcome };
-            let (budget, now) = (Some(&self.budget), Instant::now());
-            let wait = tries.next(&self.retries, budget, now, at_least, fastrand::f64());
-            let wait = match wait {
+            let wait = match self.next_try(tries, at_least, true) {
                 Ok(wait) => wait,
-                // What it was is said where the client is told.
+                // The failure itself is logged by whoever reports it to the client.
                 Err(reason) => {
-                    log::debug!("given up {reason}");
+                    log::debug!("no more retries {reason}");
                     return outcome;
                 }
             };
-            note_passing(target, request, &outcome);
-            // What it holds of the failed try must not be held meanwhile.
+            note_retry(target, request, &outcome);
+            // Do not hold the failed try's memory during the wait.
             drop(outcome);
-            self.relay.counters.s3_retries.add(1);
+            self.shared.counters.s3_retries.add(1);
             // In a box: rare, and its state would be part of every request's.
             Box::pin(sleep(wait)).await;
         }
@@ -219,9 +250,9 @@ impl Client {
         request: &ObjectRequest<'_>,
         signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
-        self.relay.counters.s3_requests.add(1);
+        let Shared { buffers, counters, stall_timeout } = &*self.shared;
+        counters.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
-        let buffers = &self.relay.buffers;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
         match written {
@@ -233,24 +264,17 @@ impl Client {
             }
         }
         let request_bytes = limits::HEADROOM_BYTES..buf.len();
-        let timeout = self.upstream.first_byte_timeout;
+        let timeout = self.first_byte_timeout;
         let (sent, mut buf) = lease.stream.send(buf, request_bytes, timeout).await;
         if let Err(error) = sent {
-            self.relay.buffers.put_back(buf);
+            buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
-        // The same buffer takes the answer, behind room for the client's head.
+        // The same buffer takes the response, behind the headroom.
         buf.truncate(limits::HEADROOM_BYTES);
-        let limit = match request.range {
-            Some(ByteRange::Closed { first, last })
-                if self.relay.splices(&mut lease.stream, last - first) =>
-            {
-                limits::SPLICED_HEAD_BYTES
-            }
-            _ => usize::MAX,
-        };
-        let stall = self.upstream.stall_timeout;
-        let (received, buf) = lease.receive_head(buf, limit, timeout, stall).await;
+        let leaves_body = request.leave_body_in_socket && lease.stream.kernel_socket().is_some();
+        let limit = if leaves_body { limits::SPLICED_HEAD_BYTES } else { usize::MAX };
+        let (received, buf) = lease.receive_head(buf, limit, timeout, *stall_timeout).await;
         let parsed = received.map_err(ClientError::from).and_then(|length| {
             let start = limits::HEADROOM_BYTES;
             let head = ResponseHead::parse(&buf[start..start + length])?;
@@ -259,18 +283,12 @@ impl Client {
         let (head, body_start) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
-                self.relay.buffers.put_back(buf);
+                buffers.put_back(buf);
                 return Err(error);
             }
         };
-        let response = Response::new(
-            request.operation,
-            ahead(request),
-            (head, body_start, buf),
-            lease,
-            &self.relay,
-            &self.upstream,
-        );
+        let body = Body::new(request.operation, &head, lease, &self.shared);
+        let response = Response::new(head, (buf, body_start), body, ahead(request));
         match response.head().status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Reply::Object(response)),
             StatusCode::NOT_MODIFIED => Ok(Reply::NotModified(response)),
@@ -304,11 +322,7 @@ impl Target {
 }
 
 /// Logs a failure after which the request is sent again.
-fn note_passing(
-    target: &Target,
-    request: &ObjectRequest<'_>,
-    outcome: &Result<Reply, ClientError>,
-) {
+fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Reply, ClientError>) {
     match outcome {
         Ok(Reply::Refused(error)) => log::info!(
             target: &error.log_target(&target.bucket.name),

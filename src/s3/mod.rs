@@ -1,5 +1,7 @@
-//! The S3 protocol: what is asked, how it is signed, and what the answers mean.
+//! The S3 protocol: requests, signatures, responses and retries. It knows no client: the body of
+//! a response can be read by anyone.
 
+pub mod body;
 pub mod bucket;
 pub mod client;
 pub mod clock;
@@ -12,7 +14,6 @@ pub mod object_name;
 mod refusal;
 pub mod request;
 pub mod response;
-pub mod resume;
 pub mod retry;
 pub mod sigv4;
 pub mod sse_c;

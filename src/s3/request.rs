@@ -45,6 +45,9 @@ pub struct ObjectRequest<'a> {
     pub range: Option<ByteRange>,
     /// The conditions that S3 is asked to judge.
     pub conditions: Preconditions<'a>,
+    /// Receive little of the body together with the head: only bytes that are still in the socket
+    /// can be spliced.
+    pub leave_body_in_socket: bool,
 }
 
 /// There are no credentials to sign with at the moment: none came yet, or the last have expired.
@@ -304,6 +307,7 @@ mod tests {
             version_id,
             range,
             conditions: Preconditions { if_match: Some(b"\"e\""), ..Default::default() },
+            leave_body_in_socket: false,
         };
         let mut out = Vec::new();
         RequestWriter::new(Arc::new(bucket)).write(&request, &mut out).unwrap();
@@ -327,6 +331,7 @@ mod tests {
             version_id: None,
             range: None,
             conditions,
+            leave_body_in_socket: false,
         };
         let mut write = || writer.write(&request, &mut Vec::new()).map(|_| ());
         assert_eq!(write(), Err(NoCredentials));

@@ -7,7 +7,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::clock::CivilTime;
+use crate::clock;
 use crate::s3::credentials::Credentials;
 use crate::s3::credentials::handle::Current;
 
@@ -26,15 +26,16 @@ pub struct Timestamp([u8; 16]);
 impl Timestamp {
     /// The moment `unix_seconds` after 1970-01-01 UTC; a time beyond the year 9999 is cut to it.
     pub fn new(unix_seconds: u64) -> Timestamp {
-        let date = CivilTime::new(unix_seconds);
+        let utc = clock::utc(unix_seconds);
+        let ((year, month, day), (hour, minute, second)) = (utc.to_calendar_date(), utc.as_hms());
         let mut text = *b"00000000T000000Z";
         for (at, width, mut value) in [
-            (0, 4, date.year),
-            (4, 2, date.month),
-            (6, 2, date.day),
-            (9, 2, date.hour),
-            (11, 2, date.minute),
-            (13, 2, date.second),
+            (0, 4, year.unsigned_abs()),
+            (4, 2, u32::from(u8::from(month))),
+            (6, 2, u32::from(day)),
+            (9, 2, u32::from(hour)),
+            (11, 2, u32::from(minute)),
+            (13, 2, u32::from(second)),
         ] {
             for position in (at..at + width).rev() {
                 text[position] = b'0' + (value % 10) as u8;

@@ -22,6 +22,7 @@ use crate::sys::event_loop;
 use crate::sys::process;
 use crate::sys::socket::{self, Accepted, Listener};
 use crate::sys::stream::Stream;
+use crate::transport::Connection;
 use crate::upstream::pool;
 
 /// What a worker is started with.
@@ -223,6 +224,7 @@ fn start(worker: &Rc<Worker>, accepted: Accepted) {
     let refused = is_full && !worker.deadlines.give_up_idle(Instant::now());
     match Stream::from_std(socket, &worker.deadlines) {
         Ok(stream) => {
+            let stream = Connection::Plain(stream);
             let worker = Rc::clone(worker);
             worker.connections.update(|count| count + 1);
             monoio::spawn(async move {

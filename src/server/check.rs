@@ -19,7 +19,7 @@ use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::server::accept::sweep;
 use crate::server::error_mapping::clock_words;
-use crate::server::handler::locate_in;
+use crate::server::handler::{locate, name_object};
 use crate::server::live::Live;
 use crate::server::settings::Settings;
 use crate::server::startup::share;
@@ -86,7 +86,8 @@ pub fn run(settings: Settings, mut live: Live, named: Option<&str>) -> io::Resul
     let findings = event_loop.runtime.block_on(async {
         let worker = Worker::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
         monoio::spawn(sweep(Rc::clone(&worker)));
-        let checks = shared.live.mounts.iter().map(|mount| {
+        let live = worker.live();
+        let checks = live.mounts.iter().map(|mount| {
             let named = named.as_ref().filter(|(named, _)| Arc::ptr_eq(named, mount));
             let object = named.map(|(_, object)| object.clone());
             monoio::spawn(check(Rc::clone(&worker), Arc::clone(mount), object))
@@ -117,9 +118,13 @@ fn find(live: &Live, named: &str) -> Result<(Arc<Mount>, ObjectName), String> {
             None => Err(format!("{named:?} is an object of no mount")),
         };
     }
-    if let Some(Target::Resource { path, query }) = Target::parse(named) {
-        return match locate_in(live, path, query, None, &mut object) {
-            Ok(mount) => Ok((Arc::clone(mount), object)),
+    if let Some(target) = Target::parse(named) {
+        let located = locate(live, target).and_then(|located| {
+            name_object(live, &located, None, &mut object)?;
+            Ok(Arc::clone(located.mount))
+        });
+        return match located {
+            Ok(mount) => Ok((mount, object)),
             Err(_) => Err(format!("{named:?} is an object of no mount")),
         };
     }
@@ -220,6 +225,7 @@ async fn ask(worker: &Worker, mount: &Mount, named: Option<&ObjectName>) -> (Ver
         version_id: named.and_then(ObjectName::version_id),
         range: Some(ByteRange::Closed { first: 0, last: 0 }),
         conditions: Preconditions::default(),
+        leave_body_in_socket: false,
     };
     match worker.s3.send(&mount.bucket, &request).await {
         Ok(Reply::Object(response)) => {

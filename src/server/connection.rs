@@ -1,9 +1,8 @@
 //! One client connection: heads read one after the other, each answered before the next.
 //!
-//! Pipelined requests wait in the buffer or in the socket, so answers are always in order. While a
-//! request is answered nothing is read from its client.
+//! Pipelined requests wait in the buffer or in the socket, so responses are always in order. While
+//! a request is served nothing is read from its client.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,16 @@ use crate::clock;
 use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::http1::request::{self, Request};
 use crate::limits;
+use crate::server::context::Context;
 use crate::server::failure::Failure;
 use crate::server::handler;
-use crate::server::response::{self, Outcome};
+use crate::server::response::Outcome;
 use crate::server::worker::Worker;
-use crate::sys::stream::Stream;
+use crate::sys::socket::Peer;
+use crate::transport::Connection;
 
 /// Serves a connection until either side is done with it.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
+pub async fn serve(worker: Rc<Worker>, stream: Connection, peer: Peer) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker, stream, peer, buf };
     let mut grace = NEW_CLIENT_GRACE;
@@ -31,31 +32,30 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<SocketAddr>)
     }
 }
 
-/// Tells a client that there are too many, without waiting for what it wants.
-pub async fn refuse(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
-    let mut connection =
-        ClientConnection { worker: Rc::clone(worker), stream, peer, buf: Vec::new() };
-    connection.buf.reserve_exact(limits::REQUEST_HEAD_INITIAL_BYTES);
+/// Tells a client that there are too many, without waiting for its request.
+pub async fn refuse(worker: &Rc<Worker>, stream: Connection, peer: Peer) {
+    let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
+    let mut connection = ClientConnection { worker: Rc::clone(worker), stream, peer, buf };
     connection.refuse(Failure::Overloaded).await;
 }
 
 struct ClientConnection {
     worker: Rc<Worker>,
-    stream: Stream,
-    peer: Option<SocketAddr>,
-    /// What was received and not yet answered, from the start of a head on.
+    stream: Connection,
+    peer: Peer,
+    /// Received and not yet answered, from the start of a head on.
     buf: Vec<u8>,
 }
 
 enum Reading {
     /// `buf` starts with a whole head of this many bytes.
     Head(usize),
-    /// The connection is of no more use; what had to be said was said.
+    /// The connection has ended, or was answered and is to be closed.
     Over,
 }
 
-/// How long a client that has sent nothing yet is not given up for the sake of others: its request
-/// may be on the way.
+/// A client that has sent nothing yet is not disconnected for the sake of others for this long: its
+/// request may be on the way.
 const NEW_CLIENT_GRACE: Duration = Duration::from_millis(500);
 
 /// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
@@ -63,10 +63,12 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 impl ClientConnection {
     /// Receives until the buffer starts with a whole head. A client that is idle for longer than
-    /// `grace` may be given up for the sake of others.
+    /// `grace` may be disconnected for the sake of others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
-        let clients = &self.worker.live().clients;
-        let (head_timeout, keep_alive_timeout) = (clients.head_timeout, clients.keep_alive_timeout);
+        let (head_timeout, keep_alive_timeout) = {
+            let clients = &self.worker.live().clients;
+            (clients.head_timeout, clients.keep_alive_timeout)
+        };
         // Of the whole wait: empty lines do not renew it.
         let now = Instant::now();
         let idle = (now + keep_alive_timeout, now + grace);
@@ -74,7 +76,7 @@ impl ClientConnection {
         loop {
             self.skip_empty_lines();
             if self.buf.first() == Some(&TLS_HANDSHAKE) {
-                // No answer: a browser that tries HTTPS first waits for a closed connection.
+                // No response: a browser that tries HTTPS first waits for a closed connection.
                 return Reading::Over;
             }
             match find_head_end(&self.buf) {
@@ -82,7 +84,10 @@ impl ClientConnection {
                     return Reading::Head(length);
                 }
                 HeadEnd::Missing if self.buf.len() < limits::REQUEST_HEAD_BYTES => {}
-                end => return self.refuse(Failure::from_head_end(end)).await,
+                end => {
+                    Box::pin(self.refuse(Failure::from_head_end(end))).await;
+                    return Reading::Over;
+                }
             }
             if !self.buf.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + head_timeout);
@@ -93,8 +98,9 @@ impl ClientConnection {
         }
     }
 
-    /// Receives more of a head. `deadline` is that of the head, once it has begun; before that
-    /// the connection is idle, until the first time of `idle`, and yields to others from the second on.
+    /// Receives more of a head; `false` at the end of the connection. `deadline` is that of the
+    /// head, once it has begun. Before that the connection is idle, until the first time of `idle`,
+    /// and yields to others from the second on.
     async fn receive(&mut self, deadline: Option<Instant>, idle: (Instant, Instant)) -> bool {
         if self.buf.len() == self.buf.capacity() {
             self.buf.reserve_exact(limits::REQUEST_HEAD_BYTES + 1 - self.buf.len());
@@ -105,7 +111,7 @@ impl ClientConnection {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.stream.receive(buf, usize::MAX, left).await
             }
-            // What has arrived by now is answered still.
+            // A request that has arrived by now is still answered.
             None if self.worker.draining.get() && !self.stream.has_unread_bytes() => return false,
             None => self.stream.receive_idle(buf, idle.0, idle.1).await,
         };
@@ -120,27 +126,30 @@ impl ClientConnection {
         self.buf.drain(..pairs * 2);
     }
 
-    /// Answers the request at the start of the buffer and removes it. `false` where the
-    /// connection is not to be used any more.
+    /// Answers the request at the start of the buffer and removes it. `false` if the connection is
+    /// not fit for another one.
     async fn answer(&mut self, length: usize) -> bool {
         request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
-                // It may be in the socket still, which matters only where this would be the last.
+                // It may still be in the socket, which matters only if this would be the last.
                 let more_has_arrived = self.buf.len() > length
                     || self.worker.draining.get() && self.stream.has_unread_bytes();
                 Request { more_has_arrived, ..request }
             }
             Err(error) => {
-                self.refuse(Failure::Request(error)).await;
+                Box::pin(self.refuse(Failure::Request(error))).await;
                 return false;
             }
         };
         let started = Instant::now();
+        let live = self.worker.live();
         let mut scratch = self.worker.take_scratch();
-        let outcome = handler::handle(&self.worker, &request, &mut self.stream, &mut scratch).await;
+        let context =
+            Context { worker: &self.worker, live: &live, request: &request, peer: &self.peer };
+        let outcome = handler::handle(&context, &mut self.stream, &mut scratch).await;
+        log(&context, None, &outcome, started);
         self.worker.put_back_scratch(scratch);
-        log(&self.worker, self.peer, Head::Parsed(&request), &outcome, started);
         if outcome.keep_alive {
             self.remove_head(length);
             return true;
@@ -159,33 +168,27 @@ impl ClientConnection {
         }
     }
 
-    /// Answers a head that cannot be parsed; the connection is over after that.
-    async fn refuse(&mut self, failure: Failure) -> Reading {
+    /// Answers a head that cannot be served, and ends the connection.
+    async fn refuse(&mut self, failure: Failure) {
         let started = Instant::now();
+        let request = Request::unparsed(&self.buf);
+        let live = self.worker.live();
         let mut scratch = self.worker.take_scratch();
-        let is_head = self.buf.starts_with(b"HEAD ");
-        let body_bytes =
-            response::write_refusal(&self.worker, failure, !is_head, &mut scratch.head);
-        let head = std::mem::take(&mut scratch.head);
-        let end = head.len();
-        let timeout = self.worker.live().clients.head_timeout;
-        let (sent, head) = self.stream.send(head, 0..end, timeout).await;
-        scratch.head = head;
+        let context =
+            Context { worker: &self.worker, live: &live, request: &request, peer: &self.peer };
+        let outcome = context.send_failure(&mut self.stream, &mut scratch, failure).await;
+        log(&context, Some(&self.buf), &outcome, started);
         self.worker.put_back_scratch(scratch);
-        let complete = sent.is_ok();
-        let outcome = Outcome { status: failure.status(), body_bytes, keep_alive: false, complete };
-        log(&self.worker, self.peer, Head::Refused(&self.buf), &outcome, started);
-        if complete {
+        if outcome.complete {
             self.linger().await;
         }
-        Reading::Over
     }
 
-    /// Closes in the order that does not lose the answer: a socket closed with unread bytes in
-    /// it resets the connection, and the reset may overtake the answer (RFC 9112 §9.6).
+    /// Closes in the order that does not lose the response: a socket closed with unread bytes in
+    /// it resets the connection, and the reset may overtake the response (RFC 9112 §9.6).
     async fn linger(&mut self) {
         const LINGER: Duration = Duration::from_secs(2);
-        self.stream.finish_sending();
+        self.stream.finish_sending(LINGER).await;
         let deadline = Instant::now() + LINGER;
         let mut left = limits::LINGER_BYTES;
         while left > 0 {
@@ -202,40 +205,42 @@ impl ClientConnection {
     }
 }
 
-/// The head that a response was for.
-enum Head<'a> {
-    Parsed(&'a Request<'a>),
-    /// What was received of it.
-    Refused(&'a [u8]),
-}
-
-fn log(
-    worker: &Worker,
-    peer: Option<SocketAddr>,
-    head: Head<'_>,
-    outcome: &Outcome,
-    started: Instant,
-) {
+/// Counts a request and writes its line of the access log. `unparsed` is what was received of a
+/// head that could not be parsed.
+fn log(context: &Context<'_>, unparsed: Option<&[u8]>, outcome: &Outcome, started: Instant) {
+    let Context { worker, live, request, peer } = *context;
     worker.counters.requests.add(1);
-    if !worker.has_access_log() {
+    // Before anything else: an entry takes two readings of the clock.
+    if !live.access_log {
         return;
     }
-    let (line, user_agent, range) = match head {
-        Head::Parsed(request) => {
-            let Request { method_text: method, target_text: target, minor_version, .. } = *request;
-            let line = RequestLine::Parsed { method, target, minor_version };
-            (line, request.user_agent, request.range)
-        }
-        Head::Refused(bytes) => (RequestLine::Refused(bytes), None, None),
-    };
+    let Request { method_text: method, target_text: target, minor_version, .. } = *request;
     worker.log(&access_log::Entry {
-        peer: peer.map(|peer| peer.ip()),
+        peer: peer.ip(),
         unix_seconds: clock::unix_seconds(),
-        request: line,
+        request: match unparsed {
+            None => RequestLine::Parsed { method, target, minor_version },
+            Some(bytes) => RequestLine::Refused(bytes),
+        },
         status: outcome.status,
         body_bytes: outcome.body_bytes,
-        user_agent,
-        range,
+        user_agent: request.user_agent,
+        range: request.range,
         duration_ms: started.elapsed().as_millis(),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_pays_for_few_states_of_a_request() {
+        let bytes = size_of_future(serve);
+        assert!(bytes <= 1536, "{bytes} bytes: put what is rare into a Box");
+    }
 }

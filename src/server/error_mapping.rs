@@ -1,6 +1,7 @@
-//! What comes of it when S3 gives no object: what the client is told, what the operator reads in
-//! the log, and what is remembered.
+//! Maps errors of the S3 client to a [`Failure`], a line in the log, and an entry of the negative
+//! cache.
 
+use std::io;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -13,17 +14,24 @@ use crate::s3::clock::Skew;
 use crate::s3::credentials::handle::Source;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object_name::ObjectName;
-use crate::server::failure::Failure;
+use crate::server::failure::{Failure, RETRY_AFTER};
 use crate::server::worker::Worker;
 use crate::upstream::connection::HeadError;
 use crate::upstream::error::Side;
 use crate::upstream::pool::PoolError;
 
-/// What the client is told when S3 gives no answer; the operator is told why.
-pub fn describe(error: &ClientError) -> Failure {
-    let failure = match error {
-        // Whoever renews them has said so, once for all requests.
-        ClientError::Credentials(_) => return Failure::Credentials,
+/// Maps and logs an error because of which there is no response from S3.
+pub fn map_client_error(error: &ClientError) -> Failure {
+    // The refresh of the credentials has logged it, once for all requests.
+    if !matches!(error, ClientError::Credentials(_)) {
+        log::warn!("{error}");
+    }
+    failure_of_client_error(error)
+}
+
+fn failure_of_client_error(error: &ClientError) -> Failure {
+    match error {
+        ClientError::Credentials(_) => Failure::Credentials,
         ClientError::Pool(PoolError::Exhausted(_)) => Failure::Overloaded,
         ClientError::Pool(PoolError::Connect { error, .. }) => match error.side() {
             Side::Us => Failure::Overloaded,
@@ -37,41 +45,35 @@ pub fn describe(error: &ClientError) -> Failure {
         ClientError::Head(HeadError::Malformed(_)) | ClientError::Response(_) => {
             Failure::BadResponse
         }
-    };
-    log::warn!("{error}");
-    failure
+    }
 }
 
-/// What the client is told of an error that S3 answered with. Logs all but a plain 404, and
-/// remembers what is about the key.
-pub fn explain(
+/// Maps and logs an error that broke a body off before the client was sent anything.
+pub fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure {
+    log::warn!("S3 broke off the body of {object:?}: {error}");
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::TimedOut,
+        _ => Failure::Unreachable,
+    }
+}
+
+/// Maps and logs an error response of S3. A key that does not exist or may not be read becomes a
+/// negative cache entry, as of `asked`, when the request was sent.
+pub fn map_service_error(
     worker: &Worker,
     mount: &Mount,
     object: &ObjectName,
     error: &ServiceError,
     asked: Instant,
 ) -> Failure {
-    let source = mount.bucket.credentials.as_deref();
-    let failure = match Failure::from_kind(error.kind()) {
-        _ if is_about_the_key(object.key(), error) => Failure::InvalidKey,
-        Some(Failure::BadResponse) if object.version_id().is_some() => of_version(error),
-        Some(Failure::SlowDown { retry_after }) => {
-            Failure::SlowDown { retry_after: error.retry_after.unwrap_or(retry_after) }
-        }
-        Some(Failure::AccessDenied) if mount.denied_is_missing && error.may_be_missing() => {
-            Failure::NotFound
-        }
-        Some(failure) => failure,
-        None if error.status == StatusCode::FORBIDDEN => Failure::AccessDenied,
-        None => Failure::BadResponse,
-    };
+    let failure = failure_of_service_error(mount, object, error);
     // S3 does not tell a wrong customer key from a missing permission.
     let kind = match failure {
         Failure::AccessDenied if mount.bucket.customer_key.is_some() => Kind::CustomerKey,
         _ => error.kind(),
     };
-    let remedy = remedy(error, kind, source);
-    note(mount, object, error, level(error, failure), &remedy);
+    let remedy = remedy(error, kind, mount.bucket.credentials.as_deref());
+    log_service_error(mount, object, error, level(error, failure), &remedy);
     let negative = match failure {
         Failure::NotFound | Failure::InvalidKey => Negative::NotFound,
         Failure::AccessDenied => Negative::AccessDenied,
@@ -89,18 +91,53 @@ pub fn explain(
     failure
 }
 
-/// Logs S3's 416: it is not the last word on the range, but support may ask for its request id.
-pub fn note_unsatisfiable(mount: &Mount, object: &ObjectName, error: &ServiceError) {
-    note(mount, object, error, Level::Info, "");
+fn failure_of_service_error(mount: &Mount, object: &ObjectName, error: &ServiceError) -> Failure {
+    if is_about_the_key(object.key(), error) {
+        return Failure::InvalidKey;
+    }
+    match error.kind() {
+        Kind::NotFound => Failure::NotFound,
+        Kind::InvalidKey => Failure::InvalidKey,
+        Kind::AccessDenied if mount.denied_is_missing && error.may_be_missing() => {
+            Failure::NotFound
+        }
+        Kind::AccessDenied => Failure::AccessDenied,
+        Kind::Unexplained if error.status == StatusCode::FORBIDDEN => Failure::AccessDenied,
+        Kind::Archived => Failure::Archived,
+        Kind::Credentials => Failure::Credentials,
+        Kind::Clock => Failure::Clock,
+        Kind::WrongEndpoint => Failure::WrongEndpoint,
+        Kind::CustomerKey => Failure::CustomerKey,
+        Kind::SlowDown => {
+            Failure::SlowDown { retry_after: error.retry_after.unwrap_or(RETRY_AFTER) }
+        }
+        Kind::TimedOut => Failure::TimedOut,
+        Kind::PreconditionFailed => Failure::PreconditionFailed,
+        Kind::Other if object.version_id().is_some() => of_version(error),
+        // 416 to a request with a range is dealt with before; to one without it makes no sense.
+        Kind::Other | Kind::Unexplained | Kind::RangeNotSatisfiable => Failure::BadResponse,
+    }
 }
 
-fn note(mount: &Mount, object: &ObjectName, error: &ServiceError, level: Level, remedy: &str) {
+/// Logs S3's 416. The conditions of the request come first, so it is not yet a failure, but AWS
+/// support may ask for its request id.
+pub fn log_unsatisfiable_range(mount: &Mount, object: &ObjectName, error: &ServiceError) {
+    log_service_error(mount, object, error, Level::Info, "");
+}
+
+fn log_service_error(
+    mount: &Mount,
+    object: &ObjectName,
+    error: &ServiceError,
+    level: Level,
+    remedy: &str,
+) {
     let target = error.log_target(&mount.bucket.name);
     log::log!(target: &target, level, "{object:?}: {error}{remedy}");
 }
 
-/// How much an operator must know of it: nothing of a missing key, little of what the client's own
-/// conditions, range, version or key brought about.
+/// A missing key is normal; the client's own conditions, range, version or key are of little
+/// interest to an operator; everything else is.
 fn level(error: &ServiceError, failure: Failure) -> Level {
     match failure {
         _ if error.is_plain_not_found() => Level::Debug,
@@ -110,30 +147,34 @@ fn level(error: &ServiceError, failure: Failure) -> Level {
     }
 }
 
-/// Whether S3, or a server in front of it, stumbled over a key that not every server takes as it is: it
-/// refuses the request line, sends elsewhere, or resolves the path before it checks the signature. The
+/// Whether the error is due to an unusual key. Some servers, and proxies in front of them, refuse
+/// such a request line, redirect it, or normalise the path before they check the signature. The
 /// client chose the key, so the proxy is not at fault.
 fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
-    let resolved = |segment: &str| matches!(segment, "" | "." | "..");
-    // Most file systems have no longer names (NAME_MAX of Linux).
-    let is_odd = |segment: &str| resolved(segment) || segment.len() > 255;
-    let odd_character = |c: char| c.is_control() || c == '\\';
-    let is_odd_key = key.split('/').any(is_odd) || key.contains(odd_character);
-    let stumbled = match (error.status.as_u16(), error.code.as_str()) {
-        (403, code) => code == "SignatureDoesNotMatch",
-        (400, code) => code.is_empty() || error.kind() == Kind::Other,
-        (301 | 302 | 307 | 308, code) => code.is_empty(),
-        (status, _) => matches!(status, 414 | 431),
+    let is_normalised = |segment: &str| matches!(segment, "" | "." | "..");
+    // Most file systems allow no longer names (NAME_MAX of Linux).
+    let is_unusual = |segment: &str| is_normalised(segment) || segment.len() > 255;
+    let unusual_character = |c: char| c.is_control() || c == '\\';
+    let is_unusual_key = key.split('/').any(is_unusual) || key.contains(unusual_character);
+    let may_be_due_to_it = match error.status {
+        StatusCode::FORBIDDEN => error.code == "SignatureDoesNotMatch",
+        StatusCode::BAD_REQUEST => error.code.is_empty() || error.kind() == Kind::Other,
+        StatusCode::MOVED_PERMANENTLY
+        | StatusCode::FOUND
+        | StatusCode::TEMPORARY_REDIRECT
+        | StatusCode::PERMANENT_REDIRECT => error.code.is_empty(),
+        StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => true,
+        _ => false,
     };
-    is_odd_key && stumbled
+    is_unusual_key && may_be_due_to_it
 }
 
-/// What an error is that S3 has only for requests with a `versionId`.
+/// The errors that S3 has only for requests with a `versionId`.
 fn of_version(error: &ServiceError) -> Failure {
     match error.status {
         // The version is a delete marker: to a reader the object is not there.
         StatusCode::METHOD_NOT_ALLOWED => Failure::NotFound,
-        // Each store has a form of its own for its version ids, and this is none.
+        // Version ids have another form at each kind of server, and this one is malformed here.
         StatusCode::BAD_REQUEST => Failure::VersionRefused,
         _ => Failure::BadResponse,
     }
@@ -163,5 +204,125 @@ pub fn clock_words(error: &ServiceError) -> String {
     match error.server_time.or(error.date).map(Skew::to).filter(|skew| !skew.is_small()) {
         Some(skew) => format!("this machine's clock is {skew}: set it (NTP)"),
         None => "this machine's clock and that of S3 differ: set whichever is wrong (NTP)".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::http1::framing::FramingError;
+    use crate::http1::response::ResponseError;
+    use crate::s3::bucket::Bucket;
+    use crate::s3::endpoint::{Addressing, Endpoint};
+    use crate::s3::request::NoCredentials;
+    use crate::transport::tls::TlsError;
+    use crate::upstream::Origin;
+    use crate::upstream::error::ConnectError;
+
+    #[test]
+    fn each_client_error_has_a_failure_and_says_whether_a_retry_may_help() {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, UnexpectedEof};
+        let connect = |error: ConnectError| {
+            ClientError::Pool(PoolError::Connect { origin: "https://s3".to_owned(), error })
+        };
+        let tls = TlsError::from(rustls::Error::from(rustls::CertificateError::Expired));
+        let no_memory = io::Error::from(io::ErrorKind::OutOfMemory);
+        let wrong_framing = ResponseError::Framing(FramingError::LengthAndEncoding);
+        for (error, failure, is_transient) in [
+            (ClientError::Credentials(NoCredentials), Failure::Credentials, false),
+            (ClientError::Pool(PoolError::Exhausted(9)), Failure::Overloaded, false),
+            (connect(ConnectError::Unresolved), Failure::Unreachable, true),
+            (connect(ConnectError::TimedOut), Failure::TimedOut, true),
+            (connect(ConnectError::Tcp(ConnectionRefused.into())), Failure::Unreachable, true),
+            (connect(ConnectError::Tls(tls)), Failure::Unreachable, false),
+            (connect(ConnectError::OutOfResources(no_memory)), Failure::Overloaded, false),
+            (ClientError::Send(ConnectionReset.into()), Failure::Unreachable, true),
+            (HeadError::NoResponse(UnexpectedEof.into()).into(), Failure::Unreachable, true),
+            (HeadError::Cut(UnexpectedEof.into()).into(), Failure::Unreachable, true),
+            (HeadError::TimedOut.into(), Failure::TimedOut, true),
+            (HeadError::Malformed("no CRLF").into(), Failure::BadResponse, false),
+            (ClientError::Response(wrong_framing), Failure::BadResponse, false),
+        ] {
+            assert_eq!(failure_of_client_error(&error), failure, "{error:?}");
+            assert_eq!(error.is_transient(), is_transient, "{error:?}");
+        }
+    }
+
+    fn mount(denied_is_missing: bool) -> Mount {
+        let origin = Origin { tls: false, host: "minio".to_owned(), port: 9000 };
+        let endpoint = Endpoint::At(Arc::new(origin));
+        let bucket = Bucket::new("lab".to_owned(), "us-east-1", endpoint, Addressing::Path, None);
+        Mount {
+            path: "/files/".to_owned(),
+            prefix: String::new(),
+            bucket: Arc::new(bucket),
+            allow_version_id: true,
+            denied_is_missing,
+            cache_control: None,
+        }
+    }
+
+    fn object(key: &str, query: &str) -> ObjectName {
+        let mut object = ObjectName::default();
+        object.start().push_str(key);
+        object.read_version_id(query).unwrap();
+        object
+    }
+
+    fn error(status: u16, code: &str) -> ServiceError {
+        let body = format!("<Error><Code>{code}</Code></Error>");
+        let status = StatusCode::from_u16(status).unwrap();
+        ServiceError::parse(status, body.as_bytes(), None)
+    }
+
+    #[test]
+    fn each_kind_of_service_error_has_a_failure() {
+        let (mount, object) = (mount(false), object("a.bam", ""));
+        for (status, code, failure) in [
+            (404, "NoSuchKey", Failure::NotFound),
+            (404, "NoSuchBucket", Failure::NotFound),
+            (400, "InvalidURI", Failure::InvalidKey),
+            (403, "AccessDenied", Failure::AccessDenied),
+            (403, "InvalidObjectState", Failure::Archived),
+            (403, "", Failure::AccessDenied),
+            (400, "", Failure::BadResponse),
+            (403, "ExpiredToken", Failure::Credentials),
+            (403, "RequestTimeTooSkewed", Failure::Clock),
+            (301, "PermanentRedirect", Failure::WrongEndpoint),
+            (503, "SlowDown", Failure::SlowDown { retry_after: RETRY_AFTER }),
+            (400, "RequestTimeout", Failure::TimedOut),
+            (412, "PreconditionFailed", Failure::PreconditionFailed),
+            (416, "InvalidRange", Failure::BadResponse),
+            (500, "InternalError", Failure::BadResponse),
+        ] {
+            let found = failure_of_service_error(&mount, &object, &error(status, code));
+            assert_eq!(found, failure, "{status} {code}");
+        }
+        let mut slow_down = error(503, "SlowDown");
+        slow_down.retry_after = Some(7);
+        let failure = failure_of_service_error(&mount, &object, &slow_down);
+        assert_eq!(failure, Failure::SlowDown { retry_after: 7 });
+    }
+
+    #[test]
+    fn mount_version_and_key_decide_what_a_code_leaves_open() {
+        let failure = |denied_is_missing: bool, key: &str, query: &str, status: u16, code: &str| {
+            let (mount, object) = (mount(denied_is_missing), object(key, query));
+            failure_of_service_error(&mount, &object, &error(status, code))
+        };
+        let version = "versionId=1";
+        assert_eq!(failure(true, "a", "", 403, "AccessDenied"), Failure::NotFound);
+        assert_eq!(failure(true, "a", "", 403, ""), Failure::AccessDenied);
+        assert_eq!(failure(false, "a", version, 405, "MethodNotAllowed"), Failure::NotFound);
+        assert_eq!(failure(false, "a", version, 400, "InvalidArgument"), Failure::VersionRefused);
+        assert_eq!(failure(false, "a", version, 500, "InternalError"), Failure::BadResponse);
+        assert_eq!(failure(false, "a", "", 400, "InvalidArgument"), Failure::BadResponse);
+        for (status, code) in [(403, "SignatureDoesNotMatch"), (400, ""), (302, ""), (414, "")] {
+            assert_eq!(failure(false, "a//b", "", status, code), Failure::InvalidKey, "{status}");
+            assert_ne!(failure(false, "a/b", "", status, code), Failure::InvalidKey, "{status}");
+        }
+        assert_eq!(failure(false, "a//b", "", 403, "AccessDenied"), Failure::AccessDenied);
     }
 }

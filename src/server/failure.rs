@@ -1,14 +1,13 @@
 //! What a client is told: failures and their status, and response heads.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use http::StatusCode;
 
+use crate::cache::metadata::Negative;
 use crate::http1::framing::HeadEnd;
 use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
-use crate::s3::error::Kind;
 use crate::s3::object_name::VersionIdError;
 
 /// Why a request is not answered with an object. The one list of all error answers; what the
@@ -74,7 +73,7 @@ pub enum Failure {
 }
 
 /// Seconds after which a client may try again, on 503, where S3 names no other time.
-const RETRY_AFTER: u64 = 1;
+pub const RETRY_AFTER: u64 = 1;
 
 impl Failure {
     /// The status code.
@@ -150,46 +149,19 @@ impl Failure {
         })
     }
 
-    /// Appends the header fields that belong to the status.
-    pub fn write_fields(self, out: &mut Vec<u8>) {
-        match self.status() {
-            StatusCode::METHOD_NOT_ALLOWED => {
-                out.extend_from_slice(b"Allow: GET, HEAD, OPTIONS\r\n")
+    /// The header fields that belong to the status, each with its CRLF.
+    pub fn fields(self) -> Cow<'static, str> {
+        match self {
+            Failure::Method => Cow::Borrowed("Allow: GET, HEAD, OPTIONS\r\n"),
+            Failure::SlowDown { retry_after } => {
+                Cow::Owned(format!("Retry-After: {retry_after}\r\n"))
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                let seconds = match self {
-                    Failure::SlowDown { retry_after } => retry_after,
-                    _ => RETRY_AFTER,
-                };
-                // Writing to memory does not fail.
-                let _ = write!(out, "Retry-After: {seconds}\r\n");
+            Failure::Overloaded => Cow::Owned(format!("Retry-After: {RETRY_AFTER}\r\n")),
+            Failure::RangeNotSatisfiable { size } => {
+                Cow::Owned(format!("Content-Range: bytes */{size}\r\n"))
             }
-            _ => {}
+            _ => Cow::Borrowed(""),
         }
-        if let Failure::RangeNotSatisfiable { size } = self {
-            // Writing to memory does not fail.
-            let _ = write!(out, "Content-Range: bytes */{size}\r\n");
-        }
-    }
-
-    /// The failure that an error of S3 is to the client. `None` for the two kinds that need more
-    /// than the error to be told: a bare refusal, and a range without the object's size.
-    pub fn from_kind(kind: Kind) -> Option<Failure> {
-        Some(match kind {
-            Kind::NotFound => Failure::NotFound,
-            Kind::InvalidKey => Failure::InvalidKey,
-            Kind::AccessDenied => Failure::AccessDenied,
-            Kind::Archived => Failure::Archived,
-            Kind::Credentials => Failure::Credentials,
-            Kind::Clock => Failure::Clock,
-            Kind::WrongEndpoint => Failure::WrongEndpoint,
-            Kind::CustomerKey => Failure::CustomerKey,
-            Kind::SlowDown => Failure::SlowDown { retry_after: RETRY_AFTER },
-            Kind::TimedOut => Failure::TimedOut,
-            Kind::PreconditionFailed => Failure::PreconditionFailed,
-            Kind::Other => Failure::BadResponse,
-            Kind::Unexplained | Kind::RangeNotSatisfiable => return None,
-        })
     }
 
     /// What is wrong with a head that did not end as it should.
@@ -201,39 +173,101 @@ impl Failure {
     }
 }
 
+impl From<Negative> for Failure {
+    fn from(negative: Negative) -> Failure {
+        match negative {
+            Negative::NotFound => Failure::NotFound,
+            Negative::AccessDenied => Failure::AccessDenied,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::framing::FramingError;
+
+    /// A table of failures. It does not compile unless each variant has a row.
+    macro_rules! failures {
+        ($($variant:pat => [$($failure:expr => $status:literal),+],)+) => {
+            fn failures() -> Vec<(Failure, u16)> {
+                let has_row = |failure: Failure| match failure { $($variant => {})+ };
+                let all = vec![$($(($failure, $status)),+),+];
+                all.iter().for_each(|&(failure, _)| has_row(failure));
+                all
+            }
+        };
+    }
+
+    failures! {
+        Failure::Request(_) => [
+            Failure::Request(RequestError::Malformed("bad method")) => 400,
+            Failure::Request(RequestError::TooManyFields) => 431,
+            Failure::Request(RequestError::Target) => 400,
+            Failure::Request(RequestError::Host) => 400,
+            Failure::Request(RequestError::HostSyntax) => 400,
+            Failure::Request(RequestError::Repeated("Range")) => 400,
+            Failure::Request(RequestError::Framing(FramingError::ContentLength)) => 400
+        ],
+        Failure::BareLineFeed => [Failure::BareLineFeed => 400],
+        Failure::HeadTooLarge => [Failure::HeadTooLarge => 431],
+        Failure::Body => [Failure::Body => 400],
+        Failure::Method => [Failure::Method => 405],
+        Failure::Key(_) => [
+            Failure::Key(DecodeError::PercentSign) => 400,
+            Failure::Key(DecodeError::Utf8) => 400,
+            Failure::Key(DecodeError::Nul) => 400,
+            Failure::Key(DecodeError::TooLong) => 414
+        ],
+        Failure::VersionId(_) => [Failure::VersionId(VersionIdError::Empty) => 400],
+        Failure::VersionRefused => [Failure::VersionRefused => 400],
+        Failure::NotMounted => [Failure::NotMounted => 404],
+        Failure::NoKey => [Failure::NoKey => 404],
+        Failure::NotFound => [Failure::NotFound => 404],
+        Failure::InvalidKey => [Failure::InvalidKey => 404],
+        Failure::AccessDenied => [Failure::AccessDenied => 403],
+        Failure::Archived => [Failure::Archived => 403],
+        Failure::PreconditionFailed => [Failure::PreconditionFailed => 412],
+        Failure::RangeNotSatisfiable { .. } => [Failure::RangeNotSatisfiable { size: 7 } => 416],
+        Failure::Credentials => [Failure::Credentials => 502],
+        Failure::Clock => [Failure::Clock => 502],
+        Failure::WrongEndpoint => [Failure::WrongEndpoint => 502],
+        Failure::CustomerKey => [Failure::CustomerKey => 502],
+        Failure::Unreachable => [Failure::Unreachable => 502],
+        Failure::BadResponse => [Failure::BadResponse => 502],
+        Failure::TimedOut => [Failure::TimedOut => 504],
+        Failure::SlowDown { .. } => [Failure::SlowDown { retry_after: 9 } => 503],
+        Failure::Overloaded => [Failure::Overloaded => 503],
+    }
 
     #[test]
-    fn every_status_that_is_sent_has_its_words() {
-        for failure in [
-            Failure::Request(RequestError::Host),
-            Failure::HeadTooLarge,
-            Failure::Method,
-            Failure::Key(DecodeError::TooLong),
-            Failure::VersionId(VersionIdError::Empty),
-            Failure::NotFound,
-            Failure::AccessDenied,
-            Failure::Archived,
-            Failure::NoKey,
-            Failure::PreconditionFailed,
-            Failure::RangeNotSatisfiable { size: 0 },
-            Failure::BadResponse,
-            Failure::SlowDown { retry_after: 1 },
-            Failure::TimedOut,
-        ] {
+    fn each_failure_has_a_status_with_a_reason_and_one_line() {
+        for (failure, status) in failures() {
+            assert_eq!(failure.status().as_u16(), status, "{failure:?}");
             assert!(failure.status().canonical_reason().is_some(), "{failure:?}");
-            assert!(!failure.line().contains('\n'));
+            let line = failure.line();
+            assert!(!line.is_empty() && !line.contains('\n'), "{failure:?}: {line:?}");
         }
     }
 
     #[test]
-    fn only_broken_requests_end_the_connection() {
-        assert!(Failure::Request(RequestError::Target).ends_connection());
-        assert!(Failure::HeadTooLarge.ends_connection());
-        for kept in [Failure::NotFound, Failure::Method, Failure::Key(DecodeError::TooLong)] {
-            assert!(!kept.ends_connection(), "{kept:?}");
+    fn fields_that_a_status_requires_are_sent() {
+        for (failure, status) in failures() {
+            let expected = match status {
+                405 => "Allow: GET, HEAD, OPTIONS\r\n",
+                416 => "Content-Range: bytes */7\r\n",
+                503 if failure == Failure::Overloaded => "Retry-After: 1\r\n",
+                503 => "Retry-After: 9\r\n",
+                _ => "",
+            };
+            assert_eq!(failure.fields(), expected, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_malformed_request_ends_the_connection() {
+        for (failure, status) in failures() {
+            assert_eq!(failure.ends_connection(), matches!(status, 400 | 431), "{failure:?}");
         }
     }
 }

@@ -1,8 +1,6 @@
 //! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
 //! of HTTP an S3 server understands.
 
-use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,30 +8,30 @@ use http::StatusCode;
 
 use crate::http1::conditional::{IfRange, Verdict};
 use crate::http1::range::{ByteRange, ContentRange, Extent};
-use crate::http1::request::Request;
 use crate::http1::response::Field;
 use crate::limits;
 use crate::policy::route::Mount;
-use crate::relay;
+use crate::relay::End;
 use crate::s3::client::Reply;
 use crate::s3::object::{Metadata, Shown, content_range};
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
 use crate::s3::response::Response;
-use crate::s3::resume::Delivery;
-use crate::server::error_mapping::{describe, explain, note_unsatisfiable};
+use crate::server::context::Context;
+use crate::server::delivery::Delivery;
+use crate::server::error_mapping::{
+    log_unsatisfiable_range, map_body_error, map_client_error, map_service_error,
+};
 use crate::server::failure::Failure;
 use crate::server::lookup::{forget, recall};
-use crate::server::response::{Head, HeadWriter, Outcome};
-use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::server::response::{Head, Outcome};
+use crate::server::worker::Scratch;
+use crate::transport::Connection;
 
 /// A GET that goes to S3.
 pub struct Fetch<'a> {
-    /// The core.
-    pub worker: &'a Worker,
-    /// The client's request.
-    pub request: &'a Request<'a>,
+    /// The client's request, and what it is served with.
+    pub context: &'a Context<'a>,
     /// Where the object is.
     pub mount: &'a Mount,
     /// The range that S3 is asked for.
@@ -71,7 +69,7 @@ pub enum Step {
 impl Fetch<'_> {
     /// What the conditions of the request say about an object.
     pub fn judge(&self, object: &Metadata) -> Verdict {
-        self.request.preconditions.evaluate(object.validators())
+        self.context.request.preconditions.evaluate(object.validators())
     }
 
     /// Whether an object like this would be refused, or sent whole although a part is wanted.
@@ -101,11 +99,15 @@ impl Fetch<'_> {
     }
 
     /// Asks S3 once, and answers the client.
-    pub async fn once(&self, client: &mut Stream, scratch: &mut Scratch) -> Result<Step, Failure> {
+    pub async fn once(
+        &self,
+        client: &mut Connection,
+        scratch: &mut Scratch,
+    ) -> Result<Step, Failure> {
         let asked = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
-        let sent = self.worker.s3.send(&self.mount.bucket, &s3_request).await;
-        match sent.map_err(|e| describe(&e))? {
+        let sent = self.context.worker.s3.send(&self.mount.bucket, &s3_request).await;
+        match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => self.object(response, asked, client, scratch).await,
             Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
                 self.not_modified(response, client, scratch).await
@@ -117,11 +119,17 @@ impl Fetch<'_> {
             Reply::Refused(error)
                 if error.status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() =>
             {
-                note_unsatisfiable(self.mount, &scratch.object, &error);
+                log_unsatisfiable_range(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
             Reply::Refused(error) => {
-                let failure = explain(self.worker, self.mount, &scratch.object, &error, asked);
+                let failure = map_service_error(
+                    self.context.worker,
+                    self.mount,
+                    &scratch.object,
+                    &error,
+                    asked,
+                );
                 if failure == Failure::PreconditionFailed {
                     self.learn_precondition_failed(&scratch.object);
                 }
@@ -139,7 +147,18 @@ impl Fetch<'_> {
             key: object.key(),
             version_id: object.version_id(),
             range: self.range_for_s3(),
-            conditions: self.request.preconditions.for_s3(),
+            conditions: self.context.request.preconditions.for_s3(),
+            leave_body_in_socket: self.splices(),
+        }
+    }
+
+    /// Whether the body is going to be spliced, as far as its length is known before the response.
+    fn splices(&self) -> bool {
+        match self.range_for_s3() {
+            Some(ByteRange::Closed { first, last }) => {
+                self.context.worker.relay.splices(last - first)
+            }
+            _ => false,
         }
     }
 
@@ -172,11 +191,11 @@ impl Fetch<'_> {
         &self,
         mut response: Response,
         asked: Instant,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        let shown = self.worker.live().shown(self.mount, object.key());
+        let shown = self.context.live.shown(self.mount, object.key());
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
             let is_whole = response.head().status == StatusCode::OK && !has_range;
@@ -188,7 +207,7 @@ impl Fetch<'_> {
             return Err(Failure::BadResponse);
         }
         let (name, now) = (object.as_str(), Instant::now());
-        self.worker.metadata.borrow_mut().learn_object(
+        self.context.worker.metadata.borrow_mut().learn_object(
             self.mount.bucket.id,
             name,
             metadata,
@@ -224,14 +243,14 @@ impl Fetch<'_> {
         if let (Some(skip), Some(extent)) = (skip, extent)
             && let Err(error) = response.skip(skip, extent.length(), metadata.size).await
         {
-            return Err(broken_off(object, &error));
+            return Err(map_body_error(object, &error));
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        let keep_alive = writer.keeps_connection();
+        let keep_alive = self.context.keeps_connection();
         let client_head = Head::of_object(metadata, extent);
         let status = client_head.status;
-        writer.write(head, &client_head);
+        self.context.write_head(head, &client_head);
         let delivery = Delivery {
+            worker: self.context.worker,
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
             // A server that ignores ranges cannot be asked for the rest of one.
@@ -239,25 +258,21 @@ impl Fetch<'_> {
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
             head,
-            client_stall: self.worker.live().clients.stall_timeout,
-            changed: Cell::new(false),
+            client_stall: self.context.live.clients.stall_timeout,
         };
-        let sent = self.worker.s3.deliver(response, &delivery, client).await;
-        if delivery.changed.get() {
-            forget(self.worker, self.mount, object);
+        let sent = delivery.run(response, client).await;
+        if sent.object_changed {
+            forget(self.context.worker, self.mount, object);
         }
-        let complete = matches!(sent.end, relay::End::Complete);
+        let complete = matches!(sent.end, End::Complete);
         match sent.end {
-            // Why the body could not go on was said there.
-            relay::End::Complete | relay::End::SourceGivenUp => {}
-            relay::End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
-            relay::End::SourceFailed(error) => {
-                if sent.bytes > 0 {
-                    log::warn!("S3 broke off the body of {object:?}: {error}");
-                } else {
-                    return Err(broken_off(object, &error));
-                }
+            // Why the body could not be resumed has been logged.
+            End::Complete | End::SourceGivenUp => {}
+            End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
+            End::SourceFailed(error) if sent.bytes > 0 => {
+                log::warn!("S3 broke off the body of {object:?}: {error}");
             }
+            End::SourceFailed(error) => return Err(map_body_error(object, &error)),
         }
         Ok(Step::Answered(Outcome {
             status,
@@ -316,7 +331,7 @@ impl Fetch<'_> {
     async fn not_modified(
         &self,
         response: Response,
-        client: &mut Stream,
+        client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
@@ -324,7 +339,7 @@ impl Fetch<'_> {
         metadata.read(
             response.head(),
             response.head_bytes(),
-            self.worker.live().shown(self.mount, object.key()),
+            self.context.live.shown(self.mount, object.key()),
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
@@ -338,33 +353,23 @@ impl Fetch<'_> {
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
         if self.remembered(object).is_some_and(|known| !explains(&known)) {
-            forget(self.worker, self.mount, object);
+            forget(self.context.worker, self.mount, object);
         }
-        let writer = HeadWriter { worker: self.worker, request: self.request };
-        writer.write(head, &Head::not_modified(metadata));
-        Ok(Step::Answered(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await))
+        let outcome = self.context.write_head(head, &Head::not_modified(metadata));
+        Ok(Step::Answered(self.context.send(client, head, outcome).await))
     }
 
     /// What is remembered of the object, if it exists.
     fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.worker, self.mount, object, Duration::MAX)?.ok()
+        recall(self.context.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
     /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
     fn learn_precondition_failed(&self, object: &ObjectName) {
         let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
         if !self.remembered(object).is_some_and(explains) {
-            forget(self.worker, self.mount, object);
+            forget(self.context.worker, self.mount, object);
         }
-    }
-}
-
-/// The failure of a body of which the client has seen nothing yet.
-fn broken_off(object: &ObjectName, error: &io::Error) -> Failure {
-    log::warn!("S3 broke off the body of {object:?}: {error}");
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::TimedOut,
-        _ => Failure::Unreachable,
     }
 }
 

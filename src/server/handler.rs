@@ -1,8 +1,9 @@
-//! One request, from its head to the last byte of its answer.
+//! One request, from its head to the last byte of its response.
 //!
-//! The steps, in order: method → CORS preflight → mount and key → what is known of the object →
-//! conditions and range → S3 → the answer's head → the body. Each step may end the request with a
-//! [`Failure`]. What S3 is asked is in [`known`](super::known) and [`fetch`](super::fetch).
+//! Read it as the steps that it is: [`respond`] finds the mount, answers OPTIONS, names the object,
+//! and serves it by [`head`] or [`get`]. Each step may end the request with a [`Failure`], which
+//! becomes the response. A step that decides by mount and peer who may read belongs between the
+//! preflight, which browsers send without credentials, and the object's name.
 //!
 //! # What a request costs
 //!
@@ -19,225 +20,141 @@
 //! | bytes copied by the kernel | the head | head and body, in and out | what came with S3's head |
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::StatusCode;
-
-use crate::http1::conditional::{IfRange, Verdict};
-use crate::http1::range::ByteRange;
-use crate::http1::request::{Method, Request};
+use crate::http1::request::Method;
 use crate::http1::target::{Target, percent_decode};
 use crate::limits;
-use crate::policy::route::{self, Mount};
-use crate::s3::object::Metadata;
+use crate::policy::route::Mount;
+use crate::policy::route::{NoRoute, route};
 use crate::s3::object_name::ObjectName;
+use crate::server::context::Context;
 use crate::server::failure::Failure;
-use crate::server::get::{Fetch, Step};
 use crate::server::live::Live;
-use crate::server::lookup::{accepted_age, current_object, known_object, recall};
-use crate::server::response::{Head, HeadWriter, Outcome};
-use crate::server::worker::{Scratch, Worker};
-use crate::sys::stream::Stream;
+use crate::server::object::{get, head};
+use crate::server::response::Outcome;
+use crate::server::worker::Scratch;
+use crate::transport::Connection;
 
-/// Answers one request.
+/// Serves one request. A failure is a response too.
 pub async fn handle(
-    worker: &Worker,
-    request: &Request<'_>,
-    client: &mut Stream,
+    context: &Context<'_>,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Outcome {
-    let writer = HeadWriter { worker, request };
-    let answered = match request.method {
-        Method::Other => Err(Failure::Method),
-        _ if request.has_body => Err(Failure::Body),
-        Method::Options => {
-            writer.options(&mut scratch.head);
-            return writer.send(client, scratch, StatusCode::NO_CONTENT).await;
-        }
-        Method::Head | Method::Get => match locate(worker, request, None, &mut scratch.object) {
-            Ok(mount) => object(worker, request, mount, client, scratch).await,
-            Err(failure) => Err(failure),
-        },
-    };
-    let answered = match answered {
-        Err(Failure::NotFound) if worker.live().rewrite_rules.for_missing() > 0 => {
-            Box::pin(other_object(worker, request, client, scratch)).await
-        }
-        answered => answered,
-    };
-    match answered {
+    match respond(context, client, scratch).await {
         Ok(outcome) => outcome,
-        Err(failure) => writer.send_failure(client, scratch, failure).await,
+        Err(failure) => context.send_failure(client, scratch, failure).await,
     }
 }
 
-/// Answers with the object in `scratch`.
-async fn object(
-    worker: &Worker,
-    request: &Request<'_>,
-    mount: &Mount,
-    client: &mut Stream,
+/// The steps, in order.
+async fn respond(
+    context: &Context<'_>,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    match request.method {
-        Method::Head => head(worker, request, mount, client, scratch).await,
-        // In a box of its own for as long as it lasts: its many states would otherwise be part of
-        // every idle connection. One allocation, some tens of nanoseconds.
-        _ => Box::pin(get(worker, request, mount, client, scratch)).await,
+    let request = context.request;
+    if request.method == Method::Other {
+        return Err(Failure::Method);
     }
-}
-
-/// Answers with the first object that exists of those that the rules for missing keys name.
-async fn other_object(
-    worker: &Worker,
-    request: &Request<'_>,
-    client: &mut Stream,
-    scratch: &mut Scratch,
-) -> Result<Outcome, Failure> {
-    for rule in 0..worker.live().rewrite_rules.for_missing() {
-        // A key that cannot be is one that does not exist.
-        let Ok(mount) = locate(worker, request, Some(rule), &mut scratch.object) else { continue };
-        match object(worker, request, mount, client, scratch).await {
-            Err(Failure::NotFound) => {}
-            answered => return answered,
+    if request.has_body {
+        return Err(Failure::Body);
+    }
+    let located = locate(context.live, request.target);
+    if request.method == Method::Options {
+        return Ok(context.send_options(client, scratch).await);
+    }
+    let located = located?;
+    name_object(context.live, &located, None, &mut scratch.object)?;
+    match serve(context, located.mount, client, scratch).await {
+        Err(Failure::NotFound) if context.live.rewrite_rules.for_missing() > 0 => {
+            Box::pin(serve_other_name(context, &located, client, scratch)).await
         }
+        served => served,
     }
-    Err(Failure::NotFound)
 }
 
-/// The object that a request is about, as [`locate_in`].
-fn locate<'w>(
-    worker: &'w Worker,
-    request: &Request<'_>,
-    rule: Option<usize>,
-    object: &mut ObjectName,
-) -> Result<&'w Arc<Mount>, Failure> {
-    let Target::Resource { path, query } = request.target else { return Err(Failure::NotMounted) };
-    locate_in(worker.live(), path, query, rule, object)
+/// Where a request target leads.
+pub struct Located<'a> {
+    /// The mount that the path is below.
+    pub mount: &'a Arc<Mount>,
+    /// The path behind the mount, still percent-encoded.
+    rest: &'a str,
+    query: &'a str,
 }
 
-/// The object that a path and a query name; with the number of a rule for missing keys the one that
-/// the rule names instead, [`Failure::NotFound`] if it names none.
-pub fn locate_in<'w>(
-    live: &'w Live,
-    path: &str,
-    query: &str,
+/// Finds the mount of a request target.
+///
+/// # Errors
+/// [`Failure::NotMounted`], [`Failure::NoKey`].
+pub fn locate<'a>(live: &'a Live, target: Target<'a>) -> Result<Located<'a>, Failure> {
+    let Target::Resource { path, query } = target else { return Err(Failure::NotMounted) };
+    match route(&live.mounts, path) {
+        Ok((mount, rest)) => Ok(Located { mount, rest, query }),
+        Err(NoRoute::NotMounted) => Err(Failure::NotMounted),
+        Err(NoRoute::NoKey) => Err(Failure::NoKey),
+    }
+}
+
+/// Reads the name of the object that is located: decodes the key once, rewrites it, and puts the
+/// mount's prefix in front. With the number of a rule for missing keys the name is the one that
+/// this rule offers instead.
+///
+/// # Errors
+/// The failures about keys and version ids; [`Failure::NotFound`] if the rule offers no name.
+pub fn name_object(
+    live: &Live,
+    located: &Located<'_>,
     rule: Option<usize>,
     object: &mut ObjectName,
-) -> Result<&'w Arc<Mount>, Failure> {
-    let Some((mount, rest)) = route::route(&live.mounts, path) else {
-        let is_mount = route::is_mount_without_slash(&live.mounts, path);
-        return Err(if is_mount { Failure::NoKey } else { Failure::NotMounted });
-    };
-    if rest.is_empty() {
-        return Err(Failure::NoKey);
-    }
+) -> Result<(), Failure> {
     let key = object.start();
-    percent_decode(rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
+    percent_decode(located.rest, limits::KEY_BYTES, key).map_err(Failure::Key)?;
     live.rewrite_rules.apply(key);
     if rule.is_some_and(|number| !live.rewrite_rules.apply_to_missing(number, key)) {
         return Err(Failure::NotFound);
     }
-    mount.prepend_prefix(key).map_err(Failure::Key)?;
+    located.mount.prepend_prefix(key).map_err(Failure::Key)?;
     if key.is_empty() {
         return Err(Failure::NoKey);
     }
-    if mount.allow_version_id {
-        object.read_version_id(query).map_err(Failure::VersionId)?;
+    if located.mount.allow_version_id {
+        object.read_version_id(located.query).map_err(Failure::VersionId)?;
     }
-    Ok(mount)
+    Ok(())
 }
 
-async fn head(
-    worker: &Worker,
-    request: &Request<'_>,
+/// Serves the object that `scratch` names.
+async fn serve(
+    context: &Context<'_>,
     mount: &Mount,
-    client: &mut Stream,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    let max_age = accepted_age(request);
-    let judge = |object: &Metadata| request.preconditions.evaluate(object.validators());
-    let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
-        Some(object) if judge(&object) != Verdict::PreconditionFailed => object,
-        remembered => {
-            // Memory may be out of date: it does not refuse what S3 may allow.
-            let max_age = if remembered.is_some() { Duration::ZERO } else { max_age };
-            known_object(worker, mount, scratch, max_age).await?
-        }
-    };
-    let writer = HeadWriter { worker, request };
-    let head = match judge(&metadata) {
-        Verdict::Proceed => Head::of_object(&metadata, None),
-        Verdict::NotModified => Head::not_modified(&metadata),
-        Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
-    };
-    let status = head.status;
-    writer.write(&mut scratch.head, &head);
-    Ok(writer.send(client, scratch, status).await)
+    match context.request.method {
+        Method::Head => head(context, mount, client, scratch).await,
+        // Boxed while it lasts: its many states would otherwise be part of every idle connection.
+        // One allocation, some tens of nanoseconds.
+        _ => Box::pin(get(context, mount, client, scratch)).await,
+    }
 }
 
-async fn get(
-    worker: &Worker,
-    request: &Request<'_>,
-    mount: &Mount,
-    client: &mut Stream,
+/// Serves the first object that exists under the names that the rules for missing keys offer.
+async fn serve_other_name(
+    context: &Context<'_>,
+    located: &Located<'_>,
+    client: &mut Connection,
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
-    let range = request.range.and_then(ByteRange::parse);
-    let if_range = request.if_range.map(IfRange::parse);
-    let mut fetch = Fetch { worker, request, mount, range, if_range, known: None };
-
-    // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
-    // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
-    let max_age = accepted_age(request);
-    let mut known = match recall(worker, mount, &scratch.object, max_age).transpose()? {
-        None if !request.preconditions.are_for_s3() => {
-            Some(known_object(worker, mount, scratch, max_age).await?)
+    for rule in 0..context.live.rewrite_rules.for_missing() {
+        // No object has a name that is not valid.
+        if name_object(context.live, located, Some(rule), &mut scratch.object).is_err() {
+            continue;
         }
-        Some(object) if fetch.would_refuse(&object) => {
-            Some(current_object(worker, mount, scratch).await?)
-        }
-        // The client validates a copy that it may only use if S3 says that it is right.
-        Some(object) if fetch.is_validation(&object) => match request.preconditions.are_for_s3() {
-            true => None,
-            false => Some(current_object(worker, mount, scratch).await?),
-        },
-        known => known,
-    };
-    let (mut unsatisfiable, mut unsized_responses) = (0, 0);
-    loop {
-        if let Some(metadata) = known.take() {
-            match fetch.judge(&metadata) {
-                Verdict::Proceed => {}
-                Verdict::NotModified => {
-                    let writer = HeadWriter { worker, request };
-                    writer.write(&mut scratch.head, &Head::not_modified(&metadata));
-                    return Ok(writer.send(client, scratch, StatusCode::NOT_MODIFIED).await);
-                }
-                Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
-            }
-            if !fetch.if_range_holds(&metadata) {
-                fetch.range = None;
-            }
-            // An object that grew meanwhile is asked for once more.
-            if fetch.is_outside(&metadata) || (unsatisfiable > 1 && fetch.range.is_some()) {
-                return Err(Failure::RangeNotSatisfiable { size: metadata.size });
-            }
-            fetch.known = Some(metadata);
-        }
-        match fetch.once(client, scratch).await? {
-            Step::Answered(outcome) => return Ok(outcome),
-            Step::WithoutRange => fetch.range = None,
-            Step::Changed => fetch.known = None,
-            Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadResponse),
-            Step::UnknownSize => {
-                known = Some(current_object(worker, mount, scratch).await?);
-                unsized_responses += 1;
-            }
-            Step::Unsatisfiable => {
-                known = Some(current_object(worker, mount, scratch).await?);
-                unsatisfiable += 1;
-            }
+        match serve(context, located.mount, client, scratch).await {
+            Err(Failure::NotFound) => {}
+            served => return served,
         }
     }
+    Err(Failure::NotFound)
 }

@@ -3,8 +3,13 @@
 //! A request reads it once, at its start, and hands it down, so that no request sees two
 //! configurations.
 
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
 
 use crate::policy::cors;
 use crate::policy::rewrite;
@@ -30,6 +35,29 @@ pub struct Live {
     /// One log line per request.
     pub access_log: bool,
 }
+
+impl Default for Live {
+    /// Serves nothing: the mounts are up to the configuration.
+    fn default() -> Live {
+        Live {
+            mounts: Vec::new(),
+            rewrite_rules: rewrite::Rules::default(),
+            cors: cors::Policy::Any,
+            clients: ClientLimits::default(),
+            retries: retry::Settings::default(),
+            genomic_suffixes: GENOMIC_SUFFIXES.map(str::to_owned).to_vec(),
+            access_log: true,
+        }
+    }
+}
+
+/// Formats that are compressed by themselves, and indexes of such files. If one is stored with
+/// `Content-Encoding: gzip` by mistake, an HTTP library that sees the field decompresses it, and
+/// its reader fails.
+const GENOMIC_SUFFIXES: [&str; 15] = [
+    ".bam", ".cram", ".bcf", ".gz", ".bgz", ".bgzf", ".bai", ".csi", ".tbi", ".crai", ".gzi",
+    ".fai", ".pbi", ".sbi", ".idx",
+];
 
 /// Bounds on client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +97,10 @@ impl Live {
     /// the decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a
     /// version id is of use only where clients may ask for a version.
     pub fn shown<'a>(&self, mount: &'a Mount, key: &str) -> Shown<'a> {
-        let last_letter =
-            |text: &str| text.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
-        let last = last_letter(key);
+        let last = key.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
         let is_suffix = |suffix: &String| {
-            // The last letter rules most suffixes out without the cost of a comparison.
-            last_letter(suffix) == last
+            // The last letter tells most of them apart from the key.
+            suffix.bytes().next_back().map(|byte| byte.to_ascii_lowercase()) == last
                 && key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
                     .eq_ignore_ascii_case(suffix.as_bytes())
@@ -84,5 +110,48 @@ impl Live {
             version_id: mount.allow_version_id,
             default_cache_control: mount.cache_control.as_deref(),
         }
+    }
+}
+
+/// The settings that one request sees, however often they are replaced meanwhile.
+///
+/// Counted by one worker alone: a count that all workers share would be a cache line that every
+/// request takes from the others.
+#[derive(Clone)]
+pub struct Snapshot(Rc<Shared>);
+
+struct Shared(Arc<Live>);
+
+impl Deref for Snapshot {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.0.0
+    }
+}
+
+/// One worker's view of the live settings.
+pub struct LiveReader {
+    cache: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    snapshot: RefCell<Snapshot>,
+}
+
+impl LiveReader {
+    /// Reads what `published` holds.
+    pub fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
+        let snapshot = Snapshot(Rc::new(Shared(published.load_full())));
+        LiveReader { cache: RefCell::new(Cache::new(published)), snapshot: RefCell::new(snapshot) }
+    }
+
+    /// The settings as they are now, at the price of one atomic load if they are the same as
+    /// before. Whoever keeps the result keeps replaced settings in memory.
+    pub fn load(&self) -> Snapshot {
+        let mut cache = self.cache.borrow_mut();
+        let mut snapshot = self.snapshot.borrow_mut();
+        let latest = cache.load();
+        if !Arc::ptr_eq(latest, &snapshot.0.0) {
+            *snapshot = Snapshot(Rc::new(Shared(Arc::clone(latest))));
+        }
+        snapshot.clone()
     }
 }

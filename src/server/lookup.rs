@@ -14,7 +14,8 @@ use crate::s3::error::Kind;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::s3::request::{ObjectRequest, Operation};
-use crate::server::error_mapping::{describe, explain};
+use crate::server::context::Context;
+use crate::server::error_mapping::{map_client_error, map_service_error};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
 
@@ -44,19 +45,19 @@ pub fn recall(
 fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
     match cached {
         Cached::Object(metadata) => Ok(metadata),
-        Cached::Negative(Negative::NotFound) => Err(Failure::NotFound),
-        Cached::Negative(Negative::AccessDenied) => Err(Failure::AccessDenied),
+        Cached::Negative(negative) => Err(negative.into()),
     }
 }
 
 /// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
 /// it, from S3.
 pub async fn known_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
+    let worker = context.worker;
     if let Some(known) = recall(worker, mount, &scratch.object, max_age) {
         return known;
     }
@@ -71,8 +72,8 @@ pub async fn known_object(
             Turn::Landed(_) => {}
             Turn::Lead(lead) => {
                 let asked = Instant::now();
-                // In a box: its state would be part of every request's.
-                let known = Box::pin(ask_for_metadata(worker, mount, scratch, asked)).await;
+                // Boxed: its state would be part of every request's.
+                let known = Box::pin(ask_for_metadata(context, mount, scratch, asked)).await;
                 lead.land((known.clone(), asked));
                 return existing(known?);
             }
@@ -82,11 +83,11 @@ pub async fn known_object(
 
 /// The metadata as S3 has it now.
 pub async fn current_object(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(worker, mount, scratch, Duration::ZERO).await
+    known_object(context, mount, scratch, Duration::ZERO).await
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
@@ -95,11 +96,12 @@ pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
 }
 
 async fn ask_for_metadata(
-    worker: &Worker,
+    context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
 ) -> Result<Cached, Failure> {
+    let Context { worker, live, .. } = *context;
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
@@ -110,11 +112,13 @@ async fn ask_for_metadata(
         };
         let conditions = Preconditions::default();
         let (key, version_id) = (object.key(), object.version_id());
-        let s3_request = ObjectRequest { operation, key, version_id, range, conditions };
+        let leave_body_in_socket = false;
+        let s3_request =
+            ObjectRequest { operation, key, version_id, range, conditions, leave_body_in_socket };
         let sent = worker.s3.send(&mount.bucket, &s3_request).await;
-        let error = match sent.map_err(|e| describe(&e))? {
+        let error = match sent.map_err(|error| map_client_error(&error))? {
             Reply::Object(response) => {
-                let shown = worker.live().shown(mount, object.key());
+                let shown = live.shown(mount, object.key());
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
@@ -145,7 +149,7 @@ async fn ask_for_metadata(
             operation = Operation::Get;
             continue;
         }
-        return match explain(worker, mount, object, &error, asked) {
+        return match map_service_error(worker, mount, object, &error, asked) {
             Failure::NotFound => Ok(Cached::Negative(Negative::NotFound)),
             Failure::AccessDenied => Ok(Cached::Negative(Negative::AccessDenied)),
             failure => Err(failure),

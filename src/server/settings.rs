@@ -1,5 +1,6 @@
 //! What is fixed for a run: sockets, threads, and what each worker sets up once.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,4 +34,22 @@ pub struct Settings {
     pub log_level: log::LevelFilter,
     /// `None` logs to standard error.
     pub log_file: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            // As the 2014 application.
+            listen: vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 5000)))],
+            workers: None,
+            driver: event_loop::Choice::Auto,
+            upstream: upstream::Settings::default(),
+            proxies: Arc::default(),
+            trust: trust::Settings::default(),
+            relay: relay::Settings::default(),
+            metadata: metadata::Settings::default(),
+            log_level: log::LevelFilter::Info,
+            log_file: None,
+        }
+    }
 }

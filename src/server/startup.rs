@@ -8,6 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::cache::latest::Latest;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
@@ -166,7 +168,7 @@ pub(super) fn share(
     let latest = Arc::new(Latest::new(settings.metadata.max_entries));
     Ok(Arc::new(Shared {
         settings,
-        live: Arc::new(live),
+        live: Arc::new(ArcSwap::from_pointee(live)),
         resolver,
         trust,
         latest,

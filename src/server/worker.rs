@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+
 use crate::access_log;
 use crate::cache::latest::Latest;
 use crate::cache::metadata::{Cached, MetadataMap};
@@ -16,15 +18,15 @@ use crate::clock;
 use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::relay::Relay;
-use crate::relay::buffers::Buffers;
 use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::Failure;
-use crate::server::live::Live;
+use crate::server::live::{Live, LiveReader, Snapshot};
 use crate::server::settings::Settings;
 use crate::sys::deadlines::Deadlines;
+use crate::transport::buffers::Buffers;
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::Pool;
@@ -41,7 +43,7 @@ pub struct Shared {
     /// What is fixed for a run.
     pub settings: Settings,
     /// What can be replaced while running.
-    pub live: Arc<Live>,
+    pub live: Arc<ArcSwap<Live>>,
     /// The addresses of S3's servers.
     pub resolver: Resolver,
     /// Whose certificates are believed; `None` where no mount has HTTPS.
@@ -63,6 +65,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The S3 client.
     pub s3: Client,
+    /// Passes bodies on to clients.
+    pub relay: Relay,
     /// The upstream connections.
     pub pool: Rc<Pool>,
     /// The metadata map.
@@ -77,6 +81,7 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// No new requests: the process is about to end.
     pub draining: Cell<bool>,
+    live: LiveReader,
     date: Cell<(u64, [u8; 29])>,
     log_lines: RefCell<Vec<u8>>,
     scratches: RefCell<Vec<Scratch>>,
@@ -100,11 +105,12 @@ impl Worker {
     /// Where TLS cannot be set up.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Worker>, TrustError> {
         let settings = &shared.settings;
-        let relay = Rc::new(Relay {
-            buffers: Buffers::new(),
+        let buffers = Buffers::new();
+        let relay = Relay {
+            buffers: Rc::clone(&buffers),
             pipes: Pipes::new(settings.relay.clone()),
             counters: Arc::clone(&counters),
-        });
+        };
         let deadlines = Rc::new(Deadlines::default());
         let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
         let connector = Connector::new(settings.upstream.clone(), tls, Rc::clone(&deadlines));
@@ -116,12 +122,14 @@ impl Worker {
         );
         let s3 = Client::new(
             Rc::clone(&pool),
-            relay,
-            settings.upstream.clone(),
-            shared.live.retries.clone(),
+            buffers,
+            Arc::clone(&counters),
+            &settings.upstream,
+            shared.live.load().retries.clone(),
         );
         Ok(Rc::new(Worker {
             s3,
+            relay,
             counters,
             metadata: RefCell::new(MetadataMap::new(
                 settings.metadata.clone(),
@@ -131,6 +139,7 @@ impl Worker {
             connections: Cell::new(0),
             draining: Cell::new(false),
             date: Cell::new((u64::MAX, [0; 29])),
+            live: LiveReader::new(Arc::clone(&shared.live)),
             log_lines: RefCell::default(),
             scratches: RefCell::default(),
             pool,
@@ -139,9 +148,9 @@ impl Worker {
         }))
     }
 
-    /// What can be replaced while running.
-    pub fn live(&self) -> &Live {
-        &self.shared.live
+    /// What can be replaced while running, as it is now.
+    pub fn live(&self) -> Snapshot {
+        self.live.load()
     }
 
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
@@ -187,13 +196,12 @@ impl Worker {
         text
     }
 
-    /// Whether requests are logged. Asked first: an entry takes two readings of the clock.
-    pub fn has_access_log(&self) -> bool {
-        self.shared.access_log.is_some() && self.live().access_log
-    }
-
     /// Writes a request to the access log.
     pub fn log(&self, entry: &access_log::Entry<'_>) {
+        // Lines without a log to go to would pile up.
+        if self.shared.access_log.is_none() {
+            return;
+        }
         let mut lines = self.log_lines.borrow_mut();
         access_log::write_line(entry, &mut lines);
         if lines.len() >= LOG_BYTES {

@@ -1,12 +1,12 @@
-//! The side thread: a runtime of its own for what no core may wait for, which is name resolution
-//! and the refreshing of credentials. What it finds it publishes; the cores only read.
+//! The background thread: a tokio runtime for work that no worker may wait for, which is name
+//! resolution and refreshing credentials. It publishes its results; workers only read them.
 
 use std::io;
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 
-/// The handle of the side thread, which lives as long as the process.
+/// A handle of the background thread, which runs until the process ends.
 #[derive(Clone, Debug)]
 pub struct Background {
     runtime: Handle,
@@ -16,7 +16,7 @@ impl Background {
     /// Starts the thread.
     ///
     /// # Errors
-    /// Where the thread or its event loop cannot be had.
+    /// If the thread or its event loop cannot be created.
     pub fn start() -> io::Result<Background> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -26,42 +26,27 @@ impl Background {
         Ok(Background { runtime: handle })
     }
 
-    /// Runs a task there until its end or that of the process.
+    /// Runs a task on the background thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.runtime.spawn(task));
-    }
-
-    /// Runs a task there and has the calling thread wait for its end: for start-up, before there
-    /// are cores. `None` where the task panicked.
-    pub fn wait_for<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        self.spawn(async move {
-            // It fails only where nobody waits any more.
-            let _ = sender.send(task.await);
-        });
-        receiver.recv().ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::mpsc;
 
     use super::*;
 
     #[test]
-    fn a_task_runs_on_the_side_and_its_panic_does_not_end_the_thread() {
+    fn tasks_run_on_the_background_thread_and_a_panic_does_not_end_it() {
         let background = Background::start().unwrap();
-        let name = |()| thread::current().name().map(str::to_owned);
-        assert_eq!(
-            background.wait_for(async move { name(()) }).flatten().as_deref(),
-            Some("background")
-        );
-        assert_eq!(background.wait_for(async { panic!("a defect, for the test") }), None::<()>);
-        let slept = async { tokio::time::sleep(Duration::from_millis(1)).await };
-        assert_eq!(background.wait_for(slept), Some(()));
+        background.spawn(async { panic!("a bug, for the test") });
+        let (sender, receiver) = mpsc::channel();
+        background.spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            sender.send(thread::current().name().map(str::to_owned)).unwrap();
+        });
+        assert_eq!(receiver.recv().unwrap().as_deref(), Some("background"));
     }
 }

@@ -1,11 +1,12 @@
-//! Which cores this process may use.
+//! The cores that this process may use.
 
 use std::io;
 use std::num::NonZero;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Cores worth a worker each: the affinity mask, cut to the cgroup's CPU quota (both versions).
+/// How many workers are worthwhile: the cores of the affinity mask, limited by the cgroup's CPU
+/// quota (v1 or v2).
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
@@ -19,7 +20,7 @@ pub fn affinity() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
-/// Keeps the calling thread on one core, so that its sockets, buffers and interrupts stay warm.
+/// Pins the calling thread to one core, so that its sockets and buffers stay in that core's caches.
 ///
 /// # Errors
 /// As `sched_setaffinity(2)`.

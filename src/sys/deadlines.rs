@@ -1,18 +1,17 @@
-//! The deadlines of the sockets of one core.
+//! The deadlines of the sockets of one worker.
 //!
-//! Arming a kernel timer for each receive and send would cost as much as the receive itself. A
-//! core instead keeps the deadlines of all its sockets in one table and looks at it a few times a
-//! second: a socket past its deadline is shut down, which ends the pending operation. Deadlines
-//! are therefore kept to within one period of [`Deadlines::sweep`], never early.
+//! Arming a kernel timer for each receive and send would cost as much as the receive itself.
+//! Instead, a worker keeps the deadlines of all its sockets in one table and sweeps it a few times a
+//! second: a socket past its deadline is shut down, which ends the pending operation. So a wait ends
+//! up to one period of [`Deadlines::sweep`] late, never early.
 //!
-//! A peer that is sent something has its deadline counted from the last byte that its kernel
-//! acknowledged, and not from the last one that there was room for on this side: a full send queue
-//! makes room much later than a slow reader reads. While a send waits, the table asks the kernel once
-//! in a while.
+//! The deadline of a send counts from the last byte that the peer's kernel acknowledged, not from
+//! the last one that fit into the send queue here: a full queue makes room much later than a slow
+//! reader reads. While a send waits, the sweep asks the kernel once a second.
 //!
-//! The same table ends waits for a *large* amount of bytes: a socket that is told to wake its
-//! reader only for many bytes (`SO_RCVLOWAT`) is told otherwise when they do not come soon. And it
-//! tells those who [watch](super::stalls) a peer when it takes nothing.
+//! The sweep also ends waits for *many* bytes: a socket that wakes its reader only for many bytes
+//! (`SO_RCVLOWAT`) is reset to one byte if they do not arrive soon. And it notifies those who
+//! [watch](super::stalls) a peer that takes nothing.
 
 use std::cell::RefCell;
 use std::net::Shutdown;
@@ -24,16 +23,16 @@ use socket2::SockRef;
 use crate::sys::sockopt;
 use crate::sys::stalls::Watcher;
 
-/// The deadlines of all sockets of one core.
+/// The deadlines of all sockets of one worker.
 #[derive(Default)]
 pub struct Deadlines {
     slots: RefCell<Slots>,
 }
 
-/// How long a reader may be kept waiting for many bytes while there are some.
+/// How long a reader waits for many bytes while a few are there.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Time between two questions to the kernel of what a peer has acknowledged.
+/// Time between two looks at what a peer has acknowledged.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -46,33 +45,32 @@ pub(super) struct Slot {
     socket: RawFd,
     pub(super) wait: Wait,
     patient_since: Option<Instant>,
-    /// What the peer had not acknowledged when the kernel was asked last, and when that was.
+    /// Bytes that the peer had not acknowledged at `looked_at`.
     unacknowledged: Option<libc::c_int>,
     looked_at: Option<Instant>,
     pub(super) watcher: Watcher,
 }
 
-/// What a socket is waiting for.
+/// What a socket waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Nothing that has an end.
+    /// Nothing, or without a deadline.
     None,
-    /// Bytes, until then.
+    /// Bytes, until this deadline.
     Until(Instant),
     /// The next request of an idle client.
     Idle {
-        /// Until then.
         deadline: Instant,
-        /// From then on it may be given up for the sake of others.
+        /// From when on it may be closed to make room for others.
         yields_from: Instant,
     },
-    /// Room to send, until the peer has taken nothing for so long.
+    /// Room to send, until the peer has taken nothing for `timeout`.
     Sending {
-        /// When it was last seen to take something.
+        /// When the peer was last seen to take something.
         since: Instant,
         timeout: Duration,
     },
-    /// Its deadline has passed; it was shut down.
+    /// The deadline has passed and the socket was shut down.
     Expired,
 }
 
@@ -96,14 +94,14 @@ impl Slot {
     }
 
     fn shut_down(&mut self) {
-        // It fails where the peer has already gone, which ends the wait just as well.
+        // Fails if the peer has already gone, which ends the wait just as well.
         let _ = SockRef::from(&self.borrow()).shutdown(Shutdown::Both);
         self.wait = Wait::Expired;
     }
 
-    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down: what
-    /// arrives at this very moment, or was received and is not yet known to the reader, can be
-    /// answered all the same.
+    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down, so
+    /// that a request that arrives at this moment, or that the reader has not seen yet, can still be
+    /// responded to.
     fn end_idle_wait(&mut self) -> bool {
         if !matches!(self.wait, Wait::Idle { .. }) || sockopt::unread_bytes(self.borrow()) > 0 {
             return false;
@@ -113,8 +111,8 @@ impl Slot {
         true
     }
 
-    /// Asks the kernel whether the peer has acknowledged bytes since the last time. What an earlier
-    /// wait saw is as good: that it differs means that the peer takes bytes.
+    /// Asks the kernel whether the peer has acknowledged bytes since the last look, which may have
+    /// been during an earlier wait: any difference means that the peer takes bytes.
     pub(super) fn look(&mut self, now: Instant) {
         let unacknowledged = sockopt::unacknowledged_bytes(self.borrow());
         self.looked_at = Some(now);
@@ -129,7 +127,7 @@ impl Slot {
         self.looked_at.is_none_or(|looked_at| now.duration_since(looked_at) >= LOOK_PERIOD)
     }
 
-    /// Ends the wait if it has lasted for too long.
+    /// Ends the wait if it has lasted too long.
     fn sweep(&mut self, now: Instant) {
         let over = |since: Instant, timeout| now.saturating_duration_since(since) >= timeout;
         match self.wait {
@@ -152,26 +150,26 @@ impl Slot {
 }
 
 impl Deadlines {
-    /// Shuts down every socket whose deadline is not after `now`, and wakes the readers that have
-    /// been waiting for many bytes for too long.
+    /// Shuts down every socket past its deadline, and wakes readers that have waited for many bytes
+    /// too long.
     pub fn sweep(&self, now: Instant) {
         self.slots.borrow_mut().entries.iter_mut().flatten().for_each(|slot| slot.sweep(now));
     }
 
-    /// Ends the waits for idle clients, of whom no request has arrived.
+    /// Ends the waits of all idle connections on which no request has arrived.
     pub fn close_idle(&self) {
         self.each_slot(|slot| {
             slot.end_idle_wait();
         });
     }
 
-    /// Ends the wait for the client that has been idle for longest and of whom nothing has arrived;
-    /// `false` where there is none that may be given up. Looks at every socket: for rare needs.
+    /// Ends the wait of the connection that has been idle longest and on which nothing has arrived;
+    /// `false` if none may be closed. Looks at every socket, so it is for rare needs.
     pub fn give_up_idle(&self, now: Instant) -> bool {
         let mut slots = self.slots.borrow_mut();
         let mut longest: Option<(Instant, &mut Slot)> = None;
         for slot in slots.entries.iter_mut().flatten() {
-            // All wait for the same time, so that the first to end began first.
+            // All have the same timeout, so the first to end began first.
             if let Wait::Idle { deadline, yields_from } = slot.wait
                 && yields_from <= now
                 && longest.as_ref().is_none_or(|(first, _)| deadline < *first)
@@ -183,12 +181,12 @@ impl Deadlines {
         longest.is_some_and(|(_, slot)| slot.end_idle_wait())
     }
 
-    /// Lets `change` see every slot.
+    /// Calls `change` with every slot.
     pub(super) fn each_slot(&self, change: impl FnMut(&mut Slot)) {
         self.slots.borrow_mut().entries.iter_mut().flatten().for_each(change);
     }
 
-    /// Lets `change` see one slot.
+    /// Calls `change` with one slot.
     pub(super) fn with_slot<T>(&self, index: usize, change: impl FnOnce(&mut Slot) -> T) -> T {
         let mut slots = self.slots.borrow_mut();
         change(slots.entries[index].as_mut().expect("a stream has its slot until it is dropped"))
@@ -233,11 +231,5 @@ impl Deadlines {
                 slot.wait = new;
             }
         });
-    }
-
-    /// Sockets that are open on this core.
-    pub fn open_sockets(&self) -> usize {
-        let slots = self.slots.borrow();
-        slots.entries.len() - slots.free.len()
     }
 }

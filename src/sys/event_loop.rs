@@ -1,9 +1,9 @@
-//! The event loop of one core: io_uring with the best flags the kernel grants, or epoll.
+//! The event loop of a worker: io_uring with the best flags that the kernel grants, or epoll.
 //!
 //! The ring flags matter more than anything else for small requests: the default ring costs half
 //! as much again per request as one with `SINGLE_ISSUER|DEFER_TASKRUN` (Linux 6.1). A kernel that
-//! does not know a flag refuses the ring, hence a ladder. Container runtimes block io_uring with
-//! seccomp by default, so epoll is no emergency exit but the way many will run.
+//! does not know a flag refuses the ring, so several sets of flags are tried. Container runtimes
+//! block io_uring with seccomp by default, so epoll is a first-class driver, not a last resort.
 
 use std::io;
 
@@ -11,10 +11,10 @@ use io_uring::{IoUring, Probe, opcode};
 use monoio::time::TimeDriver;
 use monoio::{FusionRuntime, IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-/// Which event loop the operator asks for.
+/// The event loop that the configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// io_uring where the kernel and its seccomp filter allow it, else epoll.
+    /// io_uring if the kernel and its seccomp filter allow it, otherwise epoll.
     Auto,
     /// io_uring, or an error.
     IoUring,
@@ -24,20 +24,20 @@ pub enum Choice {
 
 /// An event loop for the thread that built it.
 pub struct EventLoop {
-    /// The runtime.
+    /// monoio's runtime.
     pub runtime: FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>,
-    /// What it is, in words for the operator: `io_uring (single_issuer, defer_taskrun)`.
+    /// For the start-up message: `io_uring (single_issuer, defer_taskrun)`.
     pub description: String,
 }
 
-/// Entries of a submission queue. A core rarely queues more between two rounds; a full queue is
-/// only submitted early.
+/// Entries of a submission queue. A worker rarely queues more between two rounds; a full queue is
+/// just submitted early.
 const RING_ENTRIES: u32 = 1024;
 
-/// A way to set up a ring, and its name.
+/// A name, and how to set up the ring.
 type Ring = (&'static str, fn(&mut io_uring::Builder));
 
-/// The ladder of ring flags, best first.
+/// The sets of ring flags to try, best first.
 const RINGS: [Ring; 3] = [
     ("io_uring (single_issuer, defer_taskrun)", |ring| {
         ring.setup_single_issuer().setup_defer_taskrun();
@@ -92,9 +92,9 @@ fn ring() -> io::Result<EventLoop> {
     Err(refusal)
 }
 
-/// Asks the kernel whether it knows the operations that are used; those before Linux 5.6 have
-/// io_uring without them. Then runs one operation: a seccomp filter may let a ring be set up and
-/// not be entered, and an event loop on such a ring would spin without ever seeing a socket.
+/// Checks that the kernel supports the operations in use; before Linux 5.6, io_uring lacks some of
+/// them. Then runs one operation: a seccomp filter may allow setting up a ring but not entering it,
+/// and an event loop on such a ring would spin without ever seeing a socket.
 fn probe() -> io::Result<()> {
     let mut ring = IoUring::new(2)?;
     let mut probe = Probe::new();
@@ -122,7 +122,7 @@ fn run_one_operation(ring: &mut IoUring) -> io::Result<()> {
     ring.submit_and_wait(1)?;
     match ring.completion().next() {
         Some(done) if done.result() == 0 => Ok(()),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "a ring runs no operation")),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "the ring does not run operations")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The operating system behind safe functions; the only floor with `unsafe`.
+//! The operating system behind safe functions; the only layer with `unsafe`.
 #![allow(unsafe_code, reason = "system calls and borrowed descriptors, each with its proof")]
 
 pub mod background;

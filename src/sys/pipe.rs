@@ -1,8 +1,8 @@
-//! Pipes that bytes pass through on their way from one socket to another without being copied.
+//! Pipes for `splice(2)`, through which bytes pass from one socket to another without being copied.
 //!
-//! A pipe is asked for a size and believed only by what the kernel then says it has: the pages of
-//! all pipes of an unprivileged user are bounded together (`fs.pipe-user-pages-soft`), and beyond
-//! the bound new pipes get two pages and may not grow.
+//! The size that a pipe was asked for means little; only the size that the kernel reports counts.
+//! The pages of all pipes of an unprivileged user are bounded together
+//! (`fs.pipe-user-pages-soft`), and beyond the bound new pipes get two pages and cannot grow.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use rustix::pipe::{
 
 use crate::sys::stream::Stream;
 
-/// A pipe and how many bytes it holds.
+/// A pipe and the number of bytes it holds.
 pub struct Pipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
@@ -22,40 +22,40 @@ pub struct Pipe {
     held: usize,
 }
 
-/// What one attempt to move bytes came to.
+/// The outcome of one attempt to move bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// This many bytes; 0 is the end of the source.
+    /// So many were moved; 0 means end of file.
     Bytes(usize),
-    /// The socket has nothing to give, or no room to take.
+    /// The socket has no bytes, or no room for any.
     Blocked,
 }
 
 impl Pipe {
-    /// A pipe of `size` bytes, or of what the kernel gives instead.
+    /// A pipe of `size` bytes, or of the size that the kernel grants.
     ///
     /// # Errors
     /// As `pipe2(2)`.
     pub fn new(size: usize) -> io::Result<Pipe> {
         let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Refused (EPERM) beyond the user's bound; the size it has is then asked for.
+        // Refused (EPERM) beyond the user's bound; the pipe then keeps its size.
         let _ = fcntl_setpipe_size(&write_end, size);
         let capacity = fcntl_getpipe_size(&write_end)?;
         Ok(Pipe { read_end, write_end, capacity, held: 0 })
     }
 
-    /// What the kernel says fits, in bytes. More can be held where segments are large.
+    /// The size that the kernel reports, in bytes. The pipe can hold more if segments are large.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Whether it holds nothing, so that another body may use it.
+    /// Whether another body may use it.
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// Moves up to `limit` bytes from a socket into the empty pipe. In a pipe that holds bytes,
-    /// "blocked" could not be told from "full".
+    /// Moves up to `limit` bytes from a socket into the pipe, which must be empty: otherwise a
+    /// blocked socket could not be told from a full pipe.
     ///
     /// # Errors
     /// As `splice(2)`.
@@ -70,8 +70,8 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves what the pipe holds into a socket. `more` says that more will follow at once, so
-    /// that the kernel need not send a segment that is not full.
+    /// Moves the pipe's bytes into a socket. `more` tells the kernel that others follow at once, so
+    /// that it waits to fill the last segment.
     ///
     /// # Errors
     /// As `splice(2)`.
@@ -90,14 +90,14 @@ fn moved(result: Result<usize, Errno>) -> io::Result<Moved> {
     match result {
         Ok(count) => Ok(Moved::Bytes(count)),
         Err(Errno::AGAIN) => Ok(Moved::Blocked),
-        // A signal came first; the caller tries again after a wait that ends at once.
+        // Interrupted by a signal; the caller's wait for the socket ends at once, and it retries.
         Err(Errno::INTR) => Ok(Moved::Blocked),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether an error of [`Pipe::new`], [`Pipe::fill`] or [`Pipe::drain`] means that this kernel, or
-/// a seccomp filter, does not let this process splice at all.
+/// Whether an error of [`Pipe::new`], [`Pipe::fill`] or [`Pipe::drain`] means that the kernel or a
+/// seccomp filter does not allow splicing at all.
 pub fn is_refusal(error: &io::Error) -> bool {
     let refusals = [Errno::NOSYS, Errno::PERM, Errno::INVAL, Errno::ACCESS];
     refusals.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -1,39 +1,38 @@
-//! Limits of the whole process.
+//! Limits and environment of the whole process.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one. Each client may need two descriptors, and
-/// the usual soft limit of 1,024 is there for programs that use `select(2)`, which this one does
-/// not. It fails only where a seccomp filter forbids it, and then the limit stays as it was.
+/// Raises the soft limit of open files to the hard one: each client may need two descriptors. The
+/// usual soft limit of 1,024 exists for programs that use `select(2)`, which this one does not.
+/// Fails only if a seccomp filter forbids it; the limit then stays as it was.
 pub fn raise_open_files_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// Whether an error means that this process or this machine has no descriptor left.
+/// Whether an error means that this process or machine has no file descriptor left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Whether an error means that this process or this machine lacks what a connection takes:
-/// descriptors, ports or memory.
+/// Whether an error means that this process or machine lacks descriptors, ports or memory.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     is_out_of_descriptors(error)
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL))
 }
 
-/// Removes those of the `chosen` environment variables that are empty. To a user they are unset, to
-/// AWS's libraries `AWS_PROFILE=` is a profile without a name.
+/// Removes those of the `chosen` environment variables that are empty. Users mean "unset" by
+/// `AWS_PROFILE=`, but AWS's libraries take it for a profile without a name.
 ///
-/// To be called before there is a second thread.
+/// Call it while the process has one thread.
 pub fn unset_empty_variables(chosen: impl Fn(&str) -> bool) {
     let is_empty = |value: &std::ffi::OsString| value.to_string_lossy().trim().is_empty();
     let empty: Vec<_> = std::env::vars_os().filter(|(_, value)| is_empty(value)).collect();
     for (name, _) in empty {
         if name.to_str().is_some_and(&chosen) {
-            // SAFETY: the caller promises that no other thread exists which could read the
+            // SAFETY: the caller promises that there is no other thread, which could read the
             // environment at this moment.
             unsafe { std::env::remove_var(name) };
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix;
 use std::path::{Path, PathBuf};
@@ -36,18 +36,18 @@ impl fmt::Display for ListenAddress {
 
 /// The listening sockets of one address, one for each worker.
 pub struct Listeners {
-    /// The address, with the real port where port 0 was asked for.
+    /// The address, with the real port if port 0 was asked for.
     pub address: ListenAddress,
-    /// The sockets.
+    /// As many as there are workers.
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Listens on `address` with `workers` sockets. Accepted connections let `unsent` bytes wait to be
-/// sent, until they are told otherwise.
+/// Listens on `address` with `workers` sockets. Accepted connections queue `unsent` bytes at most
+/// that the kernel has not sent yet (`TCP_NOTSENT_LOWAT`).
 ///
 /// TCP sockets share the port with `SO_REUSEPORT`, so that the kernel spreads connections over
-/// the workers. That option would also let a second s3proxy of the same user share it unnoticed,
-/// hence a first try without it.
+/// the workers. That option would also let a second s3proxy of the same user share the port
+/// unnoticed, so the port is first bound without it.
 ///
 /// # Errors
 /// As `bind(2)`, `AddrInUse` above all.
@@ -99,20 +99,20 @@ fn tcp_socket(address: SocketAddr, reuse_port: bool, unsent: usize) -> io::Resul
     Ok(socket)
 }
 
-/// Removes a socket file that nobody listens on, as a crash leaves it behind.
+/// Removes a socket file on which no process listens, as a crash leaves it behind.
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
     match unix::net::UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        // Somebody answers (bind will say so), or there is no such file.
+        // A process accepts (bind will fail), or there is no such file.
         _ => Ok(()),
     }
 }
 
-/// A socket that accepts connections on one core.
+/// A socket that accepts connections for one worker.
 pub struct Listener {
-    /// Only waited on; this type is used for Unix sockets too, since a wait does not care.
+    /// Only polled for readiness, so it serves for Unix sockets too.
     waiter: monoio::net::TcpListener,
 }
 
@@ -120,22 +120,41 @@ pub struct Listener {
 pub struct Accepted {
     /// The socket, non-blocking and close-on-exec.
     pub socket: net::TcpStream,
-    /// The peer: `None` for Unix sockets.
-    pub peer: Option<SocketAddr>,
+    /// The client's end of it.
+    pub peer: Peer,
+}
+
+/// The other end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address in the network.
+    Tcp(SocketAddr),
+    /// A process on this machine.
+    Unix,
+}
+
+impl Peer {
+    /// `None` for a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
 }
 
 impl Listener {
-    /// Takes over a socket made by [`listen`]; to be called on the worker's own thread.
+    /// Registers a socket of [`listen`] with the calling worker's event loop.
     ///
     /// # Errors
-    /// Where the event loop cannot register it.
+    /// If the event loop cannot register it.
     pub fn new(socket: OwnedFd) -> io::Result<Listener> {
         let waiter = monoio::net::TcpListener::from_std(net::TcpListener::from(socket))?;
         Ok(Listener { waiter })
     }
 
-    /// Waits until a connection may be there. Unlike a pending accept, this may be dropped
-    /// without losing a connection.
+    /// Waits until a connection may be there. Unlike a pending accept, this can be dropped without
+    /// losing a connection.
     ///
     /// # Errors
     /// As `poll(2)`.
@@ -143,21 +162,22 @@ impl Listener {
         self.waiter.readable(false).await
     }
 
-    /// Listens no more: new connections are refused, and a wait for one ends. The kernel resets TCP
-    /// connections that were not accepted; those of a Unix socket can be accepted still.
+    /// Stops listening: new connections are refused, and a pending wait ends. The kernel resets TCP
+    /// connections that were not accepted; those of a Unix socket can still be accepted.
     pub fn close(&self) {
-        // It fails where another worker has closed the same Unix socket.
+        // Fails if another worker has closed the same Unix socket.
         let _ = SockRef::from(&stream::borrow(&self.waiter)).shutdown(net::Shutdown::Read);
     }
 
-    /// Accepts a connection that is already there.
+    /// Accepts a connection that is already there, without waiting.
     ///
     /// # Errors
-    /// As `accept4(2)`; `WouldBlock` when there is none left.
+    /// As `accept4(2)`; `WouldBlock` if there is none.
     pub fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = acceptfrom_with(stream::borrow(&self.waiter), flags)?;
-        Ok(Accepted { socket: socket.into(), peer: peer.and_then(ip_address) })
+        let address = peer.and_then(ip_address);
+        Ok(Accepted { socket: socket.into(), peer: address.map_or(Peer::Unix, Peer::Tcp) })
     }
 }
 

@@ -1,40 +1,39 @@
-//! Socket options that the standard library and socket2 do not have. All of them are advice: where
-//! the kernel or the kind of socket does not know one, things work without.
+//! Socket options that neither the standard library nor socket2 offers. All are hints: errors are
+//! ignored, since everything works without them.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Linux 5.14, `include/uapi/asm-generic/socket.h`.
 const SO_BUF_LOCK: libc::c_int = 72;
 
-/// `SO_RCVLOWAT`: readers are woken for this many bytes at least. The kernel wakes one that may go
-/// on with the new value (`tcp_set_rcvlowat`).
+/// `SO_RCVLOWAT`: readers are woken for this many bytes at least. Lowering it wakes a reader that
+/// has enough (`tcp_set_rcvlowat`).
 pub(super) fn set_receive_low_water(socket: BorrowedFd<'_>, bytes: u32) {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes);
 }
 
-/// `TCP_NOTSENT_LOWAT`: a socket takes bytes only while fewer than this many wait to be sent for
-/// the first time. Those under way are not limited, so throughput does not suffer.
+/// `TCP_NOTSENT_LOWAT`: a socket is writable only while fewer than this many bytes wait to be sent
+/// for the first time. Bytes in flight are not limited, so throughput does not suffer.
 pub(super) fn set_unsent_limit(socket: BorrowedFd<'_>, bytes: u32) {
     set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
 }
 
-/// Lets the kernel size the buffers by what the connection carries, after an `SO_RCVBUF` had
-/// ended that.
+/// Lets the kernel size the buffers by the connection's throughput again, which `SO_RCVBUF` ends.
 pub(super) fn unlock_buffers(socket: BorrowedFd<'_>) {
     set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
 }
 
-/// Bytes that were sent and that the peer's kernel has not acknowledged, or that, on a Unix socket,
-/// the peer has not received (`SIOCOUTQ`). `None` where the kernel does not say.
+/// Bytes that were sent and that the peer's kernel has not acknowledged or, on a Unix socket, that
+/// the peer has not received (`SIOCOUTQ`). `None` if the kernel does not tell.
 pub(super) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> Option<libc::c_int> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is borrowed and so open; the kernel writes one C int to where it is
-    // told, which outlives the call.
+    // SAFETY: the descriptor is borrowed and so open; the kernel writes one C int to `bytes`,
+    // which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     (result == 0).then_some(bytes)
 }
 
-/// Bytes that have arrived and were not received yet (`SIOCINQ`); 0 where the kernel does not say.
+/// Bytes that have arrived and were not received yet (`SIOCINQ`); 0 if the kernel does not tell.
 pub(super) fn unread_bytes(socket: BorrowedFd<'_>) -> libc::c_int {
     let mut bytes: libc::c_int = 0;
     // SAFETY: as in `unacknowledged_bytes`.

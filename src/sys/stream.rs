@@ -83,7 +83,7 @@ impl Stream {
         limit: usize,
         timeout: Duration,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, limit, Wait::Until(Instant::now() + timeout)).await
+        self.receive_until(buf, limit, Instant::now() + timeout, None).await
     }
 
     /// As [`receive`](Self::receive), for the first bytes of a request: the wait may also be
@@ -98,15 +98,25 @@ impl Stream {
         deadline: Instant,
         yields_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, Wait::Idle { deadline, yields_from }).await
+        self.receive_until(buf, usize::MAX, deadline, Some(yields_from)).await
     }
 
-    async fn receive_until(
+    /// As [`receive_idle`](Self::receive_idle) if `yields_from` is given, else as
+    /// [`receive`](Self::receive) until `deadline`.
+    ///
+    /// # Errors
+    /// As these.
+    pub async fn receive_until(
         &mut self,
         buf: Vec<u8>,
         limit: usize,
-        wait: Wait,
+        deadline: Instant,
+        yields_from: Option<Instant>,
     ) -> BufResult<usize, Vec<u8>> {
+        let wait = match yields_from {
+            Some(yields_from) => Wait::Idle { deadline, yields_from },
+            None => Wait::Until(deadline),
+        };
         // The kernel would not tell of fewer bytes than an earlier wait was for, and this one is for
         // any.
         self.set_low_water(1);

@@ -1,5 +1,6 @@
-//! A connection to send and receive over: a socket, with or without TLS on it.
+//! A connection to send and receive over: a socket, with or without TLS, to a server or a client.
 
+pub mod buffers;
 pub mod error_text;
 pub mod tls;
 pub mod trust;
@@ -15,14 +16,35 @@ use crate::sys::stream::Stream;
 use crate::transport::tls::TlsStream;
 
 /// A connection.
-pub enum Transport {
+pub enum Connection {
     /// The bytes are those of the socket.
     Plain(Stream),
     /// The bytes are encrypted in this process.
     Tls(Box<TlsStream>),
 }
 
-impl Transport {
+/// Where the bytes of a body come from.
+pub trait Source {
+    /// Its connection; `None` once it was given up.
+    fn connection(&mut self) -> Option<&mut Connection>;
+
+    /// The socket, if its bytes are those of the body, so that the kernel may move them.
+    fn kernel_socket(&mut self) -> Option<&mut Stream>;
+
+    /// Gives the connection up; `remaining` bytes of the body were not received.
+    fn give_up(&mut self, remaining: u64);
+
+    /// As [`Connection::receive`]. If the bytes are not those of the connection, `limit` bounds
+    /// what is received there.
+    fn receive(
+        &mut self,
+        buf: Vec<u8>,
+        limit: usize,
+        timeout: Duration,
+    ) -> impl Future<Output = BufResult<usize, Vec<u8>>>;
+}
+
+impl Connection {
     /// As [`Stream::receive`].
     ///
     /// # Errors
@@ -35,8 +57,27 @@ impl Transport {
         timeout: Duration,
     ) -> BufResult<usize, Vec<u8>> {
         match self {
-            Transport::Plain(stream) => stream.receive(buf, limit, timeout).await,
-            Transport::Tls(stream) => stream.receive(buf, limit, timeout).await,
+            Connection::Plain(stream) => stream.receive(buf, limit, timeout).await,
+            Connection::Tls(stream) => stream.receive(buf, limit, timeout).await,
+        }
+    }
+
+    /// As [`Stream::receive_idle`].
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_idle(
+        &mut self,
+        buf: Vec<u8>,
+        deadline: Instant,
+        yields_from: Instant,
+    ) -> BufResult<usize, Vec<u8>> {
+        match self {
+            Connection::Plain(stream) => stream.receive_idle(buf, deadline, yields_from).await,
+            // In a box, so that idle plain connections do not pay for its state.
+            Connection::Tls(stream) => {
+                Box::pin(stream.receive_idle(buf, deadline, yields_from)).await
+            }
         }
     }
 
@@ -51,55 +92,73 @@ impl Transport {
         timeout: Duration,
     ) -> BufResult<(), Vec<u8>> {
         match self {
-            Transport::Plain(stream) => stream.send(buf, range, timeout).await,
-            Transport::Tls(stream) => stream.send(buf, range, timeout).await,
+            Connection::Plain(stream) => stream.send(buf, range, timeout).await,
+            Connection::Tls(stream) => stream.send(buf, range, timeout).await,
         }
     }
 
-    /// As [`Stream::readable`], where bytes that were received but not taken count too.
+    /// Tells the peer that no more bytes will be sent. Errors do not matter: the peer has then
+    /// gone already.
+    pub async fn finish_sending(&mut self, timeout: Duration) {
+        match self {
+            Connection::Plain(_) => {}
+            Connection::Tls(stream) => Box::pin(stream.send_close_notify(timeout)).await,
+        }
+        self.socket().finish_sending();
+    }
+
+    /// As [`Stream::readable`]; bytes that TLS has received but nobody has taken count too.
     ///
     /// # Errors
     /// As [`Stream::readable`].
     pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         match self {
-            Transport::Plain(stream) => stream.readable(low_water, deadline).await,
-            Transport::Tls(stream) => stream.readable(low_water, deadline).await,
+            Connection::Plain(stream) => stream.readable(low_water, deadline).await,
+            Connection::Tls(stream) => stream.readable(low_water, deadline).await,
         }
     }
 
-    /// As [`Stream::readable_soon`], where bytes that were received but not taken count too.
+    /// As [`Stream::readable_soon`]; bytes that TLS has received but nobody has taken count too.
     ///
     /// # Errors
     /// As [`Stream::readable_soon`].
     pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         match self {
-            Transport::Plain(stream) => stream.readable_soon(low_water).await,
-            Transport::Tls(stream) => stream.readable_soon(low_water).await,
+            Connection::Plain(stream) => stream.readable_soon(low_water).await,
+            Connection::Tls(stream) => stream.readable_soon(low_water).await,
+        }
+    }
+
+    /// As [`Stream::has_unread_bytes`]; bytes that TLS has received but nobody has taken count too.
+    pub fn has_unread_bytes(&self) -> bool {
+        match self {
+            Connection::Plain(stream) => stream.has_unread_bytes(),
+            Connection::Tls(stream) => stream.has_unread_bytes(),
         }
     }
 
     /// As [`Stream::is_quiet`].
     pub fn is_quiet(&self) -> bool {
         match self {
-            Transport::Plain(stream) => stream.is_quiet(),
-            Transport::Tls(stream) => stream.is_quiet(),
+            Connection::Plain(stream) => stream.is_quiet(),
+            Connection::Tls(stream) => stream.is_quiet(),
         }
     }
 
-    /// The socket below, for its options.
+    /// The socket below, for its options and for waits until it takes more bytes.
     pub fn socket(&mut self) -> &mut Stream {
         match self {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.socket(),
+            Connection::Plain(stream) => stream,
+            Connection::Tls(stream) => stream.socket(),
         }
     }
 
-    /// The socket, where its bytes are those of the connection, so that the kernel may move them
-    /// by itself. With TLS they are not, unless the kernel does the TLS: the place to say so.
+    /// The socket, if its bytes are those of the connection, so that the kernel may move them by
+    /// itself. With TLS they are not, unless the kernel does the TLS: this is the place to say so.
     pub fn kernel_socket(&mut self) -> Option<&mut Stream> {
         match self {
-            Transport::Plain(stream) => Some(stream),
-            Transport::Tls(_) => None,
+            Connection::Plain(stream) => Some(stream),
+            Connection::Tls(_) => None,
         }
     }
 }

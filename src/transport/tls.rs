@@ -98,7 +98,7 @@ impl TlsStream {
             tls.flush(deadline).await?;
             progress?;
             match tls.state {
-                State::Handshake => tls.receive_records(0, deadline).await?,
+                State::Handshake => tls.receive_records(0, deadline, None).await?,
                 State::Open => return Ok(tls),
                 State::Closed => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
@@ -113,14 +113,36 @@ impl TlsStream {
     /// As [`Stream::receive`].
     ///
     /// # Errors
-    /// As [`Transport::receive`](super::Transport::receive).
+    /// As [`Connection::receive`](super::Connection::receive).
     pub async fn receive(
         &mut self,
-        mut buf: Vec<u8>,
+        buf: Vec<u8>,
         limit: usize,
         timeout: Duration,
     ) -> BufResult<usize, Vec<u8>> {
-        let deadline = Instant::now() + timeout;
+        self.receive_until(buf, limit, Instant::now() + timeout, None).await
+    }
+
+    /// As [`Stream::receive_idle`].
+    ///
+    /// # Errors
+    /// As [`Connection::receive`](super::Connection::receive).
+    pub async fn receive_idle(
+        &mut self,
+        buf: Vec<u8>,
+        deadline: Instant,
+        yields_from: Instant,
+    ) -> BufResult<usize, Vec<u8>> {
+        self.receive_until(buf, usize::MAX, deadline, Some(yields_from)).await
+    }
+
+    async fn receive_until(
+        &mut self,
+        mut buf: Vec<u8>,
+        limit: usize,
+        deadline: Instant,
+        yields_from: Option<Instant>,
+    ) -> BufResult<usize, Vec<u8>> {
         let room = limit.min(buf.capacity() - buf.len());
         let mut wanted = room;
         loop {
@@ -134,7 +156,7 @@ impl TlsStream {
                 }
             }
             let received = match self.flush(deadline).await {
-                Ok(()) => self.receive_records(wanted, deadline).await,
+                Ok(()) => self.receive_records(wanted, deadline, yields_from).await,
                 failed => failed,
             };
             // The end of a record may be long in coming: no more memory than for that.
@@ -148,7 +170,7 @@ impl TlsStream {
     /// As [`Stream::send`].
     ///
     /// # Errors
-    /// As [`Transport::send`](super::Transport::send).
+    /// As [`Connection::send`](super::Connection::send).
     pub async fn send(
         &mut self,
         buf: Vec<u8>,
@@ -194,12 +216,33 @@ impl TlsStream {
         }
     }
 
+    /// Whether bytes of the peer have arrived that were not taken yet.
+    pub fn has_unread_bytes(&self) -> bool {
+        !self.plain.is_empty() || !self.incoming.is_empty() || self.stream.has_unread_bytes()
+    }
+
     /// As [`Stream::is_quiet`].
     pub fn is_quiet(&self) -> bool {
         self.state == State::Open
             && self.plain.is_empty()
             && self.incoming.is_empty()
             && self.stream.is_quiet()
+    }
+
+    /// Tells the peer that nothing follows, as far as it still takes bytes.
+    pub async fn send_close_notify(&mut self, timeout: Duration) {
+        let status = self.session.process_tls_records(&mut []);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
+            let queued = encode(&mut self.outgoing, |out| {
+                traffic.queue_close_notify(out).map_err(|error| match error {
+                    EncryptError::InsufficientSize(size) => Ok(size.required_size),
+                    error @ EncryptError::EncryptExhausted => Err(error.to_string()),
+                })
+            });
+            if queued.is_ok() {
+                let _ = self.flush(Instant::now() + timeout).await;
+            }
+        }
     }
 
     /// Decrypts into `buf` what was received, as far as that has `room`, and lets the session
@@ -297,13 +340,18 @@ impl TlsStream {
 
     /// Receives more of what the peer encrypted: as many records as `room` bytes hold the content
     /// of, so that none of it has to be kept, but at least one.
-    async fn receive_records(&mut self, room: usize, deadline: Instant) -> io::Result<()> {
+    async fn receive_records(
+        &mut self,
+        room: usize,
+        deadline: Instant,
+        yields_from: Option<Instant>,
+    ) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
         let size = (room / CONTENT_BYTES).max(1) * RECORD_BYTES;
         incoming.shrink_to(size);
         incoming.reserve_exact(size.saturating_sub(incoming.len()).max(1));
         let (received, incoming) =
-            self.stream.receive(incoming, usize::MAX, left_until(deadline)).await;
+            self.stream.receive_until(incoming, usize::MAX, deadline, yields_from).await;
         self.incoming = incoming;
         match received? {
             // Somebody between us may have cut the connection: not the end that the peer meant.

@@ -15,7 +15,7 @@ use crate::http1::framing::{HeadEnd, find_head_end};
 use crate::limits;
 use crate::sys::deadlines::Deadlines;
 use crate::sys::stream::{Ahead, Stream};
-use crate::transport::Transport;
+use crate::transport;
 use crate::transport::tls::TlsStream;
 use crate::upstream::Settings;
 use crate::upstream::addresses::Addresses;
@@ -24,12 +24,10 @@ use crate::upstream::proxy::Route;
 use crate::upstream::resolve::ResolvedOrigin;
 use crate::upstream::tunnel;
 
-/// A connection, and whether it has served a request before.
+/// A connection to S3 or to a proxy.
 pub struct Connection {
     /// What is sent and received over.
-    pub stream: Transport,
-    /// An earlier request was answered on it, so S3 may be closing it at this moment.
-    pub reused: bool,
+    pub stream: transport::Connection,
     /// The address that it was opened to.
     pub address: SocketAddr,
     /// The origin's [`changes`](ResolvedOrigin::changes) when the address was last one of those
@@ -117,7 +115,7 @@ impl Connector {
             match connected {
                 Ok(stream) => {
                     self.addresses.note_success(address);
-                    return Ok(Connection { stream, reused: false, address, named_at });
+                    return Ok(Connection { stream, address, named_at });
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
@@ -152,12 +150,12 @@ impl Connector {
         route: &Route,
         mut stream: Stream,
         ahead: Ahead,
-    ) -> Result<Transport, ConnectError> {
+    ) -> Result<transport::Connection, ConnectError> {
         if ahead == Ahead::Little {
             stream.receive_ahead_little(self.settings.read_ahead);
         }
         let Some(config) = self.tls.as_ref().filter(|_| route.origin.tls) else {
-            return Ok(Transport::Plain(stream));
+            return Ok(transport::Connection::Plain(stream));
         };
         if let Some(proxy) = &route.via {
             let timeout = self.settings.connect_timeout;
@@ -166,7 +164,9 @@ impl Connector {
         let name = ServerName::try_from(route.origin.host.clone())
             .map_err(|_| ConnectError::Tls(rustls::Error::UnsupportedNameType.into()))?;
         let timeout = self.settings.tls_timeout;
-        Ok(Transport::Tls(Box::new(TlsStream::connect(stream, config, name, timeout).await?)))
+        Ok(transport::Connection::Tls(Box::new(
+            TlsStream::connect(stream, config, name, timeout).await?,
+        )))
     }
 }
 

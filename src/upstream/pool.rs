@@ -240,7 +240,6 @@ impl Lease {
     /// has been read to its end and S3 keeps the connection open.
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        connection.reused = true;
         if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections
             || !self.pool.is_current(self.origin, &mut connection)
         {

@@ -183,9 +183,9 @@ fn three_parts(length: usize) -> ScriptedUpstream {
         if peer.number == 0 {
             peer.send(ok_head(length));
             peer.send(vec![b'x'; 1000]);
-            peer.rest(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             peer.send(vec![b'y'; 1000]);
-            peer.rest(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             peer.send(vec![b'z'; length - 2000]);
         } else {
             peer.send(ok("on a fresh connection"));

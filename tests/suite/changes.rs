@@ -315,7 +315,7 @@ fn an_overtaken_response_does_not_bring_the_old_object_back(driver: Driver) {
             let head = peer.last_head();
             let method = head.split(' ').next().expect("a method");
             if is_first.swap(false, Ordering::SeqCst) {
-                peer.rest(Duration::from_millis(600));
+                std::thread::sleep(Duration::from_millis(600));
                 peer.send(described(method, "old", "old"));
             } else {
                 peer.send(described(method, "new", "newer"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use s3proxy::clock::{CivilTime, unix_seconds};
+use s3proxy::clock::{Iso8601, unix_seconds};
 
 use crate::support::credential_services::{CONTAINER_TOKEN, CredentialServices};
 use crate::support::eventually;
@@ -53,10 +53,7 @@ fn http_date(seconds: u64) -> String {
 
 /// `20250101T000000Z`, or with hyphens and colons.
 fn iso(seconds: u64, [hyphen, colon]: [&str; 2]) -> String {
-    let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(seconds);
-    format!(
-        "{year:04}{hyphen}{month:02}{hyphen}{day:02}T{hour:02}{colon}{minute:02}{colon}{second:02}Z"
-    )
+    Iso8601(seconds).to_string().replace('-', hyphen).replace(':', colon)
 }
 
 /// Whether a request was signed within a few seconds of a time.

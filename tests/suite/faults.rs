@@ -375,6 +375,7 @@ fn a_body_without_a_strong_tag_is_cut_short(driver: Driver) {
 }
 
 fn a_tag_without_quotation_marks_is_as_good_as_one_with_them(driver: Driver) {
+    const TAG: &str = "\"0123456789abcdef\"";
     let upstream = ScriptedUpstream::start(|peer| {
         if !peer.next_request() {
             return;
@@ -398,7 +399,6 @@ fn a_tag_without_quotation_marks_is_as_good_as_one_with_them(driver: Driver) {
         }
     });
     let proxy = over(driver, &upstream).start();
-    const TAG: &str = "\"0123456789abcdef\"";
     for method in ["GET", "HEAD"] {
         let response = request(&proxy, method, "/files/other", &[("If-None-Match", TAG)]);
         assert_eq!((response.status, response.field("etag")), (304, Some(TAG)), "{method}");

@@ -89,7 +89,9 @@ fn requests_that_arrived_before_sigterm_are_answered(driver: Driver) {
         let mut silent: Vec<_> = (0..20).map(|_| Client::connect(&proxy)).collect();
         let mut partly: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
         let [first, rest] = ["GET /files/reads.bam HTTP/1.1\r\n", "Host: x\r\n\r\n"];
-        partly.iter_mut().for_each(|client| client.send(first));
+        for client in &mut partly {
+            client.send(first);
+        }
         get(&proxy, TARGET).assert(200, "ACGT");
         proxy.signal(Signal::STOP);
         let mut queued: Vec<_> = (0..200).map(|_| Client::connect(&proxy)).collect();
@@ -98,7 +100,9 @@ fn requests_that_arrived_before_sigterm_are_answered(driver: Driver) {
             let method = if number % 2 == 0 { "GET" } else { "HEAD" };
             client.send(request_head(method, TARGET, &[]));
         }
-        partly.iter_mut().for_each(|client| client.send(rest));
+        for client in &mut partly {
+            client.send(rest);
+        }
         for method in ["GET", "HEAD", "GET"] {
             pipelining.send(request_head(method, TARGET, &[]));
         }
@@ -297,7 +301,7 @@ fn files_that_cannot_be_used_are_mistakes_of_the_configuration() {
         ("ca_file: test.yaml", "'test.yaml' holds no certificate"),
         ("sse_customer_key_file: /no/such.key", "the file cannot be read"),
     ] {
-        let setting = setting.replace("\u{1b}", "\\e").replace('\'', "\"");
+        let setting = setting.replace('\u{1b}', "\\e").replace('\'', "\"");
         for check in [false, true] {
             let mut process = Process::with_config(&format!("{yaml}{setting}\n"));
             process = if check { process.argument("--check") } else { process };
@@ -396,7 +400,7 @@ fn an_unknown_flag_is_2_and_help_and_version_are_0() {
     assert_eq!(version.stdout, concat!("s3proxy ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-/// All of io_uring, as container runtimes refuse it by default, and each of its system calls alone:
+/// All of `io_uring`, as container runtimes refuse it by default, and each of its system calls alone:
 /// a ring that can be set up may still not be entered.
 fn refusals_of_io_uring(errno: u32) -> [BpfProgram; 4] {
     // io_uring_setup, io_uring_enter and io_uring_register have these numbers everywhere.

@@ -65,7 +65,7 @@ fn slow_upstream(pause: Duration) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
             peer.send(ok_head(20) + "0123456789");
-            peer.rest(pause);
+            std::thread::sleep(pause);
             peer.send("abcdefghij");
         }
     })
@@ -138,7 +138,9 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
     // More than there are descriptors for; the rest wait to be accepted.
     let mut crowd: Vec<_> = (0..FILES).map(|_| Client::connect(&proxy)).collect();
     let [first, rest] = ["GET /files/other.bam HTTP/1.1\r\n", "Host: x\r\n\r\n"];
-    crowd.iter_mut().for_each(|client| client.send(first));
+    for client in &mut crowd {
+        client.send(first);
+    }
     eventually("it says so", || proxy.stderr().contains("cannot accept connections for now"));
     // One that was accepted asks for what needs one more descriptor.
     crowd[0].send(rest);
@@ -194,7 +196,9 @@ fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
         // The signal may take a moment: only who has asked already is sure not to yield.
         clients[..4].iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         let mut new: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
-        new.iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
+        for client in &mut new {
+            client.send(request_head("GET", TARGET, &[]));
+        }
         proxy.signal(Signal::CONT);
         for client in new.iter_mut().chain(&mut clients[..4]) {
             client.response_to("GET").assert(200, "ACGT");

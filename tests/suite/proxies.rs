@@ -10,6 +10,7 @@ use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, get_range, head};
+use crate::support::s3_server::Seen;
 
 both_drivers!(
     https_goes_through_a_tunnel_to_a_name_that_only_the_proxy_resolves,
@@ -82,7 +83,7 @@ fn plain_http_is_requested_in_absolute_form(driver: Driver) {
         let way = HttpProxy::start(Mode::Obliging);
         let proxy = start(&config, &[(variable, &way.authority()), ("https_proxy", "")]);
         assert_serves(&proxy);
-        assert!(s3.server.requests().iter().all(|seen| seen.is_signed()));
+        assert!(s3.server.requests().iter().all(Seen::is_signed));
         assert!(way.heads().iter().all(|head| head.contains(" http://s3.invalid:")));
         assert!(way.heads().len() >= 3);
     }

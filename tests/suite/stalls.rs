@@ -207,7 +207,7 @@ fn a_client_that_goes_on_waits_for_its_turn(driver: Driver) {
                 None => ("200 OK", SIZE),
             };
             if head.contains("/other ") {
-                peer.rest(Duration::from_millis(1500));
+                std::thread::sleep(Duration::from_millis(1500));
             }
             peer.send(format!(
                 "HTTP/1.1 {status}\r\nETag: \"e\"\r\nContent-Length: {length}\r\n\

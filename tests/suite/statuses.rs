@@ -282,7 +282,7 @@ fn an_s3_that_dies_mid_body_closes_the_connection_short(driver: Driver) {
                     peer.send(ok_head(1_000_000));
                     peer.send(vec![b'x'; sent]);
                     // What was sent must have arrived before a reset throws it away.
-                    peer.rest(Duration::from_millis(300));
+                    std::thread::sleep(Duration::from_millis(300));
                 }
                 if resets {
                     peer.reset();
@@ -316,7 +316,7 @@ fn what_s3_has_sent_is_not_held_back(driver: Driver) {
     let upstream = ScriptedUpstream::start(|peer| {
         if peer.next_request() {
             peer.send(ok_head(20) + "0123456789");
-            peer.rest(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(3));
             peer.send("abcdefghij");
         }
     });

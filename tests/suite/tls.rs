@@ -13,6 +13,7 @@ use crate::support::memory_store::TestS3;
 use crate::support::object::{Object, synthetic_bytes};
 use crate::support::proxy::{Config, Driver, Process};
 use crate::support::raw_http::{Client, get, get_range, head, request_head};
+use crate::support::s3_server::Seen;
 use crate::support::scripted_upstream::{ScriptedUpstream, ok_head};
 
 both_drivers!(
@@ -62,7 +63,7 @@ fn objects_come_byte_for_byte(driver: Driver, version: &'static SupportedProtoco
         .assert(206, synthetic_bytes((64 << 20) - 100_000, 100_000));
     get(&proxy, "/files/empty.bai").assert(200, "");
     get(&proxy, "/files/no-such").assert_error(404);
-    assert!(s3.server.requests().iter().all(|seen| seen.is_signed()));
+    assert!(s3.server.requests().iter().all(Seen::is_signed));
 }
 
 fn objects_come_byte_for_byte_with_tls_1_2_only(driver: Driver) {
@@ -254,7 +255,7 @@ fn a_handshake_that_does_not_end_is_given_up(driver: Driver) {
     let authority = Authority::new();
     let upstream = ScriptedUpstream::start(|peer| {
         peer.waits_for_close();
-        peer.rest(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
     });
     let endpoint = upstream.endpoint().replace("http://127.0.0.1", "https://localhost");
     let config = over(driver, &endpoint, &authority).set("tls_timeout", "200ms");

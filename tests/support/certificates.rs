@@ -43,12 +43,12 @@ impl Authority {
         host: &str,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
-        self.server_with(self.params(host), versions)
+        self.server_with(params(host), versions)
     }
 
     /// The same with a certificate that was good long ago.
     pub(crate) fn expired_server(&self, host: &str) -> Arc<ServerConfig> {
-        let mut params = self.params(host);
+        let mut params = params(host);
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
         self.server_with(params, rustls::ALL_VERSIONS)
@@ -56,7 +56,7 @@ impl Authority {
 
     /// The same with a certificate that is good only later.
     pub(crate) fn future_server(&self, host: &str) -> Arc<ServerConfig> {
-        let mut params = self.params(host);
+        let mut params = params(host);
         params.not_before = date_time_ymd(2120, 1, 1);
         params.not_after = date_time_ymd(2121, 1, 1);
         self.server_with(params, rustls::ALL_VERSIONS)
@@ -65,24 +65,20 @@ impl Authority {
     /// The same, and the server's own certificate as PEM.
     pub(crate) fn server_and_certificate(&self, host: &str) -> (Arc<ServerConfig>, String) {
         let key = KeyPair::generate().expect("a key");
-        let certificate = self.params(host).signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = params(host).signed_by(&key, &self.issuer).expect("a certificate");
         (server_config(&certificate, &key, rustls::ALL_VERSIONS), certificate.pem())
     }
 
     /// The same for a server of others: its certificate and its key, as PEM files.
     pub(crate) fn server_files(&self, host: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().expect("a key");
-        let certificate = self.params(host).signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = params(host).signed_by(&key, &self.issuer).expect("a certificate");
         let texts = [("server.pem", certificate.pem()), ("server.key", key.serialize_pem())];
         texts.map(|(name, text)| {
             let path = self.directory.path().join(name);
             std::fs::write(&path, text).expect("a file of ours");
             path
         })
-    }
-
-    fn params(&self, host: &str) -> CertificateParams {
-        CertificateParams::new(vec![host.to_owned()]).expect("a host's name")
     }
 
     fn server_with(
@@ -96,7 +92,11 @@ impl Authority {
     }
 }
 
-/// A server's certificate that nobody but itself has signed.
+fn params(host: &str) -> CertificateParams {
+    CertificateParams::new(vec![host.to_owned()]).expect("a host's name")
+}
+
+/// A server's self-signed certificate.
 pub(crate) struct SelfSigned {
     params: CertificateParams,
 }

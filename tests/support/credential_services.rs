@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use s3proxy::clock::CivilTime;
+use s3proxy::clock::Iso8601;
 
 use super::PATIENCE;
 use super::s3_server::{Keyring, Keys};
@@ -292,7 +292,5 @@ fn since_1970(keys: &Keys) -> Duration {
 
 /// When a set ends, as ISO 8601.
 fn end(keys: &Keys) -> String {
-    let since = since_1970(keys);
-    let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(since.as_secs());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    Iso8601(since_1970(keys).as_secs()).to_string()
 }

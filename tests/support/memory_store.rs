@@ -19,7 +19,7 @@ use s3s::dto::{
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::asked::Asked;
-use super::object::Object;
+use super::object::{Object, last_modified};
 use super::s3_server::S3Server;
 
 /// The bucket of most tests.
@@ -263,8 +263,8 @@ impl S3 for MemoryStore {
         let mut output = head_only(&object);
         output.content_length = Some(length as i64);
         output.content_type = Some(object.content_type.clone());
-        output.content_encoding = object.content_encoding.clone();
-        output.content_disposition = object.content_disposition.clone();
+        output.content_encoding.clone_from(&object.content_encoding);
+        output.content_disposition.clone_from(&object.content_disposition);
         if input.range.is_some() {
             output.content_range =
                 Some(format!("bytes {}-{}/{size}", span.start, span.end.saturating_sub(1)));
@@ -297,7 +297,7 @@ impl S3 for MemoryStore {
             content_disposition: object.content_disposition.clone(),
             cache_control: object.cache_control.clone(),
             e_tag: Some(ETag::Strong(object.e_tag.clone())),
-            last_modified: Some(object.timestamp()),
+            last_modified: Some(last_modified()),
             ..HeadObjectOutput::default()
         };
         Ok(match verdict {
@@ -321,7 +321,7 @@ fn head_only(object: &Object) -> GetObjectOutput {
         cache_control: object.cache_control.clone(),
         version_id: object.version_id.clone(),
         e_tag: Some(ETag::Strong(object.e_tag.clone())),
-        last_modified: Some(object.timestamp()),
+        last_modified: Some(last_modified()),
         ..GetObjectOutput::default()
     }
 }
@@ -351,6 +351,7 @@ fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
 }
 
 /// The preconditions of one request.
+#[expect(clippy::struct_field_names, reason = "the names of the header fields")]
 struct Conditions {
     if_match: Option<ETagCondition>,
     if_none_match: Option<ETagCondition>,
@@ -373,7 +374,7 @@ impl Conditions {
         };
         let failed = match (&self.if_match, &self.if_unmodified_since) {
             (Some(condition), _) => !matches(condition),
-            (None, Some(since)) => object.timestamp() > *since,
+            (None, Some(since)) => last_modified() > *since,
             (None, None) => false,
         };
         if failed {
@@ -381,7 +382,7 @@ impl Conditions {
         }
         let not_modified = match (&self.if_none_match, &self.if_modified_since) {
             (Some(condition), _) => matches(condition),
-            (None, Some(since)) => object.timestamp() <= *since,
+            (None, Some(since)) => last_modified() <= *since,
             (None, None) => false,
         };
         Ok(if not_modified { Verdict::NotModified } else { Verdict::Serve })

@@ -2,7 +2,6 @@
 //! take no memory.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use s3s::dto::Timestamp;
@@ -119,12 +118,12 @@ impl Object {
             }
         }
     }
+}
 
-    /// `Last-Modified`.
-    pub(crate) fn timestamp(&self) -> Timestamp {
-        let time = httpdate::parse_http_date(LAST_MODIFIED).unwrap_or(SystemTime::UNIX_EPOCH);
-        Timestamp::from(time)
-    }
+/// The `Last-Modified` of every object.
+pub(crate) fn last_modified() -> Timestamp {
+    let time = httpdate::parse_http_date(LAST_MODIFIED).expect("a valid date");
+    Timestamp::from(time)
 }
 
 impl<T: Into<Vec<u8>>> From<T> for Object {

@@ -187,7 +187,7 @@ impl<S: Read + Write> Client<S> {
     /// Receives once; 0 is the end. A reset is an end too.
     #[track_caller]
     fn fill(&mut self) -> usize {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(count) => {
                 self.ahead.extend_from_slice(&buffer[..count]);

@@ -193,7 +193,7 @@ impl RealS3 {
         let hash = format!("x-amz-content-sha256: {hash}");
         let mut url = format!("{}{target}", self.endpoint);
         let mut arguments = vec!["-s", "-S", "-i", "--path-as-is", "--globoff"];
-        let authority = self.authority.as_ref().map(|authority| authority.file());
+        let authority = self.authority.as_ref().map(Authority::file);
         if let Some(file) = &authority {
             arguments.extend(["--cacert", file.to_str().expect("a path of ASCII")]);
         }

@@ -259,7 +259,7 @@ impl Peer {
         }
         let (early, late) = records.split_at(records.len() - late);
         let _ = self.stream.write_all(early);
-        self.rest(pause);
+        std::thread::sleep(pause);
         let _ = self.stream.write_all(late);
     }
 
@@ -267,7 +267,7 @@ impl Peer {
     pub(crate) fn send_in_tiny_pieces(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
             self.send([*byte]);
-            self.rest(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -279,11 +279,6 @@ impl Peer {
     /// Bytes that the proxy's kernel has taken on this connection so far.
     pub(crate) fn bytes_taken(&self) -> u64 {
         bytes_acknowledged(&self.stream)
-    }
-
-    /// Does nothing for a while.
-    pub(crate) fn rest(&self, time: Duration) {
-        std::thread::sleep(time);
     }
 
     /// Waits until the proxy closes its side, and returns whether it did.

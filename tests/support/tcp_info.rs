@@ -22,7 +22,7 @@ fn field<const WIDTH: usize>(socket: &TcpStream, start: usize) -> [u8; WIDTH] {
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
-            &mut length,
+            &raw mut length,
         )
     };
     let end = start + WIDTH;

@@ -1,4 +1,4 @@
-//! As whom buckets are asked.
+//! Credentials: their sources, and which take precedence.
 
 use std::sync::Arc;
 
@@ -20,12 +20,17 @@ fn credentials_come_from_one_source_as_a_set() {
     let said = with(&text, &own[..1], &Overrides::default()).unwrap_err();
     assert_eq!(
         said,
-        "environment: AWS_ACCESS_KEY_ID: AWS_SECRET_ACCESS_KEY is missing beside it; set it, or neither"
+        "environment: AWS_ACCESS_KEY_ID: is set without AWS_SECRET_ACCESS_KEY; set all of them or none"
     );
     let said = says("bucket_name: lab\nendpoint: http://minio\nAWS_SECRET_ACCESS_KEY: x\n");
-    assert!(said.starts_with("config.yaml:3: AWS_SECRET_ACCESS_KEY: AWS_ACCESS_KEY_ID is missing"));
+    assert!(
+        said.starts_with("config.yaml:3: AWS_SECRET_ACCESS_KEY: is set without AWS_ACCESS_KEY_ID")
+    );
     let token = with(OF_2014, &[("AWS_SESSION_TOKEN", "x")], &Overrides::default()).unwrap_err();
-    assert!(token.contains("AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY is missing"), "{token}");
+    assert!(
+        token.contains("is set without AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        "{token}"
+    );
 }
 
 #[test]
@@ -34,7 +39,7 @@ fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
     let config = with(SHORT, &keys, &Overrides::default()).unwrap();
     assert!(config.live.mounts[0].bucket.credentials.is_none());
     let both = says(&short_and("AWS_ACCESS_KEY_ID: a\nAWS_SECRET_ACCESS_KEY: b"));
-    assert!(both.contains("credentials: stands beside AWS_ACCESS_KEY_ID; keep one"), "{both}");
+    assert!(both.contains("credentials: conflicts with AWS_ACCESS_KEY_ID; keep one"), "{both}");
 }
 
 /// The login that `credentials: VALUE` at the top level, and one mount's own, lead to.
@@ -62,7 +67,7 @@ const ENVIRONMENT: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "s")];
 
 #[test]
-fn where_nothing_is_said_the_aws_chain_is_used() {
+fn the_aws_chain_is_the_default() {
     assert_eq!(logins("", "", &[]), [Some(Login::Chain), Some(Login::Chain)]);
     // A wrong one is not missing.
     let said = says("bucket_name: lab\nendpoint: ftp://s3\ncredentials: 7\n");
@@ -89,7 +94,7 @@ fn each_kind_of_credentials_has_its_word() {
 }
 
 #[test]
-fn a_kind_that_is_named_wins_over_keys_that_happen_to_be_in_the_environment() {
+fn a_named_kind_wins_over_keys_that_happen_to_be_in_the_environment() {
     assert_eq!(logins("credentials: instance", "", &ENVIRONMENT)[0], Some(Login::Instance));
     let file = "credentials: {access_key_id: FILE, secret_access_key: s}";
     assert_eq!(logins(file, "", &ENVIRONMENT)[0], Some(of_environment()));
@@ -99,7 +104,7 @@ fn a_kind_that_is_named_wins_over_keys_that_happen_to_be_in_the_environment() {
 }
 
 #[test]
-fn a_role_is_assumed_with_what_stands_beside_it_or_above_it() {
+fn a_role_is_assumed_with_credentials_of_its_map_or_of_the_level_above() {
     let role = |source: Login| {
         Some(Login::Role(Role {
             arn: ARN.to_owned(),
@@ -133,7 +138,7 @@ fn a_token_file_is_exchanged_for_a_role() {
 }
 
 #[test]
-fn equal_logins_share_one_source() {
+fn equal_logins_share_one_provider() {
     let config = config(
         "endpoint: http://minio\ncredentials: instance\nmounts:\n  /a/: {bucket: lab}\n  \
          /b/: {bucket: lab, credentials: instance}\n  /c/: {bucket: lab, credentials: container}\n",
@@ -144,19 +149,19 @@ fn equal_logins_share_one_source() {
 }
 
 #[test]
-fn mistakes_in_credentials_have_a_line_and_a_remedy_and_repeat_nothing() {
+fn mistakes_in_credentials_have_a_line_and_help_and_repeat_nothing() {
     for (value, what) in [
-        ("hush", "credentials: is no kind of credentials; write anonymous, auto, "),
+        ("hush", "credentials: is not a kind of credentials; write anonymous, auto, "),
         ("[hush]", "credentials: is a list; write anonymous"),
-        ("{session_token: hush}", "access_key_id with secret_access_key is missing"),
+        ("{session_token: hush}", "is set without access_key_id and secret_access_key"),
         ("{profiel: hush}", "credentials.profiel: unknown key; did you mean 'profile'?"),
         ("{profile: '[hush]'}", "credentials.profile: is not the name of a profile; write it as"),
         ("{role_arn: hush}", "credentials.role_arn: is not the ARN of a role; write it as arn:"),
-        ("{external_id: hush}", "external_id: stands without role_arn"),
-        ("{web_identity_token_file: /hush}", "stands without role_arn, which it belongs to; add"),
+        ("{external_id: hush}", "external_id: needs role_arn"),
+        ("{web_identity_token_file: /hush}", "needs role_arn; add role_arn"),
         (
             "{profile: hush, access_key_id: hush, secret_access_key: hush}",
-            "profile: stands beside access_key_id; keep one",
+            "profile: conflicts with access_key_id; keep one",
         ),
         (
             "{role_arn: 'arn:aws:iam::1:role/hush', external_id: 'h ush'}",
@@ -164,13 +169,16 @@ fn mistakes_in_credentials_have_a_line_and_a_remedy_and_repeat_nothing() {
         ),
         (
             "{role_arn: 'arn:aws:iam::1:role/hush', session_name: h}",
-            "is not a session's name; write 2 to 64",
+            "is not a session name; write 2 to 64",
         ),
         (
             "{role_arn: 'arn:aws:iam::1:role/hush', web_identity_token_file: /h, profile: x}",
-            "stands beside profile",
+            "conflicts with profile",
         ),
-        ("environment", "credentials: the environment holds no keys; set AWS_ACCESS_KEY_ID and"),
+        (
+            "environment",
+            "credentials: the environment has no access keys; set AWS_ACCESS_KEY_ID and",
+        ),
     ] {
         let said =
             says(&format!("bucket_name: lab\nendpoint: http://minio\ncredentials: {value}\n"));

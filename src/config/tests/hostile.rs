@@ -67,10 +67,10 @@ fn what_may_be_a_secret_is_not_repeated_in_the_place_of_a_key() {
 }
 
 #[test]
-fn a_file_that_is_no_map_or_no_yaml_is_described_in_one_line() {
+fn a_file_that_is_not_a_map_or_not_yaml_is_described_in_one_line() {
     for (text, said) in [
-        ("just words", "config.yaml:1: holds no 'key: value' lines; see config.example.yaml"),
-        ("- a\n- b\n", "config.yaml:1: holds no 'key: value' lines; see config.example.yaml"),
+        ("just words", "config.yaml:1: has no 'key: value' lines; see config.example.yaml"),
+        ("- a\n- b\n", "config.yaml:1: has no 'key: value' lines; see config.example.yaml"),
     ] {
         assert_eq!(says(text), said);
     }

@@ -8,7 +8,7 @@ use crate::s3::endpoint::Addressing;
 use crate::s3::sse_c::CustomerKey;
 
 #[test]
-fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
+fn mounts_are_ordered_longest_path_first_and_share_equal_credentials() {
     let keys = "credentials: {access_key_id: a, secret_access_key: b}";
     let config = config(&format!(
         "endpoint: http://minio:9000\n{keys}\nmounts:\n  /: {{bucket: root}}\n  /a/b/: {{bucket: bbb, {keys}}}\n  \
@@ -27,7 +27,7 @@ fn mounts_are_ordered_longest_path_first_and_share_what_is_equal() {
 }
 
 #[test]
-fn a_mount_says_what_is_wrong_with_it() {
+fn mistakes_in_a_mount_are_described() {
     let mount = |path: &str, rest: &str| {
         says(&format!(
             "endpoint: http://1.2.3.4\ncredentials: anonymous\nmounts:\n  '{path}': {rest}\n"
@@ -41,18 +41,22 @@ fn a_mount_says_what_is_wrong_with_it() {
         ("/a b/", bucket, "cannot contain ' '"),
         ("/a?/", bucket, "cannot contain '?'"),
         ("/a%20/", bucket, "cannot contain '%'"),
-        ("/a//b/", bucket, "no client asks for"),
-        ("/../", bucket, "no client asks for"),
+        ("/a//b/", bucket, "clients never request"),
+        ("/../", bucket, "clients never request"),
         ("", bucket, "has no value"),
         ("/a/", "lab", "is not a map"),
-        ("/a/", "{}", "names no bucket"),
+        ("/a/", "{}", "has no bucket"),
         ("/a/", "{bucket: }", "mounts./a/.bucket: has no value"),
         ("/a/", "{buckets: lab}", "did you mean 'bucket'?"),
         ("/a/", "{bucket: lab, prefix: /x}", "mounts./a/.prefix: starts with '/'"),
         ("/a/", "{bucket: lab, addressing: virtual}", "the endpoint is an IP address"),
-        ("/a/", "{bucket: lab, credentials: none}", "is no kind of credentials"),
+        ("/a/", "{bucket: lab, credentials: none}", "is not a kind of credentials"),
         ("/a/", "{bucket: lab, credentials: {}}", "is empty"),
-        ("/a/", "{bucket: lab, credentials: {access_key_id: a}}", "secret_access_key is missing"),
+        (
+            "/a/",
+            "{bucket: lab, credentials: {access_key_id: a}}",
+            "is set without secret_access_key",
+        ),
     ] {
         let said = mount(path, rest);
         assert!(said.contains(part), "{path} {rest}: {said}");
@@ -61,7 +65,7 @@ fn a_mount_says_what_is_wrong_with_it() {
     assert!(says(&format!("mounts:\n{many}")).contains("has 1001 mounts; keep 1000 at most"));
     assert!(says("mounts: [a]").contains("is not a map of paths to buckets"));
     assert!(says("mounts: {}").contains("is not a map of paths to buckets"));
-    assert!(says(&short_and("mounts: {/a/: {bucket: lab}}")).contains("stands beside 'mounts'"));
+    assert!(says(&short_and("mounts: {/a/: {bucket: lab}}")).contains("conflicts with 'mounts'"));
     assert!(says("endpoint: http://minio").contains("bucket_name: is missing"));
 }
 
@@ -78,7 +82,7 @@ fn aws_is_the_default_and_its_servers_can_be_chosen() {
         "https://lab.s3-fips.dualstack.us-east-1.amazonaws.com"
     );
     let said = says(&short_and("dual_stack: true"));
-    assert!(said.contains("dual_stack: is for AWS only, and 'endpoint' is set"), "{said}");
+    assert!(said.contains("dual_stack: is for AWS only, and conflicts with endpoint"), "{said}");
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn an_access_point_stands_for_a_bucket_of_aws() {
 }
 
 #[test]
-fn what_a_mount_does_not_say_it_takes_from_the_top() {
+fn a_mount_inherits_what_it_does_not_set_from_the_top_level() {
     let config = config(&format!(
         "{}\nrequester_pays: true\nallow_version_id: true\nsse_customer_key_file: lab.key\n\
          endpoint: http://minio\nmounts:\n  /a/: {{bucket: aaa}}\n  \
@@ -115,7 +119,7 @@ fn what_a_mount_does_not_say_it_takes_from_the_top() {
 }
 
 #[test]
-fn the_short_form_takes_them_too_and_so_does_the_environment() {
+fn the_short_form_and_the_environment_set_the_same_keys() {
     let endpoint = "endpoint: http://minio\n";
     let variables = [
         ("S3PROXY_REQUESTER_PAYS", "true"),
@@ -129,7 +133,7 @@ fn the_short_form_takes_them_too_and_so_does_the_environment() {
 }
 
 #[test]
-fn who_does_not_say_who_he_is_cannot_pay() {
+fn anonymous_requests_cannot_pay() {
     let said = says(&short_and("requester_pays: true"));
     let expected = "config.yaml:1: bucket_name: 'requester_pays' tells S3 who pays, but \
                     'credentials: anonymous' does not; give it credentials, or write \
@@ -143,9 +147,12 @@ fn who_does_not_say_who_he_is_cannot_pay() {
 }
 
 #[test]
-fn a_key_file_that_holds_no_key_is_reported_where_it_is_named() {
+fn an_invalid_key_file_is_reported_at_its_location() {
     for (name, part) in [
-        ("short.key", "the file has the base64 of 3 bytes; it must hold the 32 bytes of the key"),
+        (
+            "short.key",
+            "the file has the base64 of 3 bytes; it must contain the 32 bytes of the key",
+        ),
         ("none.key", "the file cannot be read: entity not found; name a file that"),
         ("''", "is not a path"),
         ("[lab.key]", "is a list"),

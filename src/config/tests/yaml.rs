@@ -1,6 +1,6 @@
 //! YAML as a tree: lines, scalars as typed, and what is refused.
 
-use crate::config::yaml::{DEPTH, Entry, Malformed, Node, Value, parse};
+use crate::config::source::yaml::{DEPTH, Entry, Malformed, Node, Value, parse};
 
 /// The tree as one line of text with the line of each node.
 fn show(node: &Node) -> String {
@@ -67,29 +67,29 @@ fn nothing_is_null_and_a_quoted_null_is_text() {
 #[test]
 fn a_syntax_error_has_a_line_and_where_possible_a_hint() {
     let error = malformed("a: b\nc: [1, 2\n");
-    assert!(error.what.starts_with("is not YAML: "), "{error:?}");
+    assert!(error.problem.starts_with("is not YAML: "), "{error:?}");
     assert!(error.line >= 2, "{error:?}");
-    assert_eq!(malformed("a: 1\ncors: *\n").remedy, "put '*' between quotation marks");
+    assert_eq!(malformed("a: 1\ncors: *\n").help, "put '*' between quotation marks");
     assert_eq!(malformed("a: 1\ncors: *\n").line, 2);
-    assert!(malformed("listen: [::1]:5000\n").remedy.contains("quotation marks"));
-    assert!(malformed("a:\n\tb: c\n").remedy.contains("spaces"));
-    assert!(malformed("a: b\n\tc: d\n").remedy.contains("spaces"));
+    assert!(malformed("listen: [::1]:5000\n").help.contains("quotation marks"));
+    assert!(malformed("a:\n\tb: c\n").help.contains("spaces"));
+    assert!(malformed("a: b\n\tc: d\n").help.contains("spaces"));
 }
 
 #[test]
 fn what_a_configuration_has_no_use_for_is_refused() {
     assert_eq!(malformed("a: 1\nb: 2\na: 3\n").line, 3);
-    assert_eq!(malformed("a: 1\nb: 2\na: 3\n").what, "a is written twice");
-    assert_eq!(malformed("a: 1\n---\nb: 2\n").what, "a second document starts");
-    assert_eq!(malformed("a: !x 1\n").what, "has a '!' tag");
-    assert_eq!(malformed("a: !!int x\n").what, "has a '!' tag");
-    assert_eq!(malformed("[a]: 1\n").what, "a key is a list or a map");
+    assert_eq!(malformed("a: 1\nb: 2\na: 3\n").problem, "a is written twice");
+    assert_eq!(malformed("a: 1\n---\nb: 2\n").problem, "a second document starts");
+    assert_eq!(malformed("a: !x 1\n").problem, "has a '!' tag");
+    assert_eq!(malformed("a: !!int x\n").problem, "has a '!' tag");
+    assert_eq!(malformed("[a]: 1\n").problem, "a key is a list or a map");
 }
 
 #[test]
 fn mistakes_that_can_be_read_over_do_not_hide_one_another() {
     let (root, mistakes) = parse("a: 1\nb: {c: !x 2, c: 3}\n? [d]\n: 4\na: 5\n");
-    let said: Vec<_> = mistakes.iter().map(|m| (m.line, m.what.as_str())).collect();
+    let said: Vec<_> = mistakes.iter().map(|m| (m.line, m.problem.as_str())).collect();
     assert_eq!(
         said,
         [
@@ -130,7 +130,7 @@ fn deep_nesting_is_refused_and_not_recursed_into() {
         assert!(root.is_none() && !mistakes.is_empty(), "{mark:?}");
     }
     let staircase: String = (0..1_400).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-    assert_eq!(malformed(&staircase).what, "is nested too deeply");
+    assert_eq!(malformed(&staircase).problem, "is nested too deeply");
     let long_comment = format!("a: 1\n#{}\n", "-".repeat(10_000));
     assert_eq!(tree(&long_comment), r#"{a@1="1"@1}@1"#);
 }
@@ -142,16 +142,16 @@ fn aliases_of_aliases_do_not_multiply() {
         let last = n - 1;
         text += &format!("a{n}: &a{n} [*a{last}, *a{last}, *a{last}, *a{last}, *a{last}]\n");
     }
-    assert!(malformed(&text).what.contains("alias"));
+    assert!(malformed(&text).problem.contains("alias"));
 
     let long = "x".repeat(1_000);
     let text = format!("a: &a {long}\nb: [{}]\n", "*a, ".repeat(100));
-    assert!(malformed(&text).what.contains("alias"));
+    assert!(malformed(&text).problem.contains("alias"));
 
     let mut text = "a0: &a0 [x]\n".to_owned();
     for n in 1..DEPTH {
         text += &format!("a{n}: &a{n} [*a{}]\n", n - 1);
     }
-    assert!(malformed(&text).what.contains("alias"));
-    assert!(malformed("a: &a [*a]\n").what.contains("alias"));
+    assert!(malformed(&text).problem.contains("alias"));
+    assert!(malformed("a: &a [*a]\n").problem.contains("alias"));
 }

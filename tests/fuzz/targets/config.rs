@@ -3,20 +3,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::config::{self, Environment, File, Overrides, Place};
+use s3proxy::config::{self, Environment, File, Overrides, Source};
 
 fuzz_target!(|text: &str| {
     let file = File { name: "config.yaml", text };
     match config::resolve(Some(file), &Environment::new(), &Overrides::default()) {
         Ok(config) => assert!(!config.mounts.is_empty() && !config.listen.is_empty()),
-        Err(problems) => {
-            assert!(problems.iter().next().is_some());
-            for problem in problems.iter() {
-                assert!(!problem.to_string().contains(char::is_control), "{problem}");
-                if let Place::File { line: Some(line), .. } = problem.place {
+        Err(diagnostics) => {
+            assert!(diagnostics.iter().next().is_some());
+            for diagnostic in diagnostics.iter() {
+                assert!(!diagnostic.to_string().contains(char::is_control), "{diagnostic}");
+                if let Source::File { line: Some(line), .. } = diagnostic.location.source {
                     // To YAML a carriage return alone ends a line too.
                     let lines = 1 + text.matches(['\r', '\n']).count();
-                    assert!((1..=lines).contains(&line), "line {line} of {lines}: {problem}");
+                    assert!((1..=lines).contains(&line), "line {line} of {lines}: {diagnostic}");
                 }
             }
         }

@@ -101,13 +101,13 @@ fn a_set_that_ended_without_another_is_502_and_said_once(driver: Driver) {
 }
 
 fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
+    type Body<'a> = &'a (dyn Fn(&World) -> String + Sync);
     let set = |world: &World| json(&world.s3.server.keyring().issue(HOUR));
     let html = |_: &World| "<html><body>Please log in</body></html>".to_owned();
     let failed = |world: &World| set(world).replace("Success", "Failed");
     let split = |world: &World| set(world).replace("/+==", "\\r\\nx-amz-acl: public-read");
     let ended = |world: &World| json(&world.s3.server.keyring().issue(Duration::ZERO));
     let empty = |_: &World| "{}".to_owned();
-    type Body<'a> = &'a (dyn Fn(&World) -> String + Sync);
     let rows: [(&str, u16, Body<'_>); 8] = [
         ("container", 200, &html),
         ("container", 200, &failed),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use crate::clock::CivilTime;
+use crate::clock::Iso8601;
 use crate::s3::credentials::handle::{Current, NO_GENERATION, Source};
 use crate::s3::credentials::{Credentials, have_same_keys};
 use crate::sys::background::Background;
@@ -285,9 +285,10 @@ struct End(Option<u64>);
 
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(end) = self.0 else { return f.write_str("valid without an end") };
-        let CivilTime { year, month, day, hour, minute, second } = CivilTime::new(end);
-        write!(f, "valid until {year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        match self.0 {
+            Some(end) => write!(f, "valid until {}", Iso8601(end)),
+            None => f.write_str("valid without an end"),
+        }
     }
 }
 

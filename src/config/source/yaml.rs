@@ -1,80 +1,85 @@
 //! YAML text as a small tree in which every node knows its line.
 //!
-//! Scalars keep the text as typed: `bucket_name: 0123` and `bucket_name: yes` are strings here,
-//! and what they mean is decided by whoever reads that key. The text is bounded by the caller,
-//! nesting by [`DEPTH`], what aliases stand for by [`ALIAS_BYTES`]. Nothing here recurses but
-//! over a finished tree, which is no deeper than that.
+//! Scalars keep the text as typed: `bucket_name: 0123` and `bucket_name: yes` are strings here, and
+//! the reader of a key decides what they mean. The caller bounds the text, [`DEPTH`] the nesting,
+//! [`ALIAS_BYTES`] what aliases expand to. Only walks over a finished tree recurse, and that is no
+//! deeper than [`DEPTH`].
 //!
-//! What can be read over is reported and read over: a key written twice, a tag (`!x`), a key that
-//! is no word. A syntax error, a second document and the bounds end the reading.
+//! Reading goes on after a duplicate key, a tag (`!x`) or a key that is a list or a map, so that
+//! later mistakes are reported too. It ends at a syntax error, a second document, or a bound.
 
 use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
-use crate::config::problem::key_name;
+use crate::config::diagnostic::key_name;
 
 /// Deepest nesting of lists and maps. A configuration has five levels; each costs a stack frame
-/// where a tree is walked, and its anchors a copy of what is below them.
-pub(super) const DEPTH: usize = 32;
+/// when a tree is walked, and a copy of everything below it if it is anchored.
+pub(in crate::config) const DEPTH: usize = 32;
 
-/// Text that all aliases of a file together may stand for, in bytes, each value counting one more.
-/// Aliases of aliases multiply: a few lines could stand for more than there is memory.
+/// Text that all aliases of a file together may expand to, in bytes, each value counting one more.
+/// Aliases of aliases multiply: a few lines could expand to more than there is memory.
 const ALIAS_BYTES: usize = 64 * 1024;
 
 /// A value and the line it starts on.
 #[derive(Clone)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) value: Value,
+pub(in crate::config) struct Node {
+    pub(in crate::config) line: usize,
+    pub(in crate::config) value: Value,
 }
 
-/// What a node holds.
 #[derive(Clone)]
-pub(super) enum Value {
+pub(in crate::config) enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// A scalar, as typed.
     Text(String),
     /// `- a`, `[a]`.
     List(Vec<Node>),
-    /// `key: value`, in file order. A key that occurs twice has been reported, and both entries
-    /// are there so that what is wrong with either of them is reported too.
+    /// `key: value`, in file order. A duplicate key has been reported; both entries are kept so that
+    /// mistakes in either of them are reported too.
     Map(Vec<Entry>),
 }
 
-/// One `key: value` of a map.
 #[derive(Clone)]
-pub(super) struct Entry {
-    pub(super) line: usize,
-    pub(super) key: String,
-    pub(super) value: Node,
+pub(in crate::config) struct Entry {
+    pub(in crate::config) line: usize,
+    pub(in crate::config) key: String,
+    pub(in crate::config) value: Node,
 }
 
-/// Something about a text that is not understood here.
+/// A mistake in the YAML itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed {
-    pub(super) line: usize,
-    pub(super) what: String,
-    pub(super) remedy: &'static str,
+pub(in crate::config) struct Malformed {
+    pub(in crate::config) line: usize,
+    pub(in crate::config) problem: String,
+    pub(in crate::config) help: &'static str,
 }
 
-impl Malformed {
-    fn new(line: usize, what: impl Into<String>, remedy: &'static str) -> Malformed {
-        Malformed { line, what: what.into(), remedy }
+impl Node {
+    /// A value that did not come from a file.
+    pub(in crate::config) fn text(text: &str) -> Node {
+        Node { line: 0, value: Value::Text(text.to_owned()) }
     }
 }
 
-/// Reads one document; `None` is a text without any value, such as an empty file, or one whose
-/// reading was ended by the last of the mistakes.
-pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Malformed>) {
+impl Malformed {
+    fn new(line: usize, problem: impl Into<String>, help: &'static str) -> Malformed {
+        Malformed { line, problem: problem.into(), help }
+    }
+}
+
+/// Reads one document. `None` is a text without any value, such as an empty file, or one that could
+/// not be read to its end.
+pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<Malformed>) {
     // Editors on Windows put a byte order mark in front.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let last_line = lines(text).count();
     let mut tree = Tree::default();
     for event in Parser::new_from_str(text) {
         let step = match event {
-            // Where something is never closed or said, the position is past the end.
+            // The position is past the end if something is never closed or has no value.
             Ok((event, span)) => tree.take(event, span.start.line().clamp(1, last_line)),
             Err(error) => Err(describe(&error, text)),
         };
@@ -92,12 +97,11 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split("\r\n").flat_map(|part| part.split(['\r', '\n']))
 }
 
-/// The parser's words without their position, which is reported apart, and a hint for the
-/// mistakes that configurations of this kind invite.
+/// The parser's message without the position in it, and help for the most likely mistakes.
 fn describe(error: &ScanError, text: &str) -> Malformed {
     let line = error.marker().line().clamp(1, lines(text).count());
     let written = lines(text).nth(line - 1).unwrap_or_default();
-    let remedy = if written.contains('\t') || error.info().contains("a tab") {
+    let help = if written.contains('\t') || error.info().contains("a tab") {
         "indent with spaces, not with tabs"
     } else if written.contains('*') {
         "put '*' between quotation marks"
@@ -106,7 +110,7 @@ fn describe(error: &ScanError, text: &str) -> Malformed {
     } else {
         ""
     };
-    Malformed::new(line, format!("is not YAML: {}", error.info()), remedy)
+    Malformed::new(line, format!("is not YAML: {}", error.info()), help)
 }
 
 /// A tree that grows event by event.
@@ -116,9 +120,9 @@ struct Tree {
     root: Option<Node>,
     /// The lists and maps that have not ended yet, the outermost first.
     open: Vec<Open>,
-    /// Values that may be referred to, by the parser's number.
+    /// Values that aliases may refer to, by the parser's number.
     anchored: HashMap<usize, Node>,
-    /// What aliases have stood for so far.
+    /// What aliases have expanded to so far.
     alias_bytes: usize,
     mistakes: Vec<Malformed>,
 }
@@ -127,7 +131,7 @@ struct Tree {
 struct Open {
     node: Node,
     anchor: usize,
-    /// The line and the key of a map whose value comes next; a key that is no word is `None`.
+    /// The line and the key of a map whose value comes next; `None` for a key that is a list or map.
     key: Option<(usize, Option<String>)>,
 }
 
@@ -138,8 +142,8 @@ impl Tree {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    let remedy = "keep one, and put it on top";
-                    return Err(Malformed::new(line, "a second document starts", remedy));
+                    let help = "keep one, and put it on top";
+                    return Err(Malformed::new(line, "a second document starts", help));
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -180,24 +184,24 @@ impl Tree {
 
     fn open(&mut self, node: Node, anchor: usize) -> Result<(), Malformed> {
         if self.open.len() == DEPTH {
-            let remedy = "no setting is that deep";
-            return Err(Malformed::new(node.line, "is nested too deeply", remedy));
+            let help = "no setting is that deep";
+            return Err(Malformed::new(node.line, "is nested too deeply", help));
         }
         self.open.push(Open { node, anchor, key: None });
         Ok(())
     }
 
-    /// What an alias stands for.
+    /// The value that an alias refers to.
     fn aliased(&mut self, anchor: usize, line: usize) -> Result<Value, Malformed> {
         let Some(node) = self.anchored.get(&anchor) else {
-            let what = "an alias stands inside the value that it stands for";
-            return Err(Malformed::new(line, what, "write the value out"));
+            let problem = "an alias is inside the value that it refers to";
+            return Err(Malformed::new(line, problem, "write the value out"));
         };
         self.alias_bytes += size(node);
-        // The copy is as deep as what it stands for, and stands as deep as what is open.
+        // The copy adds its own depth to that of what is open.
         if self.alias_bytes > ALIAS_BYTES || self.open.len() + depth(node) > DEPTH {
-            let what = "the aliases up to here stand for too much";
-            return Err(Malformed::new(line, what, "write the values out"));
+            let problem = "the aliases up to here expand to too much";
+            return Err(Malformed::new(line, problem, "write the values out"));
         }
         Ok(node.value.clone())
     }
@@ -221,8 +225,8 @@ impl Tree {
                     Value::Text(word) => Some(word),
                     Value::Null => Some(String::new()),
                     Value::List(_) | Value::Map(_) => {
-                        let what = "a key is a list or a map";
-                        self.mistakes.push(Malformed::new(node.line, what, "keys are words"));
+                        let problem = "a key is a list or a map";
+                        self.mistakes.push(Malformed::new(node.line, problem, "keys are words"));
                         None
                     }
                 };
@@ -238,8 +242,8 @@ impl Tree {
         let mut seen = HashSet::new();
         for entry in entries {
             if !seen.insert(entry.key.as_str()) {
-                let what = format!("{} is written twice", key_name(&entry.key));
-                self.mistakes.push(Malformed::new(entry.line, what, "keep one of the two"));
+                let problem = format!("{} is written twice", key_name(&entry.key));
+                self.mistakes.push(Malformed::new(entry.line, problem, "keep one of the two"));
             }
         }
     }

@@ -1,0 +1,156 @@
+//! From `credentials` and access keys to a credentials provider for each mount: one is shared by all
+//! mounts with the same login.
+
+mod access_keys;
+mod identity;
+
+use std::sync::Arc;
+
+pub(super) use self::access_keys::{AccessKeys, access_key_id, secret_key, session_token};
+pub(super) use self::identity::{
+    CredentialsMap, Identity, IdentityKind, external_id, profile, role_arn, session_name,
+    token_file,
+};
+
+use self::access_keys::{AwsKeys, Given, report_both};
+use crate::config::diagnostic::{Diagnostic, Fault};
+use crate::config::key::Marks;
+use crate::config::source::Written;
+use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::login::{Login, Role};
+use crate::upstream::proxy::Proxies;
+
+/// The logins of all mounts, and their providers so far.
+pub(super) struct Providers {
+    /// For mounts without `credentials`: `Ok(None)` is anonymous.
+    top_level: Result<Option<Login>, Reported>,
+    aws_keys: AwsKeys,
+    sts_region: Option<String>,
+    proxies: Arc<Proxies>,
+    sources: Vec<Arc<Source>>,
+}
+
+/// The setting is wrong, and a diagnostic says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reported;
+
+impl Providers {
+    /// `identity` is the top level's `credentials`. STS is asked in `sts_region`, if there is one.
+    pub(super) fn new(
+        identity: Option<&Identity>,
+        marks: &Marks,
+        written: &[Written],
+        sts_region: Option<String>,
+        proxies: Arc<Proxies>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Providers {
+        report_both(written, diagnostics);
+        let mut aws_keys = AwsKeys::read(written);
+        let top_level = top_level(identity, marks, &mut aws_keys, diagnostics);
+        Providers { top_level, aws_keys, sts_region, proxies, sources: Vec::new() }
+    }
+
+    /// The login of a mount with these `credentials` of its own, if any; `None` is anonymous.
+    pub(super) fn login(
+        &mut self,
+        own: Option<Identity>,
+        marks: &Marks,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Option<Login>, Reported> {
+        let inherited = self.top_level.clone();
+        match own {
+            _ if marks.is_wrong("credentials") => Err(Reported),
+            None => inherited,
+            Some(Identity::Anonymous) => Ok(None),
+            Some(Identity::Login(login)) => Ok(Some(login)),
+            Some(Identity::Role(role)) => {
+                let source = Box::new(inherited?.unwrap_or(Login::Chain));
+                Ok(Some(Login::Role(Role { source, ..role })))
+            }
+            Some(Identity::Auto) => match self.aws_keys.of_environment(diagnostics) {
+                Given::Is(keys) => Ok(Some(Login::EnvironmentKeys(keys))),
+                Given::Unset => Ok(Some(Login::Chain)),
+                Given::Wrong => Err(Reported),
+            },
+            Some(Identity::Environment) => {
+                of_environment(marks, &mut self.aws_keys, diagnostics).map(Some)
+            }
+        }
+    }
+
+    /// The provider for a login.
+    pub(super) fn source(&mut self, login: Login) -> Arc<Source> {
+        if let Some(source) = self.sources.iter().find(|source| *source.login() == login) {
+            return Arc::clone(source);
+        }
+        let source = Source::new(login, self.sts_region.clone()).through(Arc::clone(&self.proxies));
+        let source = Arc::new(source);
+        self.sources.push(Arc::clone(&source));
+        source
+    }
+}
+
+/// The login of mounts without `credentials`. Without any at the top level either it is the chain of
+/// AWS's tools.
+///
+/// A kind of credentials that is named is meant for this program, so it takes precedence over AWS
+/// variables that happen to be set; access keys in the file do not.
+fn top_level(
+    identity: Option<&Identity>,
+    marks: &Marks,
+    aws_keys: &mut AwsKeys,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<Option<Login>, Reported> {
+    let keys_in_file = match identity {
+        Some(Identity::Anonymous) => return Ok(None),
+        Some(Identity::Role(role)) => return Ok(Some(Login::Role(role.clone()))),
+        Some(Identity::Login(login)) if login.keys().is_none() => return Ok(Some(login.clone())),
+        Some(Identity::Environment) => {
+            return of_environment(marks, aws_keys, diagnostics).map(Some);
+        }
+        Some(Identity::Login(login)) => Some(login.clone()),
+        Some(Identity::Auto) | None => None,
+    };
+    match aws_keys.of_environment(diagnostics) {
+        Given::Is(keys) => return Ok(Some(Login::EnvironmentKeys(keys))),
+        Given::Wrong => return Err(Reported),
+        Given::Unset if marks.is_wrong("credentials") => return Err(Reported),
+        Given::Unset => {}
+    }
+    match (keys_in_file, aws_keys.of_file(diagnostics)) {
+        (Some(login), _) => Ok(Some(login)),
+        (None, Given::Is(keys)) => Ok(Some(Login::Keys(keys))),
+        (None, Given::Unset) => Ok(Some(Login::Chain)),
+        (None, Given::Wrong) => Err(Reported),
+    }
+}
+
+fn of_environment(
+    marks: &Marks,
+    aws_keys: &mut AwsKeys,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<Login, Reported> {
+    match aws_keys.of_environment(diagnostics) {
+        Given::Is(keys) => return Ok(Login::EnvironmentKeys(keys)),
+        Given::Wrong => {}
+        Given::Unset => {
+            let help = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY there";
+            let fault = Fault::new("the environment has no access keys", help);
+            let location = marks.location("credentials");
+            diagnostics.extend(location.map(|location| location.diagnostic(fault)));
+        }
+    }
+    Err(Reported)
+}
+
+/// The profile that a login uses, if it names one.
+pub(super) fn profile_of(login: &Login) -> Option<&str> {
+    match login {
+        Login::Profile(name) => Some(name),
+        Login::Role(role) => match &*role.source {
+            Login::Profile(name) => Some(name),
+            _ => None,
+        },
+        _ => None,
+    }
+}
