@@ -13,8 +13,8 @@ use hashbrown::HashTable;
 
 use crate::cache::latest::{Fingerprint, Latest};
 use crate::cache::negative::NegativeEntries;
-use crate::s3::bucket::BucketId;
 use crate::s3::object::Metadata;
+use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 pub use crate::cache::negative::Negative;
 
@@ -62,8 +62,7 @@ pub struct MetadataMap {
 
 struct Entry {
     hash: u64,
-    bucket: BucketId,
-    key: Box<str>,
+    id: OwnedObjectId,
     metadata: Rc<Metadata>,
     fingerprint: Fingerprint,
     /// When the request for it was sent; `None` once the entry is invalid.
@@ -86,17 +85,11 @@ impl MetadataMap {
     }
 
     /// The entry of a key, if it is valid at `now` and younger than `max_age`.
-    pub fn get(
-        &mut self,
-        bucket: BucketId,
-        key: &str,
-        now: Instant,
-        max_age: Duration,
-    ) -> Option<Cached> {
-        let hash = self.latest.hash(bucket, key);
+    pub fn get(&mut self, id: ObjectId<'_>, now: Instant, max_age: Duration) -> Option<Cached> {
+        let hash = self.latest.hash(id);
         let younger =
             |asked, ttl: Duration| now.saturating_duration_since(asked) < ttl.min(max_age);
-        if let Some(position) = self.position(hash, bucket, key)
+        if let Some(position) = self.position(hash, id)
             && let entry = &mut self.objects[position]
             && let Some(asked) = entry.asked
         {
@@ -105,7 +98,7 @@ impl MetadataMap {
             entry.used |= is_hit;
             return is_hit.then(|| Cached::Object(Rc::clone(&entry.metadata)));
         }
-        let (negative, asked) = self.negative.get(hash, bucket, key)?;
+        let (negative, asked) = self.negative.get(hash, id)?;
         let is_hit = younger(asked, self.negative.ttl())
             && self.latest.confirms(hash, Fingerprint::of_negative(negative));
         is_hit.then_some(Cached::Negative(negative))
@@ -115,14 +108,13 @@ impl MetadataMap {
     /// `asked`. Copies it only if it differs from the entry.
     pub fn learn_object(
         &mut self,
-        bucket: BucketId,
-        key: &str,
+        id: ObjectId<'_>,
         metadata: &Metadata,
         asked: Instant,
         now: Instant,
     ) {
-        let hash = self.latest.hash(bucket, key);
-        let position = self.position(hash, bucket, key);
+        let hash = self.latest.hash(id);
+        let position = self.position(hash, id);
         let same =
             position.map(|at| &self.objects[at]).filter(|entry| *entry.metadata == *metadata);
         let (fingerprint, changed) = match same {
@@ -130,22 +122,14 @@ impl MetadataMap {
             None => (self.latest.fingerprint(metadata), true),
         };
         self.latest.learn(hash, fingerprint, asked, now);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
+        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
         }
-        self.negative.remove(hash, bucket, key);
+        self.negative.remove(hash, id);
         let asked = Some(asked);
         let Some(position) = position else {
-            let (key, metadata) = (key.into(), Rc::new(metadata.clone()));
-            return self.insert(Entry {
-                hash,
-                bucket,
-                key,
-                metadata,
-                fingerprint,
-                asked,
-                used: false,
-            });
+            let (id, metadata) = (id.into(), Rc::new(metadata.clone()));
+            return self.insert(Entry { hash, id, metadata, fingerprint, asked, used: false });
         };
         let entry = &mut self.objects[position];
         entry.asked = asked;
@@ -158,32 +142,31 @@ impl MetadataMap {
     /// at `asked`.
     pub fn learn_negative(
         &mut self,
-        bucket: BucketId,
-        key: &str,
+        id: ObjectId<'_>,
         negative: Negative,
         asked: Instant,
         now: Instant,
     ) {
-        let hash = self.latest.hash(bucket, key);
+        let hash = self.latest.hash(id);
         self.latest.learn(hash, Fingerprint::of_negative(negative), asked, now);
-        let position = self.position(hash, bucket, key);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
+        let position = self.position(hash, id);
+        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
         }
         if let Some(position) = position {
             self.objects[position].asked = None;
         }
-        self.negative.insert(hash, (bucket, key), negative, (asked, now));
+        self.negative.insert(hash, id, negative, (asked, now));
     }
 
     /// Invalidates the entries of a key in all workers, since a response of S3 contradicts them.
-    pub fn invalidate(&mut self, bucket: BucketId, key: &str, now: Instant) {
-        let hash = self.latest.hash(bucket, key);
+    pub fn invalidate(&mut self, id: ObjectId<'_>, now: Instant) {
+        let hash = self.latest.hash(id);
         self.latest.doubt(hash, now);
-        if let Some(position) = self.position(hash, bucket, key) {
+        if let Some(position) = self.position(hash, id) {
             self.objects[position].asked = None;
         }
-        self.negative.remove(hash, bucket, key);
+        self.negative.remove(hash, id);
     }
 
     /// Frees expired negative entries; to be called a few times a second.
@@ -192,15 +175,9 @@ impl MetadataMap {
     }
 
     /// When the request was sent that the entry of a key came from.
-    fn asked(
-        &self,
-        position: Option<usize>,
-        hash: u64,
-        bucket: BucketId,
-        key: &str,
-    ) -> Option<Instant> {
+    fn asked(&self, position: Option<usize>, hash: u64, id: ObjectId<'_>) -> Option<Instant> {
         let object = position.and_then(|at| self.objects[at].asked);
-        object.or_else(|| Some(self.negative.get(hash, bucket, key)?.1))
+        object.or_else(|| Some(self.negative.get(hash, id)?.1))
     }
 
     /// Adds an entry; evicts another one when full.
@@ -231,11 +208,8 @@ impl MetadataMap {
         position
     }
 
-    fn position(&self, hash: u64, bucket: BucketId, key: &str) -> Option<usize> {
-        let is_it = |&position: &usize| {
-            let entry = &self.objects[position];
-            entry.bucket == bucket && *entry.key == *key
-        };
+    fn position(&self, hash: u64, id: ObjectId<'_>) -> Option<usize> {
+        let is_it = |&position: &usize| self.objects[position].id.borrow() == id;
         self.table.find(hash, is_it).copied()
     }
 }
@@ -243,8 +217,11 @@ impl MetadataMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::bucket::BucketId;
 
-    const BUCKET: BucketId = BucketId::for_test(0);
+    fn id(key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
+    }
 
     fn map(max_entries: usize) -> MetadataMap {
         MetadataMap::new(Settings { max_entries, ..Settings::default() }, table())
@@ -256,7 +233,7 @@ mod tests {
 
     /// The valid entry of a key, however old.
     fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Cached> {
-        map.get(BUCKET, key, now, Duration::MAX)
+        map.get(id(key), now, Duration::MAX)
     }
 
     const NOT_FOUND: Cached = Cached::Negative(Negative::NotFound);
@@ -277,7 +254,7 @@ mod tests {
     #[test]
     fn an_object_is_cached_for_its_time_to_live_and_not_a_moment_longer() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), start, start);
+        map.learn_object(id("a"), &object(1), start, start);
         let last = start + Duration::from_secs(300) - Duration::from_nanos(1);
         assert_eq!(size(get(&mut map, "a", last)), Some(1));
         assert_eq!(get(&mut map, "a", start + Duration::from_secs(300)), None);
@@ -286,7 +263,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_cached_for_a_shorter_time() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_negative(BUCKET, "a", Negative::NotFound, start, start);
+        map.learn_negative(id("a"), Negative::NotFound, start, start);
         assert_eq!(get(&mut map, "a", start), Some(NOT_FOUND));
         assert_eq!(get(&mut map, "a", start + Duration::from_secs(5)), None);
     }
@@ -294,18 +271,19 @@ mod tests {
     #[test]
     fn keys_of_different_buckets_are_different() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
-        assert_eq!(map.get(BucketId::for_test(1), "a", now, Duration::MAX), None);
+        map.learn_object(id("a"), &object(1), now, now);
+        let other = ObjectId { bucket: BucketId::for_test(1), ..id("a") };
+        assert_eq!(map.get(other, now, Duration::MAX), None);
     }
 
     #[test]
     fn a_changed_object_replaces_the_old_one_and_the_same_one_only_its_age() {
         let (mut map, start) = (map(10), Instant::now());
         let later = start + Duration::from_secs(200);
-        map.learn_object(BUCKET, "a", &object(1), start, start);
-        map.learn_object(BUCKET, "a", &object(1), later, later);
+        map.learn_object(id("a"), &object(1), start, start);
+        map.learn_object(id("a"), &object(1), later, later);
         assert_eq!(size(get(&mut map, "a", start + Duration::from_secs(400))), Some(1));
-        map.learn_object(BUCKET, "a", &object(2), later, later);
+        map.learn_object(id("a"), &object(2), later, later);
         assert_eq!(size(get(&mut map, "a", later)), Some(2));
     }
 
@@ -313,12 +291,12 @@ mod tests {
     fn an_overtaken_response_is_not_stored_and_puts_the_other_in_doubt() {
         let (mut map, start) = (map(10), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        map.learn_object(BUCKET, "a", &object(2), at(1), at(2));
-        map.learn_object(BUCKET, "a", &object(1), at(0), at(3));
+        map.learn_object(id("a"), &object(2), at(1), at(2));
+        map.learn_object(id("a"), &object(1), at(0), at(3));
         assert_eq!(get(&mut map, "a", at(3)), None);
-        map.learn_object(BUCKET, "a", &object(2), at(3), at(4));
+        map.learn_object(id("a"), &object(2), at(3), at(4));
         assert_eq!(size(get(&mut map, "a", at(4))), Some(2));
-        map.learn_negative(BUCKET, "a", Negative::NotFound, at(2), at(5));
+        map.learn_negative(id("a"), Negative::NotFound, at(2), at(5));
         assert_eq!(get(&mut map, "a", at(5)), None);
     }
 
@@ -326,12 +304,12 @@ mod tests {
     fn an_entry_older_than_the_client_accepts_is_not_a_hit() {
         let (mut map, start) = (map(10), Instant::now());
         let (later, second) = (start + Duration::from_secs(2), Duration::from_secs(1));
-        map.learn_object(BUCKET, "a", &object(1), start, start);
-        map.learn_negative(BUCKET, "b", Negative::NotFound, start, start);
+        map.learn_object(id("a"), &object(1), start, start);
+        map.learn_negative(id("b"), Negative::NotFound, start, start);
         for key in ["a", "b"] {
-            assert_eq!(map.get(BUCKET, key, later, 2 * second), None);
-            assert!(map.get(BUCKET, key, later, 3 * second).is_some());
-            assert_eq!(map.get(BUCKET, key, start, Duration::ZERO), None);
+            assert_eq!(map.get(id(key), later, 2 * second), None);
+            assert!(map.get(id(key), later, 3 * second).is_some());
+            assert_eq!(map.get(id(key), start, Duration::ZERO), None);
         }
     }
 
@@ -340,20 +318,20 @@ mod tests {
         let table = table();
         let worker = || MetadataMap::new(Settings::default(), Arc::clone(&table));
         let (mut one, mut two, now) = (worker(), worker(), Instant::now());
-        one.learn_object(BUCKET, "a", &object(1), now, now);
+        one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(1));
         // This one never had the old object.
-        two.learn_object(BUCKET, "a", &object(2), now, now);
+        two.learn_object(id("a"), &object(2), now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(BUCKET, "a", &object(2), now, now);
+        one.learn_object(id("a"), &object(2), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(2));
         assert_eq!(size(get(&mut two, "a", now)), Some(2));
-        two.learn_negative(BUCKET, "a", Negative::NotFound, now, now);
+        two.learn_negative(id("a"), Negative::NotFound, now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(BUCKET, "a", &object(1), now, now);
+        one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(get(&mut two, "a", now), None, "it was created again");
-        one.invalidate(BUCKET, "a", now);
-        two.learn_object(BUCKET, "b", &object(2), now, now);
+        one.invalidate(id("a"), now);
+        two.learn_object(id("b"), &object(2), now, now);
         assert_eq!(get(&mut two, "a", now), None);
         assert_eq!(size(get(&mut two, "b", now)), Some(2));
     }
@@ -361,10 +339,10 @@ mod tests {
     #[test]
     fn an_invalidated_key_can_be_stored_again() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
-        map.invalidate(BUCKET, "a", now);
+        map.learn_object(id("a"), &object(1), now, now);
+        map.invalidate(id("a"), now);
         assert_eq!(get(&mut map, "a", now), None);
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
     }
 
@@ -372,12 +350,12 @@ mod tests {
     fn a_full_cache_evicts_what_nobody_asks_for() {
         let (mut map, now) = (map(4), Instant::now());
         for key in ["a", "b", "c", "d"] {
-            map.learn_object(BUCKET, key, &object(1), now, now);
+            map.learn_object(id(key), &object(1), now, now);
         }
         get(&mut map, "a", now);
         get(&mut map, "c", now);
-        map.learn_object(BUCKET, "e", &object(1), now, now);
-        map.learn_object(BUCKET, "f", &object(1), now, now);
+        map.learn_object(id("e"), &object(1), now, now);
+        map.learn_object(id("f"), &object(1), now, now);
         let cached: Vec<_> = ["a", "b", "c", "d", "e", "f"]
             .into_iter()
             .filter(|key| get(&mut map, key, now).is_some())
@@ -389,9 +367,9 @@ mod tests {
     #[test]
     fn negative_entries_evict_no_object() {
         let (mut map, now) = (map(4), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         for number in 0..70_000 {
-            map.learn_negative(BUCKET, &format!("missing{number}"), Negative::NotFound, now, now);
+            map.learn_negative(id(&format!("missing{number}")), Negative::NotFound, now, now);
         }
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
         assert_eq!(map.objects.len(), 1);
@@ -402,7 +380,7 @@ mod tests {
         let mut map =
             MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
         let now = Instant::now();
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         assert_eq!(get(&mut map, "a", now), None);
     }
 }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 
-use crate::s3::bucket::BucketId;
+use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
-/// Most bytes of one worker's negative entries. A search for an index asks for 4 names of some 200
-/// bytes each, so there is room for 2,500 searches within `metadata_negative_ttl`.
+/// Most bytes of one worker's entries. A search for an index asks for 4 names of some 200 bytes
+/// each, so there is room for 1,500 searches within `metadata_negative_ttl`.
 pub(super) const NEGATIVE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Bytes that an entry takes besides its key: itself, its slot in the table with the share of free
 /// slots, and the allocator's overhead.
-const ENTRY_BYTES: usize = 128;
+const ENTRY_BYTES: usize = 144;
 
 /// Entries that an empty table and queue keep room for.
 const KEPT_ENTRIES: usize = 256;
@@ -44,9 +44,8 @@ pub(super) struct NegativeEntries {
 
 struct Entry {
     hash: u64,
-    bucket: BucketId,
-    /// Empty once the entry is invalid.
-    key: Box<str>,
+    /// `None` once the entry has been removed.
+    id: Option<OwnedObjectId>,
     negative: Negative,
     /// When the request for it was sent.
     asked: Instant,
@@ -59,13 +58,8 @@ impl NegativeEntries {
     }
 
     /// The entry of a key, and when the request for it was sent.
-    pub(super) fn get(
-        &self,
-        hash: u64,
-        bucket: BucketId,
-        key: &str,
-    ) -> Option<(Negative, Instant)> {
-        let &number = self.table.find(hash, |&number| self.is_of(number, bucket, key))?;
+    pub(super) fn get(&self, hash: u64, id: ObjectId<'_>) -> Option<(Negative, Instant)> {
+        let &number = self.table.find(hash, |&number| self.is_of(number, id))?;
         let entry = self.entry(number);
         Some((entry.negative, entry.asked))
     }
@@ -79,15 +73,15 @@ impl NegativeEntries {
     pub(super) fn insert(
         &mut self,
         hash: u64,
-        (bucket, key): (BucketId, &str),
+        id: ObjectId<'_>,
         negative: Negative,
         (asked, now): (Instant, Instant),
     ) {
-        self.remove(hash, bucket, key);
+        self.remove(hash, id);
         self.free_expired(now);
         let number = self.first + self.queue.len() as u64;
-        self.bytes += ENTRY_BYTES + key.len();
-        self.queue.push_back(Entry { hash, bucket, key: key.into(), negative, asked });
+        self.bytes += ENTRY_BYTES + id.text_bytes();
+        self.queue.push_back(Entry { hash, id: Some(id.into()), negative, asked });
         let (queue, first) = (&self.queue, self.first);
         self.table.insert_unique(hash, number, |&number| queue[(number - first) as usize].hash);
         while self.bytes > NEGATIVE_BYTES {
@@ -96,13 +90,13 @@ impl NegativeEntries {
     }
 
     /// Removes the entry of a key.
-    pub(super) fn remove(&mut self, hash: u64, bucket: BucketId, key: &str) {
-        let found = self.table.find(hash, |&number| self.is_of(number, bucket, key)).copied();
+    pub(super) fn remove(&mut self, hash: u64, id: ObjectId<'_>) {
+        let found = self.table.find(hash, |&number| self.is_of(number, id)).copied();
         if let Some(number) = found {
             self.remove_from_table(hash, number);
             let entry = &mut self.queue[(number - self.first) as usize];
-            self.bytes -= entry.key.len();
-            entry.key = Box::default();
+            entry.id = None;
+            self.bytes -= id.text_bytes();
         }
     }
 
@@ -123,7 +117,8 @@ impl NegativeEntries {
         if let Some(entry) = self.queue.pop_front() {
             self.remove_from_table(entry.hash, self.first);
             self.first += 1;
-            self.bytes -= ENTRY_BYTES + entry.key.len();
+            let text_bytes = entry.id.as_ref().map_or(0, |id| id.borrow().text_bytes());
+            self.bytes -= ENTRY_BYTES + text_bytes;
         }
     }
 
@@ -133,9 +128,8 @@ impl NegativeEntries {
         }
     }
 
-    fn is_of(&self, number: u64, bucket: BucketId, key: &str) -> bool {
-        let entry = self.entry(number);
-        entry.bucket == bucket && *entry.key == *key
+    fn is_of(&self, number: u64, id: ObjectId<'_>) -> bool {
+        self.entry(number).id.as_ref().is_some_and(|other| other.borrow() == id)
     }
 
     fn entry(&self, number: u64) -> &Entry {
@@ -146,8 +140,12 @@ impl NegativeEntries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::bucket::BucketId;
 
-    const BUCKET: BucketId = BucketId::for_test(0);
+    fn id(key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
+    }
+
     const TTL: Duration = Duration::from_secs(5);
 
     /// Keys are hashed badly, so that some collide.
@@ -156,11 +154,11 @@ mod tests {
     }
 
     fn insert(entries: &mut NegativeEntries, key: &str, now: Instant) {
-        entries.insert(hash(key), (BUCKET, key), Negative::NotFound, (now, now));
+        entries.insert(hash(key), id(key), Negative::NotFound, (now, now));
     }
 
     fn contains(entries: &NegativeEntries, key: &str) -> bool {
-        entries.get(hash(key), BUCKET, key).is_some()
+        entries.get(hash(key), id(key)).is_some()
     }
 
     #[test]
@@ -168,11 +166,14 @@ mod tests {
         let (mut entries, now) = (NegativeEntries::new(TTL), Instant::now());
         insert(&mut entries, "a", now);
         insert(&mut entries, "b", now);
-        assert_eq!(entries.get(hash("a"), BUCKET, "a"), Some((Negative::NotFound, now)));
-        assert_eq!(entries.get(hash("a"), BucketId::for_test(1), "a"), None);
-        entries.insert(hash("a"), (BUCKET, "a"), Negative::AccessDenied, (now, now));
-        assert_eq!(entries.get(hash("a"), BUCKET, "a"), Some((Negative::AccessDenied, now)));
-        entries.remove(hash("a"), BUCKET, "a");
+        assert_eq!(entries.get(hash("a"), id("a")), Some((Negative::NotFound, now)));
+        assert_eq!(
+            entries.get(hash("a"), ObjectId { bucket: BucketId::for_test(1), ..id("a") }),
+            None
+        );
+        entries.insert(hash("a"), id("a"), Negative::AccessDenied, (now, now));
+        assert_eq!(entries.get(hash("a"), id("a")), Some((Negative::AccessDenied, now)));
+        entries.remove(hash("a"), id("a"));
         assert!(!contains(&entries, "a") && contains(&entries, "b"));
         entries.free_expired(now + TTL);
         assert_eq!((entries.bytes, entries.table.len()), (0, 0));
@@ -183,10 +184,10 @@ mod tests {
         let (mut entries, now) = (NegativeEntries::new(TTL), Instant::now());
         let key = |number: usize| format!("{number:0>1000}");
         for number in 0..5_000 {
-            entries.insert(number as u64, (BUCKET, &key(number)), Negative::NotFound, (now, now));
+            entries.insert(number as u64, id(&key(number)), Negative::NotFound, (now, now));
             assert!(entries.bytes <= NEGATIVE_BYTES);
         }
-        let left = (0..5_000).filter(|&n| entries.get(n as u64, BUCKET, &key(n)).is_some());
+        let left = (0..5_000).filter(|&n| entries.get(n as u64, id(&key(n))).is_some());
         let left: Vec<_> = left.collect();
         assert_eq!(left.len(), NEGATIVE_BYTES / (1_000 + ENTRY_BYTES));
         assert_eq!(left.last(), Some(&4_999));

@@ -14,7 +14,7 @@ use monoio::time::sleep;
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::s3::body::{Body, Shared};
 use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
@@ -28,9 +28,9 @@ use crate::upstream::connection::HeadError;
 use crate::upstream::pool::{Lease, Pool, PoolError};
 use crate::upstream::{OriginId, Settings};
 
-/// The S3 client of one core.
+/// The S3 client of one worker.
 pub struct Client {
-    /// The buckets that were asked for so far.
+    /// By bucket, made for its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
     shared: Rc<Shared>,
@@ -39,47 +39,46 @@ pub struct Client {
     budget: Budget,
 }
 
-/// A bucket, and how one core asks for its objects.
+/// A bucket, and how one worker sends requests for its objects.
 pub(super) struct Target {
     pub(super) bucket: Arc<Bucket>,
     pub(super) writer: RefCell<RequestWriter>,
     origin: Cell<OriginId>,
 }
 
-/// What S3 replied.
+/// A response, by what it means.
 pub enum Reply {
     /// 200 or 206: the object, or a part of it.
     Object(Response),
-    /// 304: a condition of the request says that the client's copy is still right.
+    /// 304: by a condition of the request, the requester's copy is current.
     NotModified(Response),
-    /// Anything else.
+    /// Any other status.
     Refused(ServiceError),
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing to sign with.
+    /// There is nothing to sign with.
     #[error(transparent)]
     Credentials(#[from] NoCredentials),
-    /// No connection.
+    /// There is no connection.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// The request could not be sent.
-    #[error("the request could not be sent to S3: {0}")]
+    #[error("cannot send the request to S3: {0}")]
     Send(io::Error),
-    /// No usable head came back.
+    /// No complete head was received.
     #[error("S3: {0}")]
     Head(#[from] HeadError),
-    /// The head makes no sense.
-    #[error("S3's answer makes no sense: {0}")]
+    /// The head is not one of a valid HTTP response.
+    #[error("invalid response from S3: {0}")]
     Response(#[from] ResponseError),
 }
 
 impl ClientError {
-    /// Whether another try may succeed where nothing but the idle connection was at fault: S3
-    /// closed it while the request was on its way (RFC 9112 §9.3.1). GET and HEAD are safe to
-    /// repeat.
+    /// Whether S3 may have closed an idle connection while the request was on its way (RFC 9112
+    /// §9.3.1): the request then deserves another connection. GET and HEAD are safe to repeat.
     fn is_closed_idle_connection(&self) -> bool {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
@@ -102,7 +101,7 @@ impl Client {
     pub fn new(
         pool: Rc<Pool>,
         buffers: Rc<Buffers>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         upstream: &Settings,
         retries: retry::Settings,
     ) -> Client {
@@ -110,20 +109,19 @@ impl Client {
         Client {
             targets: RefCell::default(),
             pool,
-            shared: Rc::new(Shared { buffers, counters, stall_timeout }),
+            shared: Rc::new(Shared { buffers, metrics, stall_timeout }),
             first_byte_timeout: upstream.first_byte_timeout,
             budget: Budget::new(&retries),
             retries,
         }
     }
 
-    /// Drops what is kept for buckets that will not be asked for again, with their signing keys.
-    /// Requests that are under way go on.
+    /// Drops the state of buckets that are no longer served, with their signing keys. Requests in
+    /// progress are not affected.
     pub fn forget_buckets(&self, is_live: impl Fn(BucketId) -> bool) {
         self.targets.borrow_mut().retain(|&id, _| is_live(id));
     }
 
-    /// How to ask for objects of a bucket; made the first time.
     fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
         let mut targets = self.targets.borrow_mut();
         let target = targets.entry(bucket.id).or_insert_with(|| {
@@ -134,10 +132,10 @@ impl Client {
         Rc::clone(target)
     }
 
-    /// Sends a request and waits for the head of its answer, again where that may help.
+    /// Sends a request and waits for the head of the response, with retries.
     ///
     /// # Errors
-    /// See [`ClientError`]. What S3 itself answers, errors included, is a [`Reply`].
+    /// See [`ClientError`]. An error response of S3 is a [`Reply`].
     pub async fn send(
         &self,
         bucket: &Arc<Bucket>,
@@ -145,7 +143,7 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let mut tries = Tries::default();
         let outcome = self.send_within(&mut tries, bucket, request).await;
-        if wait_after(&outcome).is_none() {
+        if min_retry_wait(&outcome).is_none() {
             self.budget.earn();
             tries.succeed(&self.budget);
         }
@@ -199,7 +197,7 @@ impl Client {
             {
                 source.note_accepted(signed.generation);
             }
-            let Some(at_least) = wait_after(&outcome) else { return outcome };
+            let Some(at_least) = min_retry_wait(&outcome) else { return outcome };
             let wait = match self.next_try(tries, at_least, true) {
                 Ok(wait) => wait,
                 // The failure itself is logged by whoever reports it to the client.
@@ -211,13 +209,13 @@ impl Client {
             note_retry(target, request, &outcome);
             // Do not hold the failed try's memory during the wait.
             drop(outcome);
-            self.shared.counters.s3_retries.add(1);
+            self.shared.metrics.s3_retries.add(1);
             // In a box: rare, and its state would be part of every request's.
             Box::pin(sleep(wait)).await;
         }
     }
 
-    /// Sends a request once; but an idle connection that S3 was closing does not count.
+    /// Sends a request once; an attempt on an idle connection that S3 was closing does not count.
     async fn try_once(
         &self,
         target: &Target,
@@ -231,7 +229,7 @@ impl Client {
         match self.pool.reuse(permit, origin, ahead) {
             Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
-                    log::debug!("an idle connection had been closed by S3: trying a new one");
+                    log::debug!("S3 had closed an idle connection: connecting again");
                     permit = self.pool.permit().await?;
                 }
                 done => return done,
@@ -250,8 +248,8 @@ impl Client {
         request: &ObjectRequest<'_>,
         signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
-        let Shared { buffers, counters, stall_timeout } = &*self.shared;
-        counters.s3_requests.add(1);
+        let Shared { buffers, metrics, stall_timeout } = &*self.shared;
+        metrics.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
@@ -298,7 +296,7 @@ impl Client {
     }
 }
 
-/// A writer of requests for where a bucket is now, and the way there.
+/// A writer of requests for a bucket's current location, and the origin to connect to.
 fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
     let writer = RequestWriter::new(Arc::clone(bucket));
     let origin = pool.origin(&writer.location().origin);
@@ -306,27 +304,27 @@ fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
 }
 
 impl Target {
-    /// Has the requests go where some core has learned that the bucket is.
+    /// Follows the bucket to the region that any worker has learned from S3.
     fn follow_location(&self, pool: &Pool) {
-        if self.is_astray() {
+        if self.has_moved() {
             let (writer, origin) = located(&self.bucket, pool);
             self.origin.set(origin);
             self.writer.replace(writer);
         }
     }
 
-    /// Whether the bucket is elsewhere than the next request would be sent.
-    pub(super) fn is_astray(&self) -> bool {
+    /// Whether the next request would be sent to a former location of the bucket.
+    pub(super) fn has_moved(&self) -> bool {
         !Arc::ptr_eq(&self.bucket.location(), self.writer.borrow().location())
     }
 }
 
-/// Logs a failure after which the request is sent again.
+/// Logs a failure that is retried.
 fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Reply, ClientError>) {
     match outcome {
         Ok(Reply::Refused(error)) => log::info!(
             target: &error.log_target(&target.bucket.name),
-            "{:?}: {error}; it is asked again",
+            "{:?}: {error}; retrying",
             request.key
         ),
         Err(error) => log::debug!("{error}"),
@@ -334,9 +332,8 @@ fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Rep
     }
 }
 
-/// How long to wait at least before a request is sent again that had this outcome; `None` if that
-/// would not help.
-fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
+/// The shortest wait before a retry after this outcome; `None` if a retry would not help.
+fn min_retry_wait(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     match outcome {
         Ok(Reply::Refused(error)) if error.is_transient() => {
             Some(Duration::from_secs(error.retry_after.unwrap_or(0)))
@@ -346,8 +343,8 @@ fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     }
 }
 
-/// How far S3 may send ahead of the client. Whoever names the end of a range wants all of it; who
-/// does not may leave any time.
+/// How far S3 may send ahead of the body's reader. A reader that names the end of a range wants all
+/// of it; one that does not may stop at any byte.
 fn ahead(request: &ObjectRequest<'_>) -> Ahead {
     match (request.operation, request.range) {
         (Operation::Head, _) => Ahead::Freely,

@@ -80,14 +80,8 @@ pub fn map_service_error(
         // An archived object has metadata, which HEAD may read.
         _ => return failure,
     };
-    let name = object.as_str();
-    worker.metadata.borrow_mut().learn_negative(
-        mount.bucket.id,
-        name,
-        negative,
-        asked,
-        Instant::now(),
-    );
+    let id = object.id(mount.bucket.id);
+    worker.metadata.borrow_mut().learn_negative(id, negative, asked, Instant::now());
     failure
 }
 

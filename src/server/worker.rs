@@ -16,7 +16,7 @@ use crate::cache::metadata::{Cached, MetadataMap};
 use crate::cache::single_flight::Flights;
 use crate::clock;
 use crate::logging::LogWriter;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
@@ -75,10 +75,8 @@ pub struct Worker {
     pub flights: Flights<(Result<Cached, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
-    /// What is counted.
-    pub counters: Arc<Counters>,
-    /// Client connections.
-    pub connections: Cell<usize>,
+    /// Written by this worker alone.
+    pub metrics: Arc<Metrics>,
     /// No new requests: the process is about to end.
     pub draining: Cell<bool>,
     live: LiveReader,
@@ -99,17 +97,17 @@ pub struct Scratch {
 }
 
 impl Worker {
-    /// The state of the calling thread's core, which counts in `counters`.
+    /// The state of the calling thread's core, which writes `metrics`.
     ///
     /// # Errors
     /// Where TLS cannot be set up.
-    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Result<Rc<Worker>, TrustError> {
+    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Rc<Worker>, TrustError> {
         let settings = &shared.settings;
-        let buffers = Buffers::new();
+        let buffers = Buffers::new(Arc::clone(&metrics));
         let relay = Relay {
             buffers: Rc::clone(&buffers),
-            pipes: Pipes::new(settings.relay.clone()),
-            counters: Arc::clone(&counters),
+            pipes: Pipes::new(settings.relay.clone(), Arc::clone(&metrics)),
+            metrics: Arc::clone(&metrics),
         };
         let deadlines = Rc::new(Deadlines::default());
         let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
@@ -119,24 +117,24 @@ impl Worker {
             connector,
             shared.resolver.clone(),
             Arc::clone(&settings.proxies),
+            Arc::clone(&metrics),
         );
         let s3 = Client::new(
             Rc::clone(&pool),
             buffers,
-            Arc::clone(&counters),
+            Arc::clone(&metrics),
             &settings.upstream,
             shared.live.load().retries.clone(),
         );
         Ok(Rc::new(Worker {
             s3,
             relay,
-            counters,
+            metrics,
             metadata: RefCell::new(MetadataMap::new(
                 settings.metadata.clone(),
                 Arc::clone(&shared.latest),
             )),
             flights: Flights::new(),
-            connections: Cell::new(0),
             draining: Cell::new(false),
             date: Cell::new((u64::MAX, [0; 29])),
             live: LiveReader::new(Arc::clone(&shared.live)),

@@ -1,12 +1,13 @@
-//! The upstream connections of one core: counted, kept for reuse, and bounded.
+//! The connections of one worker to S3: bounded in number, and kept for reuse.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::metrics::Metrics;
 use crate::sys::stream::Ahead;
 use crate::upstream::connection::{Connection, Connector};
 use crate::upstream::error::ConnectError;
@@ -15,21 +16,20 @@ use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{Origin, OriginId, Settings};
 
-/// The connections of one core to all its origins.
+/// The connections of one worker to all its origins.
 pub struct Pool {
     settings: Settings,
     connector: Connector,
     resolver: Resolver,
     proxies: Arc<Proxies>,
-    /// The servers that connections are opened to: the origins, or proxies on the way to them. An
-    /// [`OriginId`] is a position in it.
+    /// The servers that connections are opened to: the origins, or the proxies in front of them.
+    /// Indexed by [`OriginId`], as is `routes`.
     origins: RefCell<Vec<Arc<ResolvedOrigin>>>,
-    /// What each of them leads to.
     routes: RefCell<Vec<Rc<Route>>>,
     queue: Rc<Queue>,
     /// Idle connections by [`shelf`], the longest idle first.
     idle: RefCell<Vec<VecDeque<Idle>>>,
-    idle_count: Cell<usize>,
+    metrics: Arc<Metrics>,
 }
 
 struct Idle {
@@ -40,10 +40,10 @@ struct Idle {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// This core has as many connections as it may, and none became free in time.
-    #[error("all {0} upstream connections of this core are busy")]
+    /// All connections are in use, and none was released in time.
+    #[error("all {0} connections to S3 of this worker are busy")]
     Exhausted(usize),
-    /// None could be opened.
+    /// No connection could be opened.
     #[error("cannot connect to {origin}: {error}")]
     Connect {
         /// The server.
@@ -53,7 +53,7 @@ pub enum PoolError {
     },
 }
 
-/// A connection in use. Dropped, it is closed; [`put_back`](Self::put_back) keeps it.
+/// A connection in use. Dropping it closes the connection; [`put_back`](Self::put_back) keeps it.
 pub struct Lease {
     /// In a box from the start: it is handed on several times in each request.
     connection: Option<Box<Connection>>,
@@ -69,9 +69,10 @@ impl Pool {
         connector: Connector,
         resolver: Resolver,
         proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
     ) -> Rc<Pool> {
         Rc::new(Pool {
-            queue: Queue::new(settings.max_connections, settings.max_waiting),
+            queue: Queue::new(settings.max_connections, settings.max_waiting, Arc::clone(&metrics)),
             settings,
             connector,
             resolver,
@@ -79,11 +80,11 @@ impl Pool {
             origins: RefCell::default(),
             routes: RefCell::default(),
             idle: RefCell::default(),
-            idle_count: Cell::new(0),
+            metrics,
         })
     }
 
-    /// The name of an origin in this pool.
+    /// The id of an origin in this pool.
     pub fn origin(&self, origin: &Arc<Origin>) -> OriginId {
         let mut origins = self.origins.borrow_mut();
         let mut routes = self.routes.borrow_mut();
@@ -98,15 +99,15 @@ impl Pool {
         }))
     }
 
-    /// The proxy that requests for an origin are written for: it has none where their bytes reach
-    /// the origin as they are.
+    /// The proxy that forwards requests to an origin; `None` if they reach it directly or through a
+    /// tunnel.
     pub fn forwarder(&self, origin: OriginId) -> Option<Arc<HttpProxy>> {
         let routes = self.routes.borrow();
         let Route { origin, via } = &*routes[origin.0];
         via.as_ref().filter(|_| !origin.tls).map(Arc::clone)
     }
 
-    /// The right to use a connection, waited for where all are in use.
+    /// Permission to use a connection; waits if all are in use.
     ///
     /// # Errors
     /// [`PoolError::Exhausted`].
@@ -115,9 +116,9 @@ impl Pool {
         permit.map_err(|_| PoolError::Exhausted(self.settings.max_connections))
     }
 
-    /// The connection that became idle last, if there is one that S3 has left alone. One on which
-    /// S3 may send far ahead is of no use to a request whose client may go away after a few bytes;
-    /// the other kind is to all.
+    /// The connection that became idle last and that S3 has not closed. A request whose client may
+    /// leave after a few bytes cannot use one on which S3 may send far ahead; any request can use the
+    /// other kind.
     pub fn reuse(
         self: &Rc<Self>,
         permit: Permit,
@@ -132,7 +133,7 @@ impl Pool {
             }
             drop(idle);
             let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
-            self.idle_count.update(|count| count - 1);
+            self.metrics.s3_connections_idle.decrement();
             if self.is_current(origin, &mut connection) && connection.stream.is_quiet() {
                 let (connection, pool) = (Some(connection), Rc::clone(self));
                 return Ok(Lease { connection, origin, pool, _permit: permit });
@@ -140,7 +141,7 @@ impl Pool {
         }
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     ///
     /// # Errors
     /// [`PoolError::Connect`].
@@ -164,7 +165,7 @@ impl Pool {
                     if tries > 0
                         && (self.close_one_idle() || self.connector.give_up_idle_client()) =>
                 {
-                    // A socket is closed when its task has had its turn.
+                    // The socket is closed by its task, which has to run first.
                     monoio::time::sleep(CLOSING_TIME).await;
                 }
                 connected => break connected,
@@ -176,78 +177,79 @@ impl Pool {
         Ok(Lease { connection, origin, pool: Rc::clone(self), _permit: permit })
     }
 
-    /// Closes what has been idle for too long, and what leads to where an origin was before its
-    /// name moved.
+    /// Closes connections that have been idle for too long, and those to addresses that the origin's
+    /// name no longer has.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
         for (shelf, idle) in self.idle.borrow_mut().iter_mut().enumerate() {
-            let before = idle.len();
-            idle.retain_mut(|idle| {
-                self.is_current(OriginId(shelf / ORIGIN_SHELVES), &mut idle.connection)
+            idle.retain_mut(|Idle { connection, since }| {
+                let is_kept = now.duration_since(*since) < timeout
+                    && self.is_current(OriginId(shelf / ORIGIN_SHELVES), connection);
+                if !is_kept {
+                    self.metrics.s3_connections_idle.decrement();
+                }
+                is_kept
             });
-            self.idle_count.update(|count| count - (before - idle.len()));
-            while idle.front().is_some_and(|idle| now.duration_since(idle.since) >= timeout) {
-                idle.pop_front();
-                self.idle_count.update(|count| count - 1);
-            }
         }
     }
 
     /// Connections that are open, busy or idle.
     pub fn open_connections(&self) -> usize {
-        self.busy_connections() + self.idle_count.get()
+        self.busy_connections() + self.metrics.s3_connections_idle.get()
     }
 
-    /// Connections in use or about to be.
+    /// Connections in use or being opened.
     pub fn busy_connections(&self) -> usize {
-        self.queue.in_use()
+        self.metrics.s3_connections_busy.get()
     }
 
-    /// Requests that wait for one to become free.
+    /// Requests that wait for a connection.
     pub fn waiting_requests(&self) -> usize {
-        self.queue.waiting()
+        self.metrics.s3_requests_waiting.get()
     }
 
     fn is_current(&self, origin: OriginId, connection: &mut Connection) -> bool {
         connection.is_current(&self.origins.borrow()[origin.0])
     }
 
-    /// Makes room for another connection; `false` where none is idle.
+    /// Closes an idle connection to make room for another; `false` if none is idle.
     pub fn close_one_idle(&self) -> bool {
-        let is_one = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some();
-        self.idle_count.update(|count| count - usize::from(is_one));
-        is_one
+        let closed = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front);
+        if closed.is_some() {
+            self.metrics.s3_connections_idle.decrement();
+        }
+        closed.is_some()
     }
 }
 
-/// Times that a connection is tried to be opened by a process without descriptors. What it gives up
-/// for it may be taken by a new client first.
+/// Attempts to open a connection when the process is out of file descriptors. A new client may take
+/// the descriptor that was released for it.
 const DESCRIPTOR_TRIES: usize = 8;
 
-/// Time for a connection that is given up to be closed.
+/// Time for a released connection to be closed.
 pub const CLOSING_TIME: Duration = Duration::from_millis(1);
 
-/// Shelves of one origin, by how far S3 may send ahead on the connections.
+/// Lists of idle connections per origin, by how far S3 may send ahead on them.
 const ORIGIN_SHELVES: usize = 2;
 
-/// Where idle connections of an origin lie, by how far S3 may send ahead on them.
+/// The index of an origin's list of idle connections on which S3 may send so far ahead.
 fn shelf(origin: OriginId, ahead: Ahead) -> usize {
     ORIGIN_SHELVES * origin.0 + usize::from(ahead == Ahead::Freely)
 }
 
 impl Lease {
-    /// Gives the connection back for the next request. Only to be called when the last answer
-    /// has been read to its end and S3 keeps the connection open.
+    /// Keeps the connection for the next request. Call it only when the response was read to its end
+    /// and S3 keeps the connection open.
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections
+        if self.pool.metrics.s3_connections_idle.get() >= self.pool.settings.max_idle_connections
             || !self.pool.is_current(self.origin, &mut connection)
         {
             return;
         }
         let shelf = shelf(self.origin, connection.stream.socket().receives_ahead());
         self.pool.idle.borrow_mut()[shelf].push_back(Idle { connection, since: Instant::now() });
-        self.pool.idle_count.update(|count| count + 1);
+        self.pool.metrics.s3_connections_idle.increment();
     }
 }
 
