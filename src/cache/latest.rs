@@ -1,21 +1,21 @@
-//! What S3 last said of each key, for all workers: a fingerprint of the `ETag`, size and date, or
-//! that there is no object.
+//! The latest response of S3 about each key, for all workers: a fingerprint of the ETag, size and
+//! date, or that there is no object.
 //!
-//! Each worker remembers metadata by itself. A lookup there counts only if this table has the same
-//! fingerprint, so what one worker learns of a changed object, the others heed at their next
-//! lookup. That costs them a few loads of one cache line, and no lock.
+//! Each worker has a metadata cache of its own. A lookup there is a hit only if this table has the
+//! same fingerprint, so a response that tells one worker of a changed object invalidates the entries
+//! of the others. That costs a lookup a few loads of one or two cache lines, and no lock.
 //!
 //! # Order
 //!
 //! A response describes the object at some moment between its request and its arrival. If it
-//! contradicts what was learned while it was on its way, nobody can tell which of the two is
-//! newer. The key is then in doubt: no worker believes what it remembers, until a response says
-//! the same as the last one whose request was sent after that one had arrived.
+//! contradicts one that arrived while it was on its way, nobody can tell which of the two is
+//! newer. The key is then in doubt: no worker has a valid entry of it, until a response says the
+//! same as the last one, and its request was sent after that one had arrived.
 //!
 //! # Limits
 //!
-//! The table has a fixed size. A key that has been pushed out, or never came in, is not believed,
-//! which costs a request to S3 and is never wrong. Objects are pushed out by objects only.
+//! The table has a fixed size. A key that was evicted, or never stored, has no valid entries, which
+//! costs a request to S3 and is never wrong. Objects are evicted by objects only.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,21 +24,21 @@ use std::time::Instant;
 
 use foldhash::quality::RandomState;
 
-use crate::cache::misses::Miss;
+use crate::cache::negative::Negative;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::ObjectId;
 use crate::sys::memory;
 
-/// Slots that a key can be in. What they hold fills a cache line.
+/// Slots that a key can be in. Their words fill a cache line.
 const BUCKET_SLOTS: usize = 8;
 
-/// Most slots of a table, of 16 bytes each.
+/// Most slots of a table, of 16 bytes each: 256 MiB.
 const MOST_SLOTS: usize = 1 << 24;
 
-/// Locks for those who change something, which is rare.
+/// Locks of the writers, which are rare.
 const LOCKS: usize = 64;
 
-/// What S3 said of a key, in 31 bits.
+/// A response about a key, in 31 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u32);
 
@@ -46,11 +46,11 @@ impl Fingerprint {
     const NOT_FOUND: Fingerprint = Fingerprint(0);
     const ACCESS_DENIED: Fingerprint = Fingerprint(1);
 
-    /// There is nothing to serve.
-    pub fn of_miss(miss: Miss) -> Fingerprint {
-        match miss {
-            Miss::NotFound => Fingerprint::NOT_FOUND,
-            Miss::AccessDenied => Fingerprint::ACCESS_DENIED,
+    /// The fingerprint of a negative entry.
+    pub fn of_negative(negative: Negative) -> Fingerprint {
+        match negative {
+            Negative::NotFound => Fingerprint::NOT_FOUND,
+            Negative::AccessDenied => Fingerprint::ACCESS_DENIED,
         }
     }
 
@@ -62,9 +62,9 @@ impl Fingerprint {
 /// The table.
 pub struct Latest {
     hasher: RandomState,
-    /// Times in the table count from here, in nanoseconds.
+    /// Times in the table are nanoseconds since then.
     start: Instant,
-    /// For each bucket the words of its slots, then the time each was learned at.
+    /// For each bucket the words of its slots, then the time each was written at.
     slots: Box<[AtomicU64]>,
     buckets: u64,
     writing: [Mutex<()>; LOCKS],
@@ -100,8 +100,8 @@ fn tag(hash: u64) -> u64 {
 }
 
 impl Latest {
-    /// A table that serves workers which remember `entries` objects each: with four slots for each,
-    /// one object in thousands is pushed out while there is room elsewhere.
+    /// A table for workers that cache `entries` objects each: with four slots for each, one object in
+    /// thousands is evicted while there is room elsewhere.
     pub fn new(entries: usize) -> Latest {
         let slots = entries.saturating_mul(4).clamp(1024, MOST_SLOTS).next_power_of_two();
         Latest {
@@ -113,7 +113,7 @@ impl Latest {
         }
     }
 
-    /// What a key is found by, here and in the maps of the workers.
+    /// The hash of a key, here and in the caches of the workers.
     pub fn hash(&self, id: ObjectId<'_>) -> u64 {
         self.hasher.hash_one(id)
     }
@@ -126,15 +126,15 @@ impl Latest {
         Fingerprint(((hash >> 33) as u32).max(Fingerprint::ACCESS_DENIED.0 + 1))
     }
 
-    /// Whether this is what S3 last said of a key.
+    /// Whether this is the latest response about a key, and not in doubt.
     pub fn confirms(&self, hash: u64, fingerprint: Fingerprint) -> bool {
         let expected = Word::new(hash, fingerprint, false);
         self.words(hash).iter().any(|word| word.load(Ordering::Acquire) == expected.0)
     }
 
-    /// Takes note of a response that arrived at `now`, to a request that was sent at `asked`.
+    /// Stores a response that arrived at `now`, to a request that was sent at `asked`.
     pub fn learn(&self, hash: u64, fingerprint: Fingerprint, asked: Instant, now: Instant) {
-        // The usual case: nothing new. A missing key is told again, since one that is created and
+        // The usual case: nothing new. A missing key is stored again, since one that is created and
         // deleted within one moment looks the same before and after.
         if fingerprint.is_object() && self.confirms(hash, fingerprint) {
             return;
@@ -146,14 +146,14 @@ impl Latest {
         let news = word.fingerprint() != fingerprint;
         let certain = asked >= since;
         if !news && word.in_doubt() && !certain {
-            // Nothing that the last response had not said already.
+            // It overlapped the last response, and so cannot end the doubt.
             return;
         }
         let in_doubt = news && !certain;
         self.write(hash, slot, Word::new(hash, fingerprint, in_doubt), now);
     }
 
-    /// Puts a key in doubt: S3 has contradicted what was known, and did not say what is true.
+    /// Puts a key in doubt: S3 has contradicted the latest response without saying what is true.
     pub fn doubt(&self, hash: u64, now: Instant) {
         let _writing = self.lock(hash);
         if let Some(slot) = self.slot(hash) {
@@ -163,8 +163,8 @@ impl Latest {
         }
     }
 
-    /// Puts in a key that is not there: into a free slot, or in the place of the oldest missing
-    /// key, or of the oldest object if it is one itself.
+    /// Stores a new key: in a free slot, or in the place of the oldest missing key, or of the oldest
+    /// object if it is an object itself.
     fn insert(&self, hash: u64, fingerprint: Fingerprint, now: u64) {
         let slot = (0..BUCKET_SLOTS)
             .filter(|&slot| {
@@ -181,7 +181,7 @@ impl Latest {
         }
     }
 
-    /// Where a key is in its bucket.
+    /// The slot of a key in its bucket.
     fn slot(&self, hash: u64) -> Option<usize> {
         (0..BUCKET_SLOTS).find(|&slot| self.word(hash, slot).is_about(hash))
     }
@@ -194,7 +194,7 @@ impl Latest {
         self.times(hash)[slot].load(Ordering::Relaxed)
     }
 
-    /// To be called with the lock of `hash`.
+    /// The caller holds the lock of `hash`.
     fn write(&self, hash: u64, slot: usize, word: Word, now: u64) {
         self.times(hash)[slot].store(now, Ordering::Relaxed);
         self.words(hash)[slot].store(word.0, Ordering::Release);
@@ -243,8 +243,8 @@ mod tests {
         ObjectId { bucket: BucketId::for_test(bucket), key, version_id: None }
     }
 
-    /// A table and the key of one object, learned at second 0.
-    fn knowing(fingerprint: Fingerprint) -> (Latest, u64, impl Fn(u64) -> Instant) {
+    /// A table and the hash of one key, stored at second 0.
+    fn table_with(fingerprint: Fingerprint) -> (Latest, u64, impl Fn(u64) -> Instant) {
         let table = Latest::new(100);
         let start = table.start;
         let hash = table.hash(id(0, "a.bam"));
@@ -253,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn what_s3_said_last_counts_for_all() {
-        let (table, hash, at) = knowing(OLD);
+    fn the_latest_response_counts_for_all() {
+        let (table, hash, at) = table_with(OLD);
         assert!(table.confirms(hash, OLD));
         for fingerprint in [NEW, GONE, Fingerprint::ACCESS_DENIED, OLD] {
             table.learn(hash, fingerprint, at(1), at(1));
@@ -266,15 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_learned_is_not_believed() {
-        let (table, _, _) = knowing(OLD);
+    fn a_key_that_was_never_stored_is_not_confirmed() {
+        let (table, _, _) = table_with(OLD);
         assert!(!table.confirms(table.hash(id(0, "b.bam")), OLD));
         assert!(!table.confirms(table.hash(id(1, "a.bam")), OLD));
     }
 
     #[test]
-    fn of_two_contradicting_responses_that_overlapped_neither_is_believed() {
-        let (table, hash, at) = knowing(OLD);
+    fn of_two_contradicting_responses_that_overlapped_neither_is_confirmed() {
+        let (table, hash, at) = table_with(OLD);
         table.learn(hash, NEW, at(2), at(3));
         assert!(table.confirms(hash, NEW));
         // Sent before the other one arrived.
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_doubt_ends_while_requests_keep_overlapping() {
-        let (table, hash, at) = knowing(OLD);
+        let (table, hash, at) = table_with(OLD);
         table.learn(hash, NEW, at(1), at(3));
         table.learn(hash, OLD, at(2), at(4));
         table.learn(hash, NEW, at(3), at(5));
@@ -302,16 +302,16 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_was_there_for_a_moment_is_not_believed_afterwards() {
-        let (table, hash, at) = knowing(GONE);
+    fn an_object_that_was_there_for_a_moment_is_not_confirmed_afterwards() {
+        let (table, hash, at) = table_with(GONE);
         table.learn(hash, GONE, at(2), at(3));
         table.learn(hash, NEW, at(1), at(4));
         assert!(!table.confirms(hash, NEW) && !table.confirms(hash, GONE));
     }
 
     #[test]
-    fn a_doubted_key_is_believed_again_when_s3_says_the_same() {
-        let (table, hash, at) = knowing(OLD);
+    fn a_key_in_doubt_is_confirmed_again_when_s3_says_the_same() {
+        let (table, hash, at) = table_with(OLD);
         table.doubt(hash, at(2));
         assert!(!table.confirms(hash, OLD));
         table.learn(hash, OLD, at(1), at(3));
@@ -321,8 +321,8 @@ mod tests {
     }
 
     #[test]
-    fn missing_keys_push_out_no_object() {
-        let (table, hash, at) = knowing(OLD);
+    fn missing_keys_evict_no_object() {
+        let (table, hash, at) = table_with(OLD);
         let others = |prefix: &str| {
             (0..50_000).map(|n| table.hash(id(0, &format!("{prefix}{n}")))).collect()
         };

@@ -1,9 +1,9 @@
-//! The metadata map of one worker: what S3 said about a key, for as long as it is believed.
+//! The metadata cache of one worker: what S3 said about a key, used until its time to live is over.
 //!
-//! An entry's age counts from the moment its request was sent, so that what is served from here
-//! is never older than the time to live, however slow S3 was. A response to a request that was sent
-//! before the one already known is not learned. What another worker has learned since makes an
-//! entry void; [`Latest`] tells.
+//! An entry's age counts from the moment its request was sent, so that nothing served from here is
+//! older than the time to live, however slow S3 was. A response to a request that was sent before the
+//! one that the entry came from is not stored. A response that another worker has received since can
+//! make an entry invalid; [`Latest`] tells.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use hashbrown::HashTable;
 
 use crate::cache::latest::{Fingerprint, Latest};
-use crate::cache::misses::Misses;
+use crate::cache::negative::NegativeEntries;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
-pub use crate::cache::misses::Miss;
+pub use crate::cache::negative::Negative;
 
-/// What an operator may set about the metadata map.
+/// Settings of the metadata cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long an object's metadata is believed; 0 asks S3 every time.
+    /// How long an object's metadata is used; 0 asks S3 every time.
     pub ttl: Duration,
-    /// How long "no such key" and "access denied" are believed; never longer than `ttl`.
+    /// How long "no such key" and "access denied" are used; never longer than `ttl`.
     pub negative_ttl: Duration,
-    /// Objects remembered per worker.
+    /// Objects in the cache of each worker.
     pub max_entries: usize,
 }
 
@@ -39,17 +39,17 @@ impl Default for Settings {
     }
 }
 
-/// What is known of a key.
+/// A cache hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum Cached {
     /// The object exists.
     Object(Rc<Metadata>),
-    /// There is nothing to serve.
-    Miss(Miss),
+    /// S3 has no object to serve.
+    Negative(Negative),
 }
 
-/// The map. Full, it forgets the objects that have not been asked for in a while (the CLOCK
-/// algorithm). Misses have room of their own.
+/// The cache. When it is full, objects that have not been asked for in a while are evicted (the CLOCK
+/// algorithm). Negative entries have room of their own.
 pub struct MetadataMap {
     settings: Settings,
     latest: Arc<Latest>,
@@ -57,7 +57,7 @@ pub struct MetadataMap {
     table: HashTable<usize>,
     objects: Vec<Entry>,
     hand: usize,
-    misses: Misses,
+    negative: NegativeEntries,
 }
 
 struct Entry {
@@ -65,17 +65,17 @@ struct Entry {
     id: OwnedObjectId,
     metadata: Rc<Metadata>,
     fingerprint: Fingerprint,
-    /// When the request was sent that it was learned from; `None` once it is known to be wrong.
+    /// When the request for it was sent; `None` once the entry is invalid.
     asked: Option<Instant>,
-    /// Asked for since the hand passed.
+    /// There was a hit since the hand passed.
     used: bool,
 }
 
 impl MetadataMap {
-    /// An empty map, whose entries count as long as `latest` confirms them.
+    /// An empty cache, whose entries are valid as long as `latest` confirms them.
     pub fn new(settings: Settings, latest: Arc<Latest>) -> MetadataMap {
         MetadataMap {
-            misses: Misses::new(settings.negative_ttl.min(settings.ttl)),
+            negative: NegativeEntries::new(settings.negative_ttl.min(settings.ttl)),
             settings,
             latest,
             table: HashTable::new(),
@@ -84,8 +84,8 @@ impl MetadataMap {
         }
     }
 
-    /// What is known of a key and still believed at `now`, if it is younger than `max_age`.
-    pub fn get(&mut self, id: ObjectId<'_>, now: Instant, max_age: Duration) -> Option<Known> {
+    /// The entry of a key, if it is valid at `now` and younger than `max_age`.
+    pub fn get(&mut self, id: ObjectId<'_>, now: Instant, max_age: Duration) -> Option<Cached> {
         let hash = self.latest.hash(id);
         let younger =
             |asked, ttl: Duration| now.saturating_duration_since(asked) < ttl.min(max_age);
@@ -93,19 +93,19 @@ impl MetadataMap {
             && let entry = &mut self.objects[position]
             && let Some(asked) = entry.asked
         {
-            let believed =
+            let is_hit =
                 younger(asked, self.settings.ttl) && self.latest.confirms(hash, entry.fingerprint);
-            entry.used |= believed;
-            return believed.then(|| Known::Object(Rc::clone(&entry.metadata)));
+            entry.used |= is_hit;
+            return is_hit.then(|| Cached::Object(Rc::clone(&entry.metadata)));
         }
-        let (miss, asked) = self.misses.get(hash, id)?;
-        let believed = younger(asked, self.misses.ttl())
-            && self.latest.confirms(hash, Fingerprint::of_miss(miss));
-        believed.then_some(Known::Miss(miss))
+        let (negative, asked) = self.negative.get(hash, id)?;
+        let is_hit = younger(asked, self.negative.ttl())
+            && self.latest.confirms(hash, Fingerprint::of_negative(negative));
+        is_hit.then_some(Cached::Negative(negative))
     }
 
-    /// Learns an object's metadata from a response that arrived at `now`, to a request sent at
-    /// `asked`. Copies it only if it differs from what is known.
+    /// Stores an object's metadata from a response that arrived at `now`, to a request sent at
+    /// `asked`. Copies it only if it differs from the entry.
     pub fn learn_object(
         &mut self,
         id: ObjectId<'_>,
@@ -125,7 +125,7 @@ impl MetadataMap {
         if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
         }
-        self.misses.remove(hash, id);
+        self.negative.remove(hash, id);
         let asked = Some(asked);
         let Some(position) = position else {
             let (id, metadata) = (id.into(), Rc::new(metadata.clone()));
@@ -138,11 +138,17 @@ impl MetadataMap {
         }
     }
 
-    /// Learns that there is nothing to serve, from a response that arrived at `now`, to a request
-    /// sent at `asked`.
-    pub fn learn_miss(&mut self, id: ObjectId<'_>, miss: Miss, asked: Instant, now: Instant) {
+    /// Stores that S3 has no object to serve, from a response that arrived at `now`, to a request sent
+    /// at `asked`.
+    pub fn learn_negative(
+        &mut self,
+        id: ObjectId<'_>,
+        negative: Negative,
+        asked: Instant,
+        now: Instant,
+    ) {
         let hash = self.latest.hash(id);
-        self.latest.learn(hash, Fingerprint::of_miss(miss), asked, now);
+        self.latest.learn(hash, Fingerprint::of_negative(negative), asked, now);
         let position = self.position(hash, id);
         if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
@@ -150,32 +156,31 @@ impl MetadataMap {
         if let Some(position) = position {
             self.objects[position].asked = None;
         }
-        self.misses.insert(hash, id, miss, (asked, now));
+        self.negative.insert(hash, id, negative, (asked, now));
     }
 
-    /// Believes what is known of a key no longer, since S3 has said otherwise; nor do the other
-    /// workers.
-    pub fn forget(&mut self, id: ObjectId<'_>, now: Instant) {
+    /// Invalidates the entries of a key in all workers, since a response of S3 contradicts them.
+    pub fn invalidate(&mut self, id: ObjectId<'_>, now: Instant) {
         let hash = self.latest.hash(id);
         self.latest.doubt(hash, now);
         if let Some(position) = self.position(hash, id) {
             self.objects[position].asked = None;
         }
-        self.misses.remove(hash, id);
+        self.negative.remove(hash, id);
     }
 
-    /// Frees the memory of what has expired; to be called a few times a second.
+    /// Frees expired negative entries; to be called a few times a second.
     pub fn sweep(&mut self, now: Instant) {
-        self.misses.free_expired(now);
+        self.negative.free_expired(now);
     }
 
-    /// When the request was sent that what is known of a key was learned from.
+    /// When the request was sent that the entry of a key came from.
     fn asked(&self, position: Option<usize>, hash: u64, id: ObjectId<'_>) -> Option<Instant> {
         let object = position.and_then(|at| self.objects[at].asked);
-        object.or_else(|| Some(self.misses.get(hash, id)?.1))
+        object.or_else(|| Some(self.negative.get(hash, id)?.1))
     }
 
-    /// Puts an entry where there is room; forgets another one when full.
+    /// Adds an entry; evicts another one when full.
     fn insert(&mut self, entry: Entry) {
         let hash = entry.hash;
         let position = if self.objects.len() < self.settings.max_entries {
@@ -188,7 +193,7 @@ impl MetadataMap {
         self.table.insert_unique(hash, position, |&position| objects[position].hash);
     }
 
-    /// Puts an entry in the place of one that has not been asked for, and returns where.
+    /// Evicts an entry without a recent hit, puts another in its place and returns where that is.
     fn replace(&mut self, entry: Entry) -> usize {
         // Ends within two rounds: the first clears every mark at the latest.
         while std::mem::take(&mut self.objects[self.hand].used) {
@@ -226,12 +231,12 @@ mod tests {
         Arc::new(Latest::new(1000))
     }
 
-    /// What a map believes, however old it may be.
-    fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Known> {
+    /// The valid entry of a key, however old.
+    fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Cached> {
         map.get(id(key), now, Duration::MAX)
     }
 
-    const NOT_FOUND: Known = Known::Miss(Miss::NotFound);
+    const NOT_FOUND: Cached = Cached::Negative(Negative::NotFound);
 
     fn object(size: u64) -> Metadata {
         let mut metadata = Metadata::default();
@@ -239,15 +244,15 @@ mod tests {
         metadata
     }
 
-    fn size(known: Option<Known>) -> Option<u64> {
-        match known? {
-            Known::Object(metadata) => Some(metadata.size),
-            Known::Miss(_) => None,
+    fn size(hit: Option<Cached>) -> Option<u64> {
+        match hit? {
+            Cached::Object(metadata) => Some(metadata.size),
+            _ => None,
         }
     }
 
     #[test]
-    fn an_object_is_believed_for_its_time_to_live_and_not_a_moment_longer() {
+    fn an_object_is_cached_for_its_time_to_live_and_not_a_moment_longer() {
         let (mut map, start) = (map(10), Instant::now());
         map.learn_object(id("a"), &object(1), start, start);
         let last = start + Duration::from_secs(300) - Duration::from_nanos(1);
@@ -256,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_believed_for_a_shorter_time() {
+    fn a_missing_key_is_cached_for_a_shorter_time() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_miss(id("a"), Miss::NotFound, start, start);
+        map.learn_negative(id("a"), Negative::NotFound, start, start);
         assert_eq!(get(&mut map, "a", start), Some(NOT_FOUND));
         assert_eq!(get(&mut map, "a", start + Duration::from_secs(5)), None);
     }
@@ -283,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overtaken_response_is_not_learned_and_puts_the_other_in_doubt() {
+    fn an_overtaken_response_is_not_stored_and_puts_the_other_in_doubt() {
         let (mut map, start) = (map(10), Instant::now());
         let at = |second| start + Duration::from_secs(second);
         map.learn_object(id("a"), &object(2), at(1), at(2));
@@ -291,16 +296,16 @@ mod tests {
         assert_eq!(get(&mut map, "a", at(3)), None);
         map.learn_object(id("a"), &object(2), at(3), at(4));
         assert_eq!(size(get(&mut map, "a", at(4))), Some(2));
-        map.learn_miss(id("a"), Miss::NotFound, at(2), at(5));
+        map.learn_negative(id("a"), Negative::NotFound, at(2), at(5));
         assert_eq!(get(&mut map, "a", at(5)), None);
     }
 
     #[test]
-    fn what_is_older_than_the_client_accepts_is_not_given() {
+    fn an_entry_older_than_the_client_accepts_is_not_a_hit() {
         let (mut map, start) = (map(10), Instant::now());
         let (later, second) = (start + Duration::from_secs(2), Duration::from_secs(1));
         map.learn_object(id("a"), &object(1), start, start);
-        map.learn_miss(id("b"), Miss::NotFound, start, start);
+        map.learn_negative(id("b"), Negative::NotFound, start, start);
         for key in ["a", "b"] {
             assert_eq!(map.get(id(key), later, 2 * second), None);
             assert!(map.get(id(key), later, 3 * second).is_some());
@@ -309,40 +314,40 @@ mod tests {
     }
 
     #[test]
-    fn what_one_worker_learns_makes_the_memory_of_the_others_void() {
+    fn a_response_to_one_worker_invalidates_the_entries_of_the_others() {
         let table = table();
         let worker = || MetadataMap::new(Settings::default(), Arc::clone(&table));
         let (mut one, mut two, now) = (worker(), worker(), Instant::now());
         one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(1));
-        // This one never knew the object as it was.
+        // This one never had the old object.
         two.learn_object(id("a"), &object(2), now, now);
         assert_eq!(get(&mut one, "a", now), None);
         one.learn_object(id("a"), &object(2), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(2));
         assert_eq!(size(get(&mut two, "a", now)), Some(2));
-        two.learn_miss(id("a"), Miss::NotFound, now, now);
+        two.learn_negative(id("a"), Negative::NotFound, now, now);
         assert_eq!(get(&mut one, "a", now), None);
         one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(get(&mut two, "a", now), None, "it was created again");
-        one.forget(id("a"), now);
+        one.invalidate(id("a"), now);
         two.learn_object(id("b"), &object(2), now, now);
         assert_eq!(get(&mut two, "a", now), None);
         assert_eq!(size(get(&mut two, "b", now)), Some(2));
     }
 
     #[test]
-    fn what_is_forgotten_can_be_learned_again() {
+    fn an_invalidated_key_can_be_stored_again() {
         let (mut map, now) = (map(10), Instant::now());
         map.learn_object(id("a"), &object(1), now, now);
-        map.forget(id("a"), now);
+        map.invalidate(id("a"), now);
         assert_eq!(get(&mut map, "a", now), None);
         map.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
     }
 
     #[test]
-    fn a_full_map_forgets_what_nobody_asks_for() {
+    fn a_full_cache_evicts_what_nobody_asks_for() {
         let (mut map, now) = (map(4), Instant::now());
         for key in ["a", "b", "c", "d"] {
             map.learn_object(id(key), &object(1), now, now);
@@ -351,27 +356,27 @@ mod tests {
         get(&mut map, "c", now);
         map.learn_object(id("e"), &object(1), now, now);
         map.learn_object(id("f"), &object(1), now, now);
-        let known: Vec<_> = ["a", "b", "c", "d", "e", "f"]
+        let cached: Vec<_> = ["a", "b", "c", "d", "e", "f"]
             .into_iter()
             .filter(|key| get(&mut map, key, now).is_some())
             .collect();
-        assert_eq!(known, ["a", "c", "e", "f"]);
+        assert_eq!(cached, ["a", "c", "e", "f"]);
         assert_eq!(map.table.len(), 4);
     }
 
     #[test]
-    fn misses_push_out_no_object() {
+    fn negative_entries_evict_no_object() {
         let (mut map, now) = (map(4), Instant::now());
         map.learn_object(id("a"), &object(1), now, now);
         for number in 0..70_000 {
-            map.learn_miss(id(&format!("missing{number}")), Miss::NotFound, now, now);
+            map.learn_negative(id(&format!("missing{number}")), Negative::NotFound, now, now);
         }
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
         assert_eq!(map.objects.len(), 1);
     }
 
     #[test]
-    fn a_time_to_live_of_zero_remembers_nothing() {
+    fn a_time_to_live_of_zero_caches_nothing() {
         let mut map =
             MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
         let now = Instant::now();

@@ -1,6 +1,6 @@
-//! What is remembered of S3.
+//! Caches of what S3 has said: metadata, and requests that several clients wait for.
 
 pub mod latest;
 pub mod metadata;
-mod misses;
+mod negative;
 pub mod single_flight;

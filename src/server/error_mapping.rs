@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::StatusCode;
 use log::Level;
 
-use crate::cache::metadata::Miss;
+use crate::cache::metadata::Negative;
 use crate::policy::route::Mount;
 use crate::s3::client::ClientError;
 use crate::s3::clock::Skew;
@@ -74,14 +74,14 @@ pub fn map_service_error(
     };
     let remedy = remedy(error, kind, mount.bucket.credentials.as_deref());
     log_service_error(mount, object, error, level(error, failure), &remedy);
-    let miss = match failure {
-        Failure::NotFound | Failure::InvalidKey => Miss::NotFound,
-        Failure::AccessDenied => Miss::AccessDenied,
+    let negative = match failure {
+        Failure::NotFound | Failure::InvalidKey => Negative::NotFound,
+        Failure::AccessDenied => Negative::AccessDenied,
         // An archived object has metadata, which HEAD may read.
         _ => return failure,
     };
     let id = object.id(mount.bucket.id);
-    worker.metadata.borrow_mut().learn_miss(id, miss, asked, Instant::now());
+    worker.metadata.borrow_mut().learn_negative(id, negative, asked, Instant::now());
     failure
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use crate::cache::metadata::Miss;
+use crate::cache::metadata::Negative;
 use crate::http1::framing::HeadEnd;
 use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
@@ -173,11 +173,11 @@ impl Failure {
     }
 }
 
-impl From<Miss> for Failure {
-    fn from(miss: Miss) -> Failure {
-        match miss {
-            Miss::NotFound => Failure::NotFound,
-            Miss::AccessDenied => Failure::AccessDenied,
+impl From<Negative> for Failure {
+    fn from(negative: Negative) -> Failure {
+        match negative {
+            Negative::NotFound => Failure::NotFound,
+            Negative::AccessDenied => Failure::AccessDenied,
         }
     }
 }

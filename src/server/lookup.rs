@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::cache::metadata::{Known, Miss};
+use crate::cache::metadata::{Cached, Negative};
 use crate::cache::single_flight::Turn;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
@@ -42,10 +42,10 @@ pub fn recall(
     Some(existing(known))
 }
 
-fn existing(known: Known) -> Result<Rc<Metadata>, Failure> {
-    match known {
-        Known::Object(metadata) => Ok(metadata),
-        Known::Miss(miss) => Err(miss.into()),
+fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
+    match cached {
+        Cached::Object(metadata) => Ok(metadata),
+        Cached::Negative(negative) => Err(negative.into()),
     }
 }
 
@@ -92,7 +92,7 @@ pub async fn current_object(
 
 /// Forgets an object, since S3 has contradicted what was known of it.
 pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
-    worker.metadata.borrow_mut().forget(object.id(mount.bucket.id), Instant::now());
+    worker.metadata.borrow_mut().invalidate(object.id(mount.bucket.id), Instant::now());
 }
 
 async fn ask_for_metadata(
@@ -100,7 +100,7 @@ async fn ask_for_metadata(
     mount: &Mount,
     scratch: &mut Scratch,
     asked: Instant,
-) -> Result<Known, Failure> {
+) -> Result<Cached, Failure> {
     let Context { worker, live, .. } = *context;
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
@@ -150,8 +150,8 @@ async fn ask_for_metadata(
             continue;
         }
         return match map_service_error(worker, mount, object, &error, asked) {
-            Failure::NotFound => Ok(Known::Miss(Miss::NotFound)),
-            Failure::AccessDenied => Ok(Known::Miss(Miss::AccessDenied)),
+            Failure::NotFound => Ok(Cached::Negative(Negative::NotFound)),
+            Failure::AccessDenied => Ok(Cached::Negative(Negative::AccessDenied)),
             failure => Err(failure),
         };
     }
@@ -163,10 +163,10 @@ fn learn(
     object: &ObjectName,
     metadata: &Metadata,
     asked: Instant,
-) -> Known {
+) -> Cached {
     let (id, now) = (object.id(mount.bucket.id), Instant::now());
     worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
-    Known::Object(Rc::new(metadata.clone()))
+    Cached::Object(Rc::new(metadata.clone()))
 }
 
 #[cfg(test)]
@@ -206,8 +206,8 @@ mod tests {
         let mut size_at = |mounts: &[Arc<Mount>], path| {
             let (mount, key) = route(mounts, path).unwrap();
             match map.get(id(mount, key), now, Duration::MAX)? {
-                Known::Object(metadata) => Some(metadata.size),
-                Known::Miss(_) => None,
+                Cached::Object(metadata) => Some(metadata.size),
+                Cached::Negative(_) => None,
             }
         };
         let swapped = [Arc::clone(&before[1]), Arc::clone(&before[0])];

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 use crate::access_log;
 use crate::cache::latest::Latest;
-use crate::cache::metadata::{Known, MetadataMap};
+use crate::cache::metadata::{Cached, MetadataMap};
 use crate::cache::single_flight::Flights;
 use crate::clock;
 use crate::logging::LogWriter;
@@ -72,7 +72,7 @@ pub struct Worker {
     /// The metadata map.
     pub metadata: RefCell<MetadataMap>,
     /// HEAD requests that are under way; each lands with the time it was sent at.
-    pub flights: Flights<(Result<Known, Failure>, Instant)>,
+    pub flights: Flights<(Result<Cached, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
     /// Written by this worker alone.
@@ -196,6 +196,10 @@ impl Worker {
 
     /// Writes a request to the access log.
     pub fn log(&self, entry: &access_log::Entry<'_>) {
+        // Lines without a log to go to would pile up.
+        if self.shared.access_log.is_none() {
+            return;
+        }
         let mut lines = self.log_lines.borrow_mut();
         access_log::write_line(entry, &mut lines);
         if lines.len() >= LOG_BYTES {
