@@ -82,7 +82,8 @@ pub struct Worker {
     live: LiveReader,
     date: Cell<(u64, [u8; 29])>,
     log_lines: RefCell<Vec<u8>>,
-    scratches: RefCell<Vec<Scratch>>,
+    #[allow(clippy::vec_box, reason = "a connection holds the box, which is smaller")]
+    scratches: RefCell<Vec<Box<Scratch>>>,
 }
 
 /// Memory that one request writes into.
@@ -219,12 +220,12 @@ impl Worker {
     }
 
     /// Scratch memory for a request.
-    pub fn take_scratch(&self) -> Scratch {
+    pub fn take_scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes it back.
-    pub fn put_back_scratch(&self, scratch: Scratch) {
+    pub fn put_back_scratch(&self, scratch: Box<Scratch>) {
         let mut scratches = self.scratches.borrow_mut();
         if scratches.len() < POOLED_SCRATCHES {
             scratches.push(scratch);
