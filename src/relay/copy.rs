@@ -72,7 +72,7 @@ impl<S: Source> Relay<'_, S> {
             }
             self.slow = started.elapsed() > SLOW;
             if self.turn >= TURN_BYTES {
-                // With epoll, sockets that are always ready would keep the core to themselves.
+                // With epoll, sockets that are always ready would starve the worker's other tasks.
                 self.turn = 0;
                 self.sink.socket().give_way().await;
             }
@@ -85,7 +85,7 @@ impl<S: Source> Relay<'_, S> {
     fn buffer_bytes(&self) -> usize {
         match self.terms.reads_on(self.sent) {
             _ if self.slow => SMALL_RELAY_BUFFER_BYTES,
-            // What is in a buffer is pulled in vain when the client leaves.
+            // What is in a buffer was read for nothing if the sink closes.
             false => RELAY_BUFFER_BYTES,
             true if self.remaining <= RELAY_BUFFER_BYTES as u64 => RELAY_BUFFER_BYTES,
             true => LARGE_RELAY_BUFFER_BYTES,
@@ -108,7 +108,7 @@ impl<S: Source> Relay<'_, S> {
         self.watch.during(wait, on_stall).await
     }
 
-    /// Moves what there is through a buffer.
+    /// Moves the bytes that are there through a buffer.
     async fn pass_on(&mut self) -> Result<(), End> {
         let buffer_bytes = self.buffer_bytes();
         if self.source.connection().is_none() {

@@ -1,10 +1,10 @@
-//! Moving a body of known length from one socket to another.
+//! Moves a body of known length from a source to a connection.
 //!
-//! The relay is blind: it is given a prefix (bytes to send first, in a buffer), two sockets and a
-//! length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
-//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader that
-//! stops stops the relay's reading: nothing is received before the last bytes were taken. When that
-//! lasts, the source may be given up: what was received of it still goes to the sink, and the
+//! The relay is blind: it is given a prefix (bytes to send first, in a buffer), a source, a sink
+//! and a length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
+//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader
+//! that stops stops the relay's reading: nothing is received before the last bytes were taken. When
+//! that lasts, the source may be given up: what was received of it still goes to the sink, and the
 //! caller gets the rest from another source.
 
 pub mod copy;
@@ -24,16 +24,16 @@ use crate::sys::stream::{Ahead, Stream};
 use crate::transport::buffers::Buffers;
 use crate::transport::{Connection, Source};
 
-/// What an operator may set about the way of bodies.
+/// When bodies are spliced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whether bodies may be spliced at all.
     pub splice: bool,
     /// Bodies with fewer bytes than this are copied.
     pub splice_threshold: u64,
-    /// Size that a pipe is asked for, in bytes.
+    /// Requested size of a pipe, in bytes.
     pub pipe_size: usize,
-    /// Pipes that one core may have. Further bodies are copied.
+    /// Pipes that one worker may have. Further bodies are copied.
     pub max_pipes: usize,
 }
 
@@ -48,29 +48,29 @@ impl Default for Settings {
     }
 }
 
-/// The means of one core to relay bodies.
+/// The buffers and pipes through which one worker relays bodies.
 pub struct Relay {
     /// The buffers of the copying relay.
     pub buffers: Rc<Buffers>,
     /// The pipes of the splicing one.
     pub pipes: Rc<Pipes>,
-    /// What is counted.
+    /// Counts bytes and fallbacks.
     pub counters: Arc<Counters>,
 }
 
-/// What is expected of the two sides.
+/// Timeouts and read-ahead of the two sides.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How long the next bytes of the source are waited for.
+    /// Longest wait for the next bytes of the source.
     pub source_stall: Duration,
-    /// How long the sink is waited for to take some.
+    /// Longest wait for the sink to take some.
     pub sink_stall: Duration,
     /// How far the source may send ahead of the sink from the beginning on; once the sink has
     /// taken [`READS_ON_BYTES`](crate::limits::READS_ON_BYTES), freely.
     pub ahead: Ahead,
-    /// What little is, in bytes, on either side.
+    /// [`Ahead::Little`] in bytes, on either side.
     pub read_ahead: usize,
-    /// Whether the rest of the bytes can be had from another source.
+    /// Whether the caller can get the rest of the bytes from another source.
     pub is_resumable: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The pipes of one core.
+//! The pipes of one worker.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -8,7 +8,7 @@ use crate::metrics::Counters;
 use crate::relay::Settings;
 use crate::sys::pipe::{Pipe, is_refusal};
 
-/// Pipes that wait for their next body, and how many there are in all.
+/// Idle pipes, and the number of those in use.
 pub struct Pipes {
     settings: Settings,
     idle: RefCell<Vec<Pipe>>,
@@ -35,7 +35,7 @@ impl Pipes {
         !self.refused.get() && length >= self.settings.splice_threshold
     }
 
-    /// A pipe, where one is to be had; the reason against it is counted.
+    /// A pipe, or `None` if the worker has too many or the kernel gives none, which is counted.
     pub fn take(self: &Rc<Self>, counters: &Counters) -> Option<PipeLease> {
         if self.in_use.get() >= self.settings.max_pipes {
             counters.splice_no_pipe.add(1);

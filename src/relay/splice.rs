@@ -1,6 +1,6 @@
 //! The zero-copy relay: source → pipe → sink, without the bytes ever entering this process.
 //!
-//! `splice(2)` is called on the core's thread: through the ring it would be handed to a worker
+//! `splice(2)` is called on the worker's thread: through the ring it would be handed to a worker
 //! thread of the kernel, which costs more than a copy. The event loop only waits. A wait for the
 //! source is for many bytes at once, since each wake-up costs two system calls whatever it brings.
 //!
@@ -92,7 +92,7 @@ impl<S: Source> Relay<'_, S> {
 
     /// Moves what the pipe holds into the sink.
     async fn drain(&mut self) -> io::Result<()> {
-        // Counted from the last byte that was taken: a wait that ends in vain does not renew it.
+        // From the last byte that was taken: a wakeup without one does not extend it.
         let mut since = Instant::now();
         while !self.lease.pipe().is_empty() {
             match self.lease.pipe().drain(self.sink, self.remaining > 0)? {

@@ -1,4 +1,4 @@
-//! The body of one response of S3, which its reader may pull in or have moved by the kernel.
+//! The body of one S3 response: a source that can be read, or relayed by the kernel.
 
 use std::io;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::upstream::pool::Lease;
 /// Bytes received at a time of a body whose length is unknown.
 const UNKNOWN_LENGTH_BYTES: usize = 8 * 1024;
 
-/// What all responses to one worker share.
+/// Shared by all responses to one worker.
 pub(super) struct Shared {
     pub(super) buffers: Rc<Buffers>,
     pub(super) counters: Arc<Counters>,
@@ -30,12 +30,12 @@ pub(super) struct Shared {
     pub(super) stall_timeout: Duration,
 }
 
-/// A body, as far as it has not been received.
+/// The part of a body that was not received with the head.
 ///
 /// Dropping it closes its connection; [`finish`](Self::finish) puts the connection back into the
 /// pool if that is possible and cheaper than opening another.
 pub struct Body {
-    /// `None` once it was given up.
+    /// `None` once it was put back or given up.
     lease: Option<Lease>,
     length: BodyLength,
     keep_alive: bool,
@@ -74,7 +74,7 @@ impl Body {
         &self.shared.buffers
     }
 
-    /// Never reuse the connection: what it brings cannot be trusted any more.
+    /// Prevents the reuse of the connection: S3 has sent bytes that belong to no response.
     pub(super) fn distrust(&mut self) {
         self.keep_alive = false;
     }
@@ -90,7 +90,7 @@ impl Body {
         Ok(())
     }
 
-    /// Appends the next bytes to `buf`, at most `limit` and what fits into it.
+    /// Appends the next bytes to `buf`, at most `limit` and within its capacity.
     ///
     /// # Errors
     /// As `recv(2)`; `UnexpectedEof` if S3 has closed the connection, `TimedOut` if it is silent.
@@ -235,7 +235,7 @@ impl Source for Body {
 
     fn give_up(&mut self, remaining: u64) {
         self.shared.counters.s3_pauses.add(1);
-        log::debug!("a client takes nothing: its connection to S3 is given up");
+        log::debug!("the reader of a body has paused: its S3 connection is given up");
         let is_read = match &self.decoder {
             Some(decoder) => decoder.is_done(),
             None => self.length != BodyLength::UntilClose,
@@ -271,7 +271,7 @@ impl Source for Body {
                 Ok(_) => {}
                 Err(error) => return (Err(error), buf),
             }
-            // It may have been chunk sizes alone.
+            // They may have been chunk sizes alone.
             match decode_in_place(decoder, &mut buf, start) {
                 Ok(0) => {}
                 decoded => return (decoded, buf),

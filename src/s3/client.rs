@@ -1,7 +1,7 @@
 //! Sends requests for objects to S3, with retries, and hands out the responses.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,62 +24,61 @@ use crate::s3::response::Response;
 use crate::s3::retry::{self, Budget, GiveUp, Tries};
 use crate::sys::stream::Ahead;
 use crate::transport::buffers::Buffers;
+use crate::upstream::Settings;
 use crate::upstream::connection::HeadError;
-use crate::upstream::pool::{Lease, Pool, PoolError};
-use crate::upstream::{OriginId, Settings};
+use crate::upstream::pool::{Destination, Lease, Pool, PoolError};
 
-/// The S3 client of one core.
+/// The S3 client of one worker.
 pub struct Client {
-    /// The buckets that were asked for so far.
+    /// By bucket, made for its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
     shared: Rc<Shared>,
     first_byte_timeout: Duration,
-    retries: retry::Settings,
+    retries: Cell<retry::Settings>,
     budget: Budget,
 }
 
-/// A bucket, and how one core asks for its objects.
+/// A bucket, and how one worker sends requests for its objects.
 pub(super) struct Target {
     pub(super) bucket: Arc<Bucket>,
     pub(super) writer: RefCell<RequestWriter>,
-    origin: Cell<OriginId>,
+    destination: RefCell<Rc<Destination>>,
 }
 
-/// What S3 replied.
+/// A response, by what it means.
 pub enum Reply {
     /// 200 or 206: the object, or a part of it.
     Object(Response),
-    /// 304: a condition of the request says that the client's copy is still right.
+    /// 304: by a condition of the request, the requester's copy is current.
     NotModified(Response),
-    /// Anything else.
+    /// Any other status.
     Refused(ServiceError),
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing to sign with.
+    /// There is nothing to sign with.
     #[error(transparent)]
     Credentials(#[from] NoCredentials),
-    /// No connection.
+    /// There is no connection.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// The request could not be sent.
-    #[error("the request could not be sent to S3: {0}")]
+    #[error("cannot send the request to S3: {0}")]
     Send(io::Error),
-    /// No usable head came back.
+    /// No complete head was received.
     #[error("S3: {0}")]
     Head(#[from] HeadError),
-    /// The head makes no sense.
-    #[error("S3's answer makes no sense: {0}")]
+    /// The head is not one of a valid HTTP response.
+    #[error("invalid response from S3: {0}")]
     Response(#[from] ResponseError),
 }
 
 impl ClientError {
-    /// Whether another try may succeed where nothing but the idle connection was at fault: S3
-    /// closed it while the request was on its way (RFC 9112 §9.3.1). GET and HEAD are safe to
-    /// repeat.
+    /// Whether S3 may have closed an idle connection while the request was on its way (RFC 9112
+    /// §9.3.1): the request then deserves another connection. GET and HEAD are safe to repeat.
     fn is_closed_idle_connection(&self) -> bool {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
@@ -113,31 +112,31 @@ impl Client {
             shared: Rc::new(Shared { buffers, counters, stall_timeout }),
             first_byte_timeout: upstream.first_byte_timeout,
             budget: Budget::new(&retries),
-            retries,
+            retries: Cell::new(retries),
         }
     }
 
-    /// Drops what is kept for buckets that will not be asked for again, with their signing keys.
-    /// Requests that are under way go on.
-    pub fn forget_buckets(&self, is_live: impl Fn(BucketId) -> bool) {
-        self.targets.borrow_mut().retain(|&id, _| is_live(id));
+    /// Goes on with other settings and buckets: drops the signing keys and destinations of those
+    /// that are not `live` any more. Requests that are under way go on.
+    pub fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
+        self.retries.set(retries);
+        self.targets.borrow_mut().retain(|id, _| live.contains(id));
     }
 
-    /// How to ask for objects of a bucket; made the first time.
     fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
         let mut targets = self.targets.borrow_mut();
         let target = targets.entry(bucket.id).or_insert_with(|| {
-            let (writer, origin) = located(bucket, &self.pool);
-            let bucket = Arc::clone(bucket);
-            Rc::new(Target { bucket, writer: RefCell::new(writer), origin: Cell::new(origin) })
+            let (writer, destination) = located(bucket, &self.pool);
+            let (writer, destination) = (RefCell::new(writer), RefCell::new(destination));
+            Rc::new(Target { bucket: Arc::clone(bucket), writer, destination })
         });
         Rc::clone(target)
     }
 
-    /// Sends a request and waits for the head of its answer, again where that may help.
+    /// Sends a request and waits for the head of the response, with retries.
     ///
     /// # Errors
-    /// See [`ClientError`]. What S3 itself answers, errors included, is a [`Reply`].
+    /// See [`ClientError`]. An error response of S3 is a [`Reply`].
     pub async fn send(
         &self,
         bucket: &Arc<Bucket>,
@@ -145,7 +144,7 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let mut tries = Tries::default();
         let outcome = self.send_within(&mut tries, bucket, request).await;
-        if wait_after(&outcome).is_none() {
+        if min_retry_wait(&outcome).is_none() {
             self.budget.earn();
             tries.succeed(&self.budget);
         }
@@ -164,7 +163,7 @@ impl Client {
         is_paid: bool,
     ) -> Result<Duration, GiveUp> {
         let budget = is_paid.then_some(&self.budget);
-        tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64())
+        tries.next(&self.retries.get(), budget, Instant::now(), at_least, fastrand::f64())
     }
 
     /// The last try has succeeded: a later failure is a new one.
@@ -199,7 +198,7 @@ impl Client {
             {
                 source.note_accepted(signed.generation);
             }
-            let Some(at_least) = wait_after(&outcome) else { return outcome };
+            let Some(at_least) = min_retry_wait(&outcome) else { return outcome };
             let wait = match self.next_try(tries, at_least, true) {
                 Ok(wait) => wait,
                 // The failure itself is logged by whoever reports it to the client.
@@ -217,7 +216,7 @@ impl Client {
         }
     }
 
-    /// Sends a request once; but an idle connection that S3 was closing does not count.
+    /// Sends a request once; an attempt on an idle connection that S3 was closing does not count.
     async fn try_once(
         &self,
         target: &Target,
@@ -226,12 +225,12 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         target.follow_location(&self.pool);
         target.writer.borrow().check_credentials()?;
-        let (origin, ahead) = (target.origin.get(), ahead(request));
+        let (destination, ahead) = (Rc::clone(&target.destination.borrow()), ahead(request));
         let mut permit = self.pool.permit().await?;
-        match self.pool.reuse(permit, origin, ahead) {
+        match self.pool.reuse(permit, &destination, ahead) {
             Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
-                    log::debug!("an idle connection had been closed by S3: trying a new one");
+                    log::debug!("S3 had closed an idle connection: connecting again");
                     permit = self.pool.permit().await?;
                 }
                 done => return done,
@@ -239,7 +238,7 @@ impl Client {
             Err(unused) => permit = unused,
         }
         // In a box: its timers would make the state of every request several times as large.
-        let lease = Box::pin(self.pool.connect(permit, origin, ahead)).await?;
+        let lease = Box::pin(self.pool.connect(permit, &destination, ahead)).await?;
         self.send_over(lease, target, request, signed).await
     }
 
@@ -298,35 +297,35 @@ impl Client {
     }
 }
 
-/// A writer of requests for where a bucket is now, and the way there.
-fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
+/// A writer of requests for a bucket's current location, and the origin to connect to.
+fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, Rc<Destination>) {
     let writer = RequestWriter::new(Arc::clone(bucket));
-    let origin = pool.origin(&writer.location().origin);
-    (writer.forwarded_by(pool.forwarder(origin).as_deref()), origin)
+    let destination = pool.destination(&writer.location().origin);
+    (writer.forwarded_by(destination.forwarder()), destination)
 }
 
 impl Target {
-    /// Has the requests go where some core has learned that the bucket is.
+    /// Follows the bucket to the region that any worker has learned from S3.
     fn follow_location(&self, pool: &Pool) {
-        if self.is_astray() {
-            let (writer, origin) = located(&self.bucket, pool);
-            self.origin.set(origin);
+        if self.has_moved() {
+            let (writer, destination) = located(&self.bucket, pool);
+            self.destination.replace(destination);
             self.writer.replace(writer);
         }
     }
 
-    /// Whether the bucket is elsewhere than the next request would be sent.
-    pub(super) fn is_astray(&self) -> bool {
+    /// Whether the next request would be sent to a former location of the bucket.
+    pub(super) fn has_moved(&self) -> bool {
         !Arc::ptr_eq(&self.bucket.location(), self.writer.borrow().location())
     }
 }
 
-/// Logs a failure after which the request is sent again.
+/// Logs a failure that is retried.
 fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Reply, ClientError>) {
     match outcome {
         Ok(Reply::Refused(error)) => log::info!(
             target: &error.log_target(&target.bucket.name),
-            "{:?}: {error}; it is asked again",
+            "{:?}: {error}; retrying",
             request.key
         ),
         Err(error) => log::debug!("{error}"),
@@ -334,9 +333,8 @@ fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Rep
     }
 }
 
-/// How long to wait at least before a request is sent again that had this outcome; `None` if that
-/// would not help.
-fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
+/// The shortest wait before a retry after this outcome; `None` if a retry would not help.
+fn min_retry_wait(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     match outcome {
         Ok(Reply::Refused(error)) if error.is_transient() => {
             Some(Duration::from_secs(error.retry_after.unwrap_or(0)))
@@ -346,8 +344,8 @@ fn wait_after(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     }
 }
 
-/// How far S3 may send ahead of the client. Whoever names the end of a range wants all of it; who
-/// does not may leave any time.
+/// How far S3 may send ahead of the body's reader. A reader that names the end of a range wants all
+/// of it; one that does not may stop at any byte.
 fn ahead(request: &ObjectRequest<'_>) -> Ahead {
     match (request.operation, request.range) {
         (Operation::Head, _) => Ahead::Freely,

@@ -1,6 +1,7 @@
-//! What a refused request can be saved by: the bucket's right region, S3's time, newer credentials.
+//! Corrections after which a rejected request may succeed: the bucket's region, S3's clock, newer
+//! credentials.
 //!
-//! Each is learned for all requests to come, and helps one request a bounded number of times.
+//! Each is learned for all later requests, and retries one request a bounded number of times.
 
 use crate::clock;
 use crate::s3::client::{ClientError, Reply, Target};
@@ -9,11 +10,11 @@ use crate::s3::credentials::handle::Need;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::Signed;
 
-/// Times that one request may be signed again with another time: S3 may tell two, and there is
-/// this machine's own.
+/// Retries of one request with another signing time: S3 may report two, and this machine has its
+/// own.
 const TIMES: u8 = 3;
 
-/// What was corrected for one request so far.
+/// The corrections made for one request so far.
 #[derive(Default)]
 pub(super) struct Corrections {
     region: bool,
@@ -22,7 +23,7 @@ pub(super) struct Corrections {
 }
 
 impl Corrections {
-    /// Whether the request failed in a way that a correction may help against.
+    /// Whether a correction may help after this outcome.
     pub(super) fn may_help(&self, outcome: &Result<Reply, ClientError>) -> bool {
         match outcome {
             Ok(Reply::Object(_) | Reply::NotModified(_)) => false,
@@ -36,7 +37,7 @@ impl Corrections {
         }
     }
 
-    /// Learns what is wrong; `true` if another try that heeds it may succeed.
+    /// Learns what was wrong; `true` if a retry may succeed now.
     pub(super) async fn make(
         &mut self,
         target: &Target,
@@ -72,11 +73,11 @@ impl Target {
         let Some(region) = &error.region else { return false };
         self.bucket.learn_region(region);
         // Another worker may have been faster.
-        self.is_astray()
+        self.has_moved()
     }
 
-    /// Takes the first time that differs from that of the refused signature: the one that S3
-    /// judges by, that of its response, and, as either may be missing or wrong, this machine's.
+    /// Takes the first time that differs from that of the rejected signature: the server time in
+    /// the error, the response's `Date` and, as either may be missing or wrong, this machine's.
     fn learn_time(&self, error: &ServiceError, signed: Signed) -> bool {
         let is_news = |time: &u64| time.abs_diff(signed.at) >= CLOCK_NEWS_S;
         let told = [error.server_time, error.date].into_iter().flatten().find(is_news);
@@ -88,7 +89,8 @@ impl Target {
         true
     }
 
-    /// S3 refuses credentials of which it was doubtful whether they have ended: its time tells.
+    /// S3 rejects credentials that may have expired, depending on whose clock is right: its time
+    /// decides.
     fn learn_end(&self, error: &ServiceError) {
         let source = self.bucket.credentials.as_ref();
         let is_doubtful =
@@ -107,7 +109,7 @@ impl Target {
     async fn has_valid_credentials(&self) -> bool {
         let Some(source) = &self.bucket.credentials else { return false };
         let generation = source.generation();
-        // Others may have come in the meantime.
+        // They may have been refreshed in the meantime.
         self.is_signable()
             || source.newer_than(generation, Need::Certain).await && self.is_signable()
     }

@@ -11,9 +11,9 @@ use crate::s3::object::content_range;
 use crate::s3::response::Response;
 
 impl Response {
-    /// Reads the response as an error of S3, with as much of its body as can be had.
+    /// Reads an error response, with as much of its body as can be received.
     pub async fn into_error(mut self) -> ServiceError {
-        // An error document that breaks off still has a status.
+        // An error document that is cut short still has its status.
         let (_, body) = self.read_all(limits::ERROR_BODY_BYTES).await;
         let head = self.head();
         let mut error = ServiceError::parse(head.status, &body, self.field(Field::RequestId));

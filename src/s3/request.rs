@@ -1,5 +1,5 @@
-//! A request for an object, written and signed. Only GET and HEAD exist, so nothing else can
-//! ever be sent.
+//! A request for an object, written and signed. There is only GET and HEAD, so nothing that writes
+//! can ever be sent.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::s3::sigv4::{
 };
 use crate::upstream::proxy::HttpProxy;
 
-/// What may be done to an object.
+/// An S3 operation on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `GetObject`.
@@ -35,7 +35,7 @@ impl Operation {
 /// A request for one object of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectRequest<'a> {
-    /// What to do.
+    /// GET or HEAD.
     pub operation: Operation,
     /// The key, as the bytes S3 stores it under.
     pub key: &'a str,
@@ -43,19 +43,19 @@ pub struct ObjectRequest<'a> {
     pub version_id: Option<&'a str>,
     /// `Range`.
     pub range: Option<ByteRange>,
-    /// The conditions that S3 is asked to judge.
+    /// The conditions that S3 evaluates.
     pub conditions: Preconditions<'a>,
     /// Receive little of the body together with the head: only bytes that are still in the socket
     /// can be spliced.
     pub leave_body_in_socket: bool,
 }
 
-/// There are no credentials to sign with at the moment: none came yet, or the last have expired.
+/// There are no credentials to sign with: none were obtained yet, or the last have expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are no valid credentials at the moment")]
 pub struct NoCredentials;
 
-/// What a request was signed with; zero for one that was not.
+/// Time and credentials of a signature; zero for an anonymous request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signed {
     /// The time of the signature, in seconds since 1970.
@@ -64,23 +64,23 @@ pub struct Signed {
     pub generation: u64,
 }
 
-/// Writes requests for one bucket, with the day's signing key kept.
+/// Writes requests for one bucket. It caches the day's signing key.
 pub struct RequestWriter {
     bucket: Arc<Bucket>,
     location: Arc<Location>,
     /// The value of `Host`.
     host: String,
-    /// What a proxy is to be told that passes requests on.
+    /// Set if an HTTP proxy forwards the requests.
     forwarding: Option<Forwarding>,
-    /// See [`wants_gzip`].
+    /// See [`decompresses_unasked`].
     accepts_gzip: bool,
     signer: Signer,
 }
 
-/// Whether a server decompresses objects that are stored as gzip unless it is told not to, and then
-/// knows neither their length nor ranges (Google Cloud Storage, "Transcoding of gzip-compressed
-/// files"). No other server is told, so that none is tempted to compress.
-fn wants_gzip(host: &str) -> bool {
+/// Whether a server decompresses objects stored as gzip unless `Accept-Encoding` says otherwise,
+/// and then knows neither their length nor ranges (Google Cloud Storage, "Transcoding of
+/// gzip-compressed files"). No other server is sent the field, since it might compress.
+fn decompresses_unasked(host: &str) -> bool {
     let google = host.strip_suffix("storage.googleapis.com");
     google.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
@@ -94,20 +94,20 @@ struct Forwarding {
 }
 
 impl RequestWriter {
-    /// A writer for `bucket`, as long as that stays where it is.
+    /// A writer for `bucket` at its current location.
     pub fn new(bucket: Arc<Bucket>) -> RequestWriter {
         let location = Arc::clone(&bucket.location());
         RequestWriter {
             host: location.origin.authority(),
             forwarding: None,
-            accepts_gzip: wants_gzip(&location.origin.host),
+            accepts_gzip: decompresses_unasked(&location.origin.host),
             signer: Signer::new(&location.region, "s3"),
             location,
             bucket,
         }
     }
 
-    /// Writes requests for a proxy to pass on. What is signed stays the same.
+    /// Writes requests for a proxy to forward. The signature does not change.
     pub fn forwarded_by(mut self, proxy: Option<&HttpProxy>) -> RequestWriter {
         self.forwarding = proxy.map(|proxy| {
             let value = proxy.authorization.as_ref();
@@ -118,15 +118,15 @@ impl RequestWriter {
         self
     }
 
-    /// Where the requests are meant to go.
+    /// The location that the requests are written for.
     pub fn location(&self) -> &Arc<Location> {
         &self.location
     }
 
-    /// Whether a request could be signed now, to be asked before a connection is taken for it.
+    /// Checks that a request could be signed now, before a connection is taken for it.
     ///
     /// # Errors
-    /// Where it could not.
+    /// If it could not.
     pub fn check_credentials(&self) -> Result<(), NoCredentials> {
         let Some(source) = &self.bucket.credentials else { return Ok(()) };
         let current = source.load();
@@ -137,7 +137,7 @@ impl RequestWriter {
     /// Appends the request's head to `out`, signed for this moment.
     ///
     /// # Errors
-    /// Where it cannot be signed; what was appended is then not to be sent.
+    /// If it cannot be signed. What was appended must then not be sent.
     pub fn write(
         &mut self,
         request: &ObjectRequest<'_>,
@@ -197,7 +197,7 @@ impl RequestWriter {
     }
 
     /// The `x-amz-…` and `Authorization` fields; for anonymous requests only a customer key.
-    /// `path` and `query` are where they stand in `out`.
+    /// `path` and `query` are ranges of `out`.
     fn write_authentication(
         &mut self,
         method: &str,
@@ -219,7 +219,7 @@ impl RequestWriter {
         let signed = Signed { at: clock.seconds(), generation: current.generation };
         let time = Timestamp::new(signed.at);
         let token = credentials.session_token().unwrap_or_default().as_bytes();
-        // In ascending order of their names, as they are signed.
+        // In ascending order of their names, as SigV4 requires.
         let mut headers = HeaderList::default();
         headers.push("host", self.host.as_bytes());
         headers.push("x-amz-content-sha256", EMPTY_PAYLOAD_SHA256.as_bytes());
@@ -232,11 +232,11 @@ impl RequestWriter {
         }
         customer_key.for_each(|(name, value)| headers.push(name, value.as_bytes()));
         let headers = headers.as_slice();
-        // All but the first, which has been written.
+        // All but Host, which has been written.
         headers[1..].iter().for_each(|(name, value)| write_field(out, name, value));
         out.extend_from_slice(b"Authorization: ");
         let payload_hash = EMPTY_PAYLOAD_SHA256;
-        // The value goes behind the path in the same buffer, so it is signed first.
+        // The signature covers a part of the buffer that it is appended to, so it is made first.
         let signature = {
             let (path, query) = (&out[path], &out[query]);
             let parts = SignedParts { method, path, query, headers, payload_hash };
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn google_alone_is_asked_for_gzip_which_is_not_signed() {
+    fn only_google_is_sent_accept_encoding_which_is_not_signed() {
         let at = |host: &str| {
             let origin = Arc::new(Origin { tls: true, host: host.to_owned(), port: 443 });
             let mut bucket = bucket(Addressing::Path, 80, true);

@@ -1,8 +1,8 @@
-//! One response of S3: its head, the first bytes of its body, and the [`Body`] that brings the rest.
+//! One response of S3: its head, the first bytes of its body, and the [`Body`] that brings the
+//! rest.
 //!
-//! Whoever asked decides what becomes of the body: passed on with its first bytes
-//! ([`into_parts`](Response::into_parts)), read into memory ([`read_all`](Response::read_all)), or
-//! not read at all ([`dismiss`](Response::dismiss)).
+//! The body can be relayed ([`into_parts`](Response::into_parts)), read into memory
+//! ([`read_all`](Response::read_all)), or skipped ([`dismiss`](Response::dismiss)).
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::s3::body::Body;
 use crate::sys::stream::Ahead;
 
-/// A response whose head was read and whose body was not yet. Dropping it closes its connection.
+/// A response of which the head was read. Dropping it closes its connection.
 pub struct Response {
     head: ResponseHead,
     /// [`limits::HEADROOM_BYTES`] to write into, the head, the first bytes of the body.
@@ -57,7 +57,7 @@ impl Response {
         self.ahead
     }
 
-    /// Reads over the first `count` bytes of a whole object of `size` bytes, of which only the
+    /// Skips the first `count` bytes of a whole object of `size` bytes, of which only the
     /// `length` bytes behind them are wanted.
     ///
     /// # Errors
@@ -65,13 +65,13 @@ impl Response {
     pub async fn skip(&mut self, count: u64, length: u64, size: u64) -> io::Result<()> {
         self.body.tail = size - count - length;
         self.body.begin(&mut self.buf, self.body_start)?;
-        let came = self.received_bytes();
-        if count <= came {
+        let received = self.received_bytes();
+        if count <= received {
             // Less than what is in memory, so it fits.
             self.buf.drain(self.body_start..self.body_start + count as usize);
             return Ok(());
         }
-        let mut left = count - came;
+        let mut left = count - received;
         while left > 0 {
             self.buf.truncate(self.body_start);
             self.receive_more(left).await?;
@@ -85,8 +85,8 @@ impl Response {
     /// takes long. Returns how many are still to be received.
     ///
     /// # Errors
-    /// As `recv(2)` and for a wrong chunked coding, but only if there is no first byte: the reader
-    /// of the rest will meet a later error again.
+    /// As `recv(2)` or for an invalid chunked coding, but only if no byte was received: whoever
+    /// reads the rest meets a later error again.
     pub async fn begin_body(&mut self, length: u64) -> io::Result<u64> {
         if let Err(error) = self.receive_first_bytes(length).await
             && self.received_bytes() == 0
@@ -118,9 +118,9 @@ impl Response {
         Ok(())
     }
 
-    /// The receive buffer, the range of it that holds `before` and behind it the first bytes of the
-    /// body, so that both leave in one send, and the source of the rest. `before` takes the place
-    /// of the head and of the headroom in front of it, and must not be longer.
+    /// The receive buffer; the range of it that holds `before` and right behind it the first bytes
+    /// of the body, so that both leave in one send; the source of the rest. `before` overwrites the
+    /// head and the headroom in front of it, and must not be longer.
     pub fn into_parts(mut self, before: &[u8]) -> (Vec<u8>, Range<usize>, Body) {
         let start = self.body_start - before.len();
         self.buf[start..self.body_start].copy_from_slice(before);
@@ -128,11 +128,11 @@ impl Response {
         (self.buf, range, self.body)
     }
 
-    /// Reads the body into memory and puts the connection back. After an error the text is what
-    /// came before it.
+    /// Reads the body into memory and puts the connection back. With an error come the bytes in
+    /// front of it.
     ///
     /// # Errors
-    /// As `recv(2)` and for a wrong chunked coding; `UnexpectedEof` if the body was cut short,
+    /// As `recv(2)` or for an invalid chunked coding; `UnexpectedEof` if the body was cut short,
     /// `FileTooLarge` if it has not ended after `limit` bytes.
     pub async fn read_all(&mut self, limit: usize) -> BufResult<(), Vec<u8>> {
         let mut text = Vec::new();
@@ -158,7 +158,7 @@ impl Response {
         }
     }
 
-    /// Puts the receive buffer back into its pool, with what was received and not taken.
+    /// Puts the receive buffer back into its pool.
     pub(super) fn recycle(self) -> Body {
         self.body.buffers().put_back(self.buf);
         self.body

@@ -1,47 +1,47 @@
-//! When a request is sent again, and how long before (AWS Architecture Blog, "Exponential Backoff
-//! And Jitter"; AWS SDKs and Tools Reference Guide, "Retry behavior", standard mode).
+//! Retries with exponential backoff, jitter and a budget (AWS Architecture Blog, "Exponential
+//! Backoff And Jitter"; AWS SDKs and Tools Reference Guide, "Retry behavior", standard mode).
 //!
-//! Pure: time and chance come in as arguments.
+//! Pure: time and randomness come in as arguments.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// What an operator may set about retries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How much is retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Retries of one request; 0 leaves all failures to the client.
+    /// Retries of one request; with 0 every failure goes to the client.
     pub retries: u32,
-    /// A request is sent again for so long after its first failure.
+    /// A request is retried for this long after its first failure.
     pub timeout: Duration,
-    /// Retries that one core may make in a row beyond a tenth of its requests.
+    /// Retries that one worker may make in a burst, beyond a tenth of its requests.
     pub budget: u32,
 }
 
-/// The time is what clients bear without a byte. The least patient of them are IGV, which reads for
-/// 3 minutes (`READ_TIMEOUT`), and proxies between us and the client: nginx (`proxy_read_timeout`)
-/// and AWS's load balancers wait for 60 s. htslib (samtools, pysam), curl and browsers set no bound
-/// of their own. 12 s let an S3 server restart or fail over. When S3 is silent, the first request
-/// and the last one take `first_byte_timeout` each besides, which makes 42 s.
+/// The timeout stays below the time that clients wait for a first byte. The least patient are IGV
+/// with 3 minutes (`READ_TIMEOUT`) and proxies between us and the client: nginx
+/// (`proxy_read_timeout`) and AWS's load balancers wait for 60 s. htslib (samtools, pysam), curl
+/// and browsers have no timeout. 12 s are enough for an S3 server to restart or fail over. If S3 is
+/// silent, the first and the last request take `first_byte_timeout` each, which makes 42 s in all.
 ///
-/// The count is out of reach in that time, unless chance makes all waits short.
+/// The count is not reached in that time unless jitter makes all waits short.
 ///
-/// The budget lets sixty clients at once wait for some seconds.
+/// The budget lets sixty clients at once retry for some seconds.
 impl Default for Settings {
     fn default() -> Settings {
         Settings { retries: 30, timeout: Duration::from_secs(12), budget: 500 }
     }
 }
 
-/// Longest wait before the first retry; twice as long before each later one.
+/// Longest wait before the first retry; it doubles with each retry.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// Longest wait of all: an S3 that is well again is noticed after half of it, on average.
+/// Longest wait of all. A recovery of S3 is noticed after half of it, on average.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// Requests that earn one retry. An outage thus adds a tenth to S3's load, and not a multiple.
+/// Requests that earn one retry, so that an outage adds a tenth to S3's load, not a multiple.
 const REQUESTS_PER_RETRY: u32 = 10;
 
-/// The retries that one core may still make.
+/// The retries that one worker may still make.
 pub struct Budget {
     /// In units of a request, of which [`REQUESTS_PER_RETRY`] pay for one retry.
     balance: Cell<u32>,
@@ -55,7 +55,7 @@ impl Budget {
         Budget { balance: Cell::new(most), most }
     }
 
-    /// Counts a request that S3 answered.
+    /// Counts a request that S3 responded to.
     pub fn earn(&self) {
         self.add(1);
     }
@@ -75,33 +75,34 @@ impl Budget {
 pub struct Tries {
     first_failure: Option<Instant>,
     retries: u32,
-    /// The last retry was paid from the budget.
+    /// The last retry was taken from the budget.
     is_paid: bool,
 }
 
-/// Why a request is not sent again.
+/// Why there is no further retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GiveUp {
-    /// As many retries as may be were made.
+    /// All retries were made.
     #[error("after {0} retries")]
     Retries(u32),
-    /// They took as long as they may.
+    /// The timeout has passed.
     #[error("after retries for {0:?} (retry_timeout)")]
     Time(Duration),
-    /// S3 wants to be left alone for longer than they may take.
-    #[error("since S3 wants no request for the next {0:?} (Retry-After)")]
+    /// S3's `Retry-After` is longer than the rest of the timeout.
+    #[error("since S3 asks for a pause of {0:?} (Retry-After)")]
     TooSoon(Duration),
-    /// Too many requests of this core failed.
-    #[error("since the retries of this worker are used up (retry_budget)")]
+    /// Too many requests of this worker failed.
+    #[error("since this worker's retry budget is used up (retry_budget)")]
     Budget,
 }
 
 impl Tries {
-    /// The request has failed: how long to wait before it is sent again. `at_least` is what S3
-    /// asked for; `chance` is between 0 and 1. A retry without a `budget` costs nothing.
+    /// The request has failed: returns how long to wait before the retry. `at_least` is S3's
+    /// `Retry-After`, `chance` a random number between 0 and 1. Without a `budget` the retry is
+    /// free.
     ///
     /// # Errors
-    /// Why it is not sent again.
+    /// Why there is no retry.
     pub fn next(
         &mut self,
         settings: &Settings,
@@ -127,12 +128,11 @@ impl Tries {
         self.is_paid = budget.is_some();
         let longest = FIRST_WAIT.saturating_mul(1 << self.retries.min(16)).min(LONGEST_WAIT);
         self.retries += 1;
-        // The last retry is the one at the end of the time.
+        // The last retry comes at the end of the timeout.
         Ok((at_least + longest.mul_f64(chance.clamp(0.0, 1.0))).min(left))
     }
 
-    /// The request has succeeded: its last retry costs nothing then, and a later failure is
-    /// another one.
+    /// The request has succeeded: its last retry is refunded, and a later failure starts anew.
     pub fn succeed(&mut self, budget: &Budget) {
         if self.is_paid {
             budget.add(REQUESTS_PER_RETRY);
@@ -145,42 +145,42 @@ impl Tries {
 mod tests {
     use super::*;
 
-    const NO_MATTER: Duration = Duration::ZERO;
+    const NO_RETRY_AFTER: Duration = Duration::ZERO;
 
     fn settings() -> Settings {
         Settings { retries: 3, timeout: Duration::from_secs(10), budget: 2 }
     }
 
     #[test]
-    fn waits_grow_and_are_cut_by_chance_until_the_retries_are_used_up() {
+    fn waits_grow_with_jitter_until_the_retries_are_used_up() {
         let settings = Settings { budget: 100, ..settings() };
         let (budget, now) = (Budget::new(&settings), Instant::now());
         let mut tries = Tries::default();
         let waits = [(1.0, 100), (1.0, 200), (0.5, 200)];
         for (chance, ms) in waits {
-            let wait = tries.next(&settings, Some(&budget), now, NO_MATTER, chance);
+            let wait = tries.next(&settings, Some(&budget), now, NO_RETRY_AFTER, chance);
             assert_eq!(wait, Ok(Duration::from_millis(ms)));
         }
-        let wait = tries.next(&settings, Some(&budget), now, NO_MATTER, 0.0);
+        let wait = tries.next(&settings, Some(&budget), now, NO_RETRY_AFTER, 0.0);
         assert_eq!(wait, Err(GiveUp::Retries(3)));
     }
 
     #[test]
-    fn the_last_retry_is_at_the_end_of_the_time_which_begins_with_the_first_failure() {
+    fn the_last_retry_is_at_the_end_of_the_timeout_which_begins_with_the_first_failure() {
         let (settings, start) = (settings(), Instant::now());
         let budget = Budget::new(&settings);
         let mut tries = Tries::default();
-        assert!(tries.next(&settings, Some(&budget), start, NO_MATTER, 1.0).is_ok());
+        assert!(tries.next(&settings, Some(&budget), start, NO_RETRY_AFTER, 1.0).is_ok());
         let late = start + Duration::from_millis(9_950);
-        let wait = tries.next(&settings, Some(&budget), late, NO_MATTER, 1.0);
+        let wait = tries.next(&settings, Some(&budget), late, NO_RETRY_AFTER, 1.0);
         assert_eq!(wait, Ok(Duration::from_millis(50)));
         let over = start + Duration::from_secs(10);
-        let wait = tries.next(&settings, Some(&budget), over, NO_MATTER, 0.0);
+        let wait = tries.next(&settings, Some(&budget), over, NO_RETRY_AFTER, 0.0);
         assert_eq!(wait, Err(GiveUp::Time(Duration::from_secs(10))));
     }
 
     #[test]
-    fn s3_may_ask_for_a_longer_wait_within_the_time() {
+    fn s3_may_ask_for_a_longer_wait_within_the_timeout() {
         let (settings, now) = (settings(), Instant::now());
         let budget = Budget::new(&settings);
         let (fits, too_long) = (Duration::from_secs(10), Duration::from_secs(11));
@@ -193,14 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn the_default_waits_fill_the_default_time() {
+    fn the_default_waits_fill_the_default_timeout() {
         let settings = Settings { budget: 1_000_000, ..Settings::default() };
         let budget = Budget::new(&settings);
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..1000 {
             let start = Instant::now();
             let (mut tries, mut now) = (Tries::default(), start);
-            while let Ok(wait) = tries.next(&settings, Some(&budget), now, NO_MATTER, rng.f64()) {
+            while let Ok(wait) =
+                tries.next(&settings, Some(&budget), now, NO_RETRY_AFTER, rng.f64())
+            {
                 now += wait;
             }
             assert!(now - start > Duration::from_secs(10), "given up after {:?}", now - start);
@@ -214,7 +216,7 @@ mod tests {
         let budget = Budget::new(&settings);
         let retries = |requests: u32| {
             let retry = |_: &u32| {
-                Tries::default().next(&settings, Some(&budget), now, NO_MATTER, 0.0).is_ok()
+                Tries::default().next(&settings, Some(&budget), now, NO_RETRY_AFTER, 0.0).is_ok()
             };
             (0..requests).filter(retry).count()
         };
@@ -225,7 +227,7 @@ mod tests {
         assert_eq!(retries(100), 2, "the balance is bounded");
     }
 
-    /// The share of requests that fail in the end when so many fail each time.
+    /// The share of requests that fail in spite of retries, if each attempt fails with `chance`.
     fn failing(chance: f64, settings: &Settings) -> f64 {
         const REQUESTS: u32 = 100_000;
         let (budget, now) = (Budget::new(settings), Instant::now());
@@ -233,7 +235,7 @@ mod tests {
         let mut request = || {
             let mut tries = Tries::default();
             while rng.f64() < chance {
-                if tries.next(settings, Some(&budget), now, NO_MATTER, 0.0).is_err() {
+                if tries.next(settings, Some(&budget), now, NO_RETRY_AFTER, 0.0).is_err() {
                     return false;
                 }
             }
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_that_succeeds_gives_its_cost_back() {
+    fn a_retry_that_succeeds_is_refunded() {
         let three = Settings { retries: 3, ..Settings::default() };
         let failed = failing(0.2, &three);
         assert!((0.0008..0.0025).contains(&failed), "one in 5^4, but {failed}");

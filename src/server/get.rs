@@ -1,5 +1,5 @@
-//! A GET that goes to S3. What S3 answers is judged again here, so that it does not matter how much
-//! of HTTP an S3 server understands.
+//! A GET that goes to S3. Conditions and ranges are evaluated again on S3's response, since S3
+//! servers differ in how much of HTTP they implement.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub struct Fetch<'a> {
     pub range: Option<ByteRange>,
     /// The condition under which the range is to be served.
     pub if_range: Option<IfRange<'a>>,
-    /// What is believed of the object already.
+    /// The cached metadata of the object.
     pub known: Option<Rc<Metadata>>,
 }
 
@@ -46,23 +46,23 @@ pub struct Fetch<'a> {
 struct Part {
     /// `None` is all of it, as 200.
     extent: Option<Extent>,
-    /// Bytes of S3's body before the part, where it is cut out of the whole object; what is behind it
-    /// must then not be left on the connection either.
+    /// Bytes of S3's body in front of the part, if it is cut out of the whole object. The rest
+    /// behind it must not be left on the connection either.
     skip: Option<u64>,
 }
 
-/// What came of it.
+/// How one request to S3 ended.
 pub enum Step {
-    /// The client was answered.
+    /// The client was sent its response.
     Answered(Outcome),
-    /// The range is not to be served after all: ask again for the whole object.
+    /// The range must not be served after all: ask again for the whole object.
     WithoutRange,
-    /// The object is not the one that was known, so that too little of it was asked for.
+    /// The object is not the cached one, so that too little of it was asked for.
     Changed,
-    /// S3's response does not say how large the object is, and that is not known otherwise.
+    /// S3's response does not say how large the object is, and the cache does not either.
     UnknownSize,
-    /// S3 has no such range of the object. Whether that is what the client is to be told depends on
-    /// the conditions, which only the object's metadata can answer.
+    /// S3 has no such range of the object. Whether the client gets a 416 depends on its conditions,
+    /// which only the object's metadata can decide.
     Unsatisfiable,
 }
 
@@ -81,8 +81,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether memory would answer 304 for an object of which no copy may be used unless S3 itself says
-    /// so.
+    /// Whether the cache would respond 304 for an object of which no copy may be used unless S3
+    /// itself says so.
     pub fn is_validation(&self, object: &Metadata) -> bool {
         self.judge(object) == Verdict::NotModified && object.is_always_validated()
     }
@@ -98,7 +98,7 @@ impl Fetch<'_> {
         self.range.is_some_and(|range| range.resolve(object.size).is_none())
     }
 
-    /// Asks S3 once, and answers the client.
+    /// Sends one request to S3, and responds to the client if that settles it.
     pub async fn once(
         &self,
         client: &mut Connection,
@@ -113,7 +113,7 @@ impl Fetch<'_> {
                 self.not_modified(response, client, scratch).await
             }
             Reply::NotModified(_) => {
-                log::warn!("S3 answered 304 to a request without a condition");
+                log::warn!("S3 responded 304 to a request without a condition");
                 Err(Failure::BadResponse)
             }
             Reply::Refused(error)
@@ -162,7 +162,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// The range without an end behind that of the object, as far as that is known.
+    /// The range, clamped to the object's cached size.
     fn range_for_s3(&self) -> Option<ByteRange> {
         match &self.known {
             Some(known) => self.range.map(|range| range.clamp(known.size)),
@@ -170,8 +170,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Reads the metadata of S3's response, with the size that is known already where the response
-    /// has none. `false` where it is not known either.
+    /// Reads the metadata of S3's response, with the cached size if the response has none. `false`
+    /// if there is no cached size either.
     fn read(&self, response: &Response, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
         if metadata.read(response.head(), response.head_bytes(), shown) {
             return true;
@@ -277,13 +277,13 @@ impl Fetch<'_> {
         Ok(Step::Answered(Outcome {
             status,
             body_bytes: sent.bytes.saturating_sub(head.len() as u64),
-            // A body that is short must not be followed by another answer.
+            // A body that is cut short must not be followed by another response.
             keep_alive: complete && keep_alive,
             complete,
         }))
     }
 
-    /// What the client gets of S3's body. Its length is then certain.
+    /// The part of S3's body that the client gets. Its length is then certain.
     fn part(
         &self,
         response: &Response,
@@ -295,7 +295,7 @@ impl Fetch<'_> {
         let wanted = match self.range {
             Some(range) => match range.resolve(size) {
                 Some(extent) => Some(extent),
-                // S3 answers 200 for any range of an empty object.
+                // S3 responds 200 to any range of an empty object.
                 None => return Err(Failure::RangeNotSatisfiable { size }),
             },
             None => None,
@@ -318,7 +318,7 @@ impl Fetch<'_> {
         }
         match wanted {
             None => Ok(Part { extent: None, skip: None }),
-            // 206 even where the range is all of it: some clients take a 200 for "no ranges".
+            // 206 even if the range is all of it: some clients take a 200 for "no ranges".
             Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: None }),
             // The server ignores ranges, as it may (RFC 9110 §14.2).
             Some(extent) if extent.first <= limits::SKIPPED_BYTES => {
@@ -343,7 +343,7 @@ impl Fetch<'_> {
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
-            // Conditions that S3 was not asked to judge may come before those that it was.
+            // Conditions that S3 was not sent may take precedence over those that it was.
             if self.judge(metadata) == Verdict::PreconditionFailed {
                 return Err(Failure::PreconditionFailed);
             }
@@ -352,22 +352,23 @@ impl Fetch<'_> {
             self.judge(known) == Verdict::NotModified
                 && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
         };
-        if self.remembered(object).is_some_and(|known| !explains(&known)) {
+        if self.cached(object).is_some_and(|known| !explains(&known)) {
             forget(self.context.worker, self.mount, object);
         }
         let outcome = self.context.write_head(head, &Head::not_modified(metadata));
         Ok(Step::Answered(self.context.send(client, head, outcome).await))
     }
 
-    /// What is remembered of the object, if it exists.
-    fn remembered(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
+    /// The cached metadata of the object, however old.
+    fn cached(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
         recall(self.context.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
-    /// S3's 412 does not say what the object is now. If memory does not explain it, it is wrong.
+    /// S3's 412 does not say what the object is now. Cached metadata that does not explain the 412
+    /// is out of date.
     fn learn_precondition_failed(&self, object: &ObjectName) {
         let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
-        if !self.remembered(object).is_some_and(explains) {
+        if !self.cached(object).is_some_and(explains) {
             forget(self.context.worker, self.mount, object);
         }
     }

@@ -20,15 +20,15 @@ use crate::upstream::pool::PoolError;
 /// Pause before a resumed body asks again for a place in a full queue.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(200);
 
-/// The rest of a body cannot be had.
+/// The rest of a body is not available.
 pub(super) struct NotResumed {
     /// S3 has another object in its place now, or none.
     pub(super) object_changed: bool,
 }
 
 impl Delivery<'_> {
-    /// Asks for the rest of a body that S3 broke off, a moment later. A body that makes progress may
-    /// be broken off often; one that `is_stuck` pays for its retries.
+    /// Asks for the rest of a body that S3 broke off, a moment later. A body that makes progress
+    /// may be broken off often; one that `is_stuck` pays for its retries.
     pub(super) async fn resume_after_break(
         &self,
         rest: Extent,
@@ -45,20 +45,20 @@ impl Delivery<'_> {
         match s3.next_try(tries, Duration::ZERO, is_stuck) {
             Ok(wait) => sleep(wait).await,
             Err(reason) => {
-                log::warn!("the body of {key:?} is given up {reason}");
+                log::warn!("the body of {key:?} is cut short {reason}");
                 return Err(NotResumed { object_changed: false });
             }
         }
         let response = self.ask_for_rest(rest, tries).await?;
         self.worker.counters.s3_resumes.add(1);
-        log::info!("S3 broke off the body of {key:?}: it goes on at byte {}", rest.first);
+        log::info!("S3 broke off the body of {key:?}: resumed at byte {}", rest.first);
         Ok(response)
     }
 
-    /// Asks for the rest of a body whose client paused and reads on now.
+    /// Asks for the rest of a body whose client paused and reads again.
     pub(super) async fn resume_after_pause(&self, rest: Extent) -> Result<Response, NotResumed> {
         let key = self.request.key;
-        log::debug!("the client of {key:?} reads on: it goes on at byte {}", rest.first);
+        log::debug!("the client of {key:?} reads again: resuming at byte {}", rest.first);
         self.ask_for_rest(rest, &mut Tries::default()).await
     }
 
@@ -79,12 +79,14 @@ impl Delivery<'_> {
                 return Ok(response);
             }
             Ok(Reply::Object(response) | Reply::NotModified(response)) => {
-                log::warn!("the body of {key:?} cannot go on: S3's response is not the rest of it");
+                log::warn!(
+                    "cannot resume the body of {key:?}: S3's response is not the rest of it"
+                );
                 response.dismiss().await;
                 true
             }
             Ok(Reply::Refused(error)) => {
-                log::warn!("the body of {key:?} cannot go on: {error}");
+                log::warn!("cannot resume the body of {key:?}: {error}");
                 matches!(
                     error.status,
                     StatusCode::NOT_FOUND
@@ -93,7 +95,7 @@ impl Delivery<'_> {
                 )
             }
             Err(error) => {
-                log::warn!("the body of {key:?} cannot go on: {error}");
+                log::warn!("cannot resume the body of {key:?}: {error}");
                 false
             }
         };

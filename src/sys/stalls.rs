@@ -1,8 +1,8 @@
-//! Who is told when a peer takes nothing of what it is sent.
+//! Notifies a task that its peer has stopped taking bytes.
 //!
-//! A wait for a peer goes on for as long as its deadline allows, but whoever waits may hold something
-//! meanwhile that others need. The table of deadlines notices; the waiting task is woken once, to
-//! give up what it can.
+//! A send waits for as long as its deadline allows, but the waiting task may hold a resource that
+//! other requests need, such as a connection to S3. The table of deadlines notices the stall and
+//! wakes the task once, so that it can give the resource up.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::sys::deadlines::{Deadlines, Wait};
 
-/// How long a peer must have kept its sender waiting to be one that others can be served before.
-/// Readers that are merely slow make room more often.
+/// Shortest wait for a peer that counts as a stall while other requests wait for a connection. Slow
+/// readers make room more often.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// Who is told.
+/// The task to notify of a stall.
 pub(super) enum Watcher {
-    /// Nobody.
+    /// None waits.
     None,
     /// A task.
     Waiting {
@@ -27,7 +27,7 @@ pub(super) enum Watcher {
         /// When the table first saw it wait.
         since: Option<Instant>,
     },
-    /// It has been woken and not yet looked.
+    /// It was woken and has not run yet.
     Told,
 }
 
@@ -42,7 +42,7 @@ impl Watch {
         Watch { deadlines: Rc::clone(deadlines), slot }
     }
 
-    /// Waits for the stream to take bytes; if that lasts, calls `stalled` and goes on waiting.
+    /// Waits for the stream to take bytes; on a stall calls `stalled` once and keeps waiting.
     pub async fn during<T>(
         &self,
         wait: impl Future<Output = T>,
@@ -65,7 +65,7 @@ impl Watch {
         .await
     }
 
-    /// Whether the table has noticed; where it has not, it tells this task.
+    /// Whether the table has noticed a stall; if not, registers this task to be woken.
     fn is_told(&self, task: &Waker) -> bool {
         self.deadlines.with_slot(self.slot, |slot| match &mut slot.watcher {
             Watcher::Told => {
@@ -83,7 +83,7 @@ impl Watch {
         })
     }
 
-    /// The wait is over: too late to be told.
+    /// Ends the watch: the wait is over.
     fn end(&self) -> bool {
         self.deadlines.with_slot(self.slot, |slot| slot.watcher = Watcher::None);
         false
@@ -91,8 +91,8 @@ impl Watch {
 }
 
 impl Deadlines {
-    /// Tells those who watch a peer that has taken nothing for the time of `after`, and of those
-    /// whose peer keeps them waiting at all as many as are `wanted`, the longest waiting first.
+    /// Wakes the tasks whose peer has taken nothing for `after`, and as many as are `wanted` of
+    /// those that wait for their peer at all, the longest waiting first.
     pub fn tell_of_stalls(&self, now: Instant, after: Duration, wanted: usize) {
         let mut told = Vec::new();
         let mut blocked = Vec::new();
@@ -161,7 +161,7 @@ mod tests {
         (Watch::new(deadlines, slot), [sender, peer])
     }
 
-    /// Whether the one who waits is told, if it looks now.
+    /// Whether the waiting task is notified when it is polled now.
     fn looks(watch: &Watch) -> bool {
         let is_told = Cell::new(false);
         let told = Some(|| is_told.set(true));

@@ -1,4 +1,4 @@
-//! A connected socket whose waits can be bounded, by the core's [table](Deadlines) of deadlines.
+//! A connected socket whose waits are bounded by the worker's [table of deadlines](Deadlines).
 
 use std::io;
 use std::net::{self, Shutdown, SocketAddr};
@@ -18,8 +18,8 @@ use crate::sys::deadlines::{Deadlines, PATIENCE, Wait};
 use crate::sys::sockopt;
 use crate::sys::stalls::Watch;
 
-/// A connected TCP or Unix socket of one core. Always non-blocking, so that a system call made on
-/// the core's thread never holds it up; the event loop's operations wait all the same.
+/// A connected TCP or Unix socket of one worker. Always non-blocking, so that a system call never
+/// blocks the worker's thread; the operations of the event loop wait all the same.
 pub struct Stream {
     socket: TcpStream,
     slot: usize,
@@ -29,12 +29,12 @@ pub struct Stream {
     deadlines: Rc<Deadlines>,
 }
 
-/// How many bytes the kernel may hold that one side has sent and the other has not taken.
+/// How many bytes the kernel may hold between a sender and its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ahead {
-    /// Few: the reader may go away at any moment.
+    /// Few: the reader may stop at any moment.
     Little,
-    /// As many as the connection's speed asks for: the reader wants them all.
+    /// As many as the connection's speed requires: the reader wants them all.
     Freely,
 }
 
@@ -58,7 +58,7 @@ impl Stream {
             slot,
             low_water: 1,
             receives_ahead: Ahead::Freely,
-            // As the listener has it, and nobody else's sending matters.
+            // As the listener sets it for clients; other sockets send little.
             sends_ahead: Ahead::Little,
             deadlines: Rc::clone(deadlines),
         }
@@ -86,9 +86,9 @@ impl Stream {
         self.receive_until(buf, limit, Instant::now() + timeout, None).await
     }
 
-    /// As [`receive`](Self::receive), for the first bytes of a request: the wait may also be
-    /// ended by [`Deadlines::close_idle`], and from `yields_from` on by [`Deadlines::give_up_idle`]:
-    /// that looks like the end of the stream.
+    /// As [`receive`](Self::receive), for the first bytes of a request. [`Deadlines::close_idle`]
+    /// may end the wait too, and from `yields_from` on [`Deadlines::give_up_idle`]: both look like
+    /// the end of the stream.
     ///
     /// # Errors
     /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.
@@ -117,8 +117,7 @@ impl Stream {
             Some(yields_from) => Wait::Idle { deadline, yields_from },
             None => Wait::Until(deadline),
         };
-        // The kernel would not tell of fewer bytes than an earlier wait was for, and this one is for
-        // any.
+        // An earlier wait may have raised the mark; this one is for any number of bytes.
         self.set_low_water(1);
         let start = buf.len();
         let end = start.saturating_add(limit).min(buf.capacity());
@@ -160,8 +159,8 @@ impl Stream {
         result
     }
 
-    /// Waits until there is something to receive; where `low_water` is more than 1, until there
-    /// are that many bytes, or some and the wait has lasted for a tenth of a second.
+    /// Waits until there are bytes to receive; if `low_water` is more than 1, until there are that
+    /// many, or fewer after a tenth of a second.
     ///
     /// # Errors
     /// As `poll(2)`; `TimedOut` when nothing came until `deadline`.
@@ -181,7 +180,7 @@ impl Stream {
     }
 
     /// Waits for `low_water` bytes to receive, or the end of the stream, but no longer than a
-    /// tenth of a second; `false` where they did not come.
+    /// tenth of a second; `false` if they did not come.
     ///
     /// # Errors
     /// As `poll(2)`.
@@ -206,16 +205,16 @@ impl Stream {
         self.after_wait(result.map(|()| 0)).map(|_| ())
     }
 
-    /// Watches whether the peer takes what it is sent.
+    /// Watches whether the peer takes the bytes that it is sent.
     pub fn watch(&self) -> Watch {
         Watch::new(&self.deadlines, self.slot)
     }
 
-    /// Lets the other tasks of the core go on, and their sockets be looked at.
+    /// Lets the worker's other tasks run and their sockets be polled.
     pub async fn give_way(&mut self) {
         if !monoio::utils::is_legacy() {
             // An operation of the ring: it completes at once, but not before the ring is entered,
-            // which a task that wakes itself would keep the core from doing.
+            // which a task that wakes itself would prevent.
             let _ = self.socket.writable(true).await;
             return;
         }
@@ -239,15 +238,15 @@ impl Stream {
         }
     }
 
-    /// Bounds how far the kernel receives ahead of its reader, in bytes. To be called before anything is
-    /// sent: what the peer has been promised room for cannot be taken back.
+    /// Bounds how far the kernel receives ahead of its reader, in bytes. To be called before
+    /// anything is sent: a receive window once offered cannot be taken back.
     pub fn receive_ahead_little(&mut self, bytes: usize) {
         self.receives_ahead = Ahead::Little;
         // Advice, like the other options.
         let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(bytes);
     }
 
-    /// Lets the kernel receive as far ahead as the connection's speed asks for.
+    /// Lets the kernel receive as far ahead as the connection's speed requires.
     pub fn receive_ahead_freely(&mut self) {
         if std::mem::replace(&mut self.receives_ahead, Ahead::Freely) == Ahead::Little {
             sockopt::unlock_buffers(self.borrow());
@@ -259,7 +258,7 @@ impl Stream {
         self.receives_ahead
     }
 
-    /// Sets how many bytes may wait to be sent, where it is to be little: `little`.
+    /// Sets how many bytes may wait to be sent: `little` bytes with [`Ahead::Little`].
     pub fn send_ahead(&mut self, ahead: Ahead, little: usize) {
         if std::mem::replace(&mut self.sends_ahead, ahead) != ahead {
             let bytes = match ahead {
@@ -275,19 +274,19 @@ impl Stream {
         borrow(&self.socket)
     }
 
-    /// Says that no more bytes will be sent.
+    /// Tells the peer that no more bytes will be sent.
     pub fn finish_sending(&self) {
-        // It fails only where the peer has gone already.
+        // It fails only if the peer has gone already.
         let _ = SockRef::from(&borrow(&self.socket)).shutdown(Shutdown::Write);
     }
 
-    /// Whether bytes of the peer have arrived that were not received yet.
+    /// Whether the kernel holds bytes of the peer that were not received yet.
     pub fn has_unread_bytes(&self) -> bool {
         sockopt::unread_bytes(self.borrow()) > 0
     }
 
     /// Whether the peer has sent nothing and closed nothing since the last receive. A pooled
-    /// connection that is not quiet must not be used: the bytes would be taken for the answer to
+    /// connection that is not quiet must not be used: the bytes would be taken for the response to
     /// the next request.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit(); 1];

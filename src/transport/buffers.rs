@@ -1,4 +1,4 @@
-//! The relay buffers of one core.
+//! The buffers of one worker, which bodies are received into and sent from.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,8 +8,8 @@ use crate::limits::{
     RELAY_BUFFER_BYTES, ROOMY_RELAY_BUFFERS, SMALL_RELAY_BUFFER_BYTES,
 };
 
-/// Buffers that wait for their next body. Bounded; beyond the bound they go back to the
-/// allocator, so that a burst does not hold its memory for ever.
+/// Idle buffers. Their number is bounded; further ones go back to the allocator, so that a burst
+/// does not keep its memory.
 #[derive(Default)]
 pub struct Buffers {
     idle: RefCell<Vec<Vec<u8>>>,
@@ -17,7 +17,7 @@ pub struct Buffers {
     roomy_in_use: Rc<Cell<usize>>,
 }
 
-/// The right to a buffer that is not small, for as long as it is kept.
+/// Held as long as a buffer that is not small is in use.
 pub struct RoomyBufferRight {
     in_use: Rc<Cell<usize>>,
 }
@@ -28,20 +28,20 @@ impl Buffers {
         Rc::default()
     }
 
-    /// A buffer of [`RELAY_BUFFER_BYTES`] capacity that holds [`HEADROOM_BYTES`] of no meaning.
-    /// They are cleared once, not for every request.
+    /// A buffer of [`RELAY_BUFFER_BYTES`] capacity that holds [`HEADROOM_BYTES`] arbitrary bytes,
+    /// which are zeroed once and not for every request.
     pub fn take(&self) -> Vec<u8> {
         let reused = self.idle.borrow_mut().pop();
         reused.unwrap_or_else(|| new(RELAY_BUFFER_BYTES))
     }
 
-    /// The same of [`SMALL_RELAY_BUFFER_BYTES`], for when there are many bodies under way.
+    /// The same of [`SMALL_RELAY_BUFFER_BYTES`], for when many responses are in progress.
     pub fn take_small(&self) -> Vec<u8> {
         new(SMALL_RELAY_BUFFER_BYTES)
     }
 
-    /// An empty buffer of `capacity` bytes; a small one when as many larger ones are in use as may
-    /// be.
+    /// An empty buffer of `capacity` bytes, or a small one if [`ROOMY_RELAY_BUFFERS`] larger ones
+    /// are in use.
     pub fn take_empty(&self, capacity: usize) -> (Vec<u8>, Option<RoomyBufferRight>) {
         if capacity <= SMALL_RELAY_BUFFER_BYTES || self.roomy_in_use.get() >= ROOMY_RELAY_BUFFERS {
             return (Vec::with_capacity(SMALL_RELAY_BUFFER_BYTES), None);
@@ -111,7 +111,7 @@ mod tests {
     fn a_few_buffers_are_kept_and_are_empty_again() {
         let buffers = Buffers::new();
         let (mut buffer, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
-        buffer.extend_from_slice(b"somebody's");
+        buffer.extend_from_slice(b"another's");
         let address = buffer.as_ptr();
         buffers.put_back(buffer);
         let (again, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);

@@ -2,6 +2,7 @@
 
 pub mod buffers;
 pub mod error_text;
+mod session;
 pub mod tls;
 pub mod trust;
 mod verifier;

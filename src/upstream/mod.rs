@@ -49,10 +49,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An origin's position in the list of one core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OriginId(pub usize);
-
 /// What an operator may set about upstream connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

@@ -13,7 +13,7 @@ use crate::upstream::error::ConnectError;
 use crate::upstream::permits::{Permit, Queue};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
-use crate::upstream::{Origin, OriginId, Settings};
+use crate::upstream::{Origin, Settings};
 
 /// The connections of one core to all its origins.
 pub struct Pool {
@@ -21,15 +21,18 @@ pub struct Pool {
     connector: Connector,
     resolver: Resolver,
     proxies: Arc<Proxies>,
-    /// The servers that connections are opened to: the origins, or proxies on the way to them. An
-    /// [`OriginId`] is a position in it.
-    origins: RefCell<Vec<Arc<ResolvedOrigin>>>,
-    /// What each of them leads to.
-    routes: RefCell<Vec<Rc<Route>>>,
+    destinations: RefCell<Vec<Rc<Destination>>>,
     queue: Rc<Queue>,
-    /// Idle connections by [`shelf`], the longest idle first.
-    idle: RefCell<Vec<VecDeque<Idle>>>,
     idle_count: Cell<usize>,
+}
+
+/// A server that connections are opened to: an origin, or the proxy on the way to it.
+pub struct Destination {
+    resolved: Arc<ResolvedOrigin>,
+    route: Route,
+    /// Idle connections, the longest idle first: those on which S3 may send little ahead, then the
+    /// others.
+    idle: RefCell<[VecDeque<Idle>; 2]>,
 }
 
 struct Idle {
@@ -57,7 +60,7 @@ pub enum PoolError {
 pub struct Lease {
     /// In a box from the start: it is handed on several times in each request.
     connection: Option<Box<Connection>>,
-    origin: OriginId,
+    destination: Rc<Destination>,
     pool: Rc<Pool>,
     _permit: Permit,
 }
@@ -76,34 +79,27 @@ impl Pool {
             connector,
             resolver,
             proxies,
-            origins: RefCell::default(),
-            routes: RefCell::default(),
-            idle: RefCell::default(),
+            destinations: RefCell::default(),
             idle_count: Cell::new(0),
         })
     }
 
-    /// The name of an origin in this pool.
-    pub fn origin(&self, origin: &Arc<Origin>) -> OriginId {
-        let mut origins = self.origins.borrow_mut();
-        let mut routes = self.routes.borrow_mut();
-        let known = routes.iter().position(|known| known.origin == *origin);
-        OriginId(known.unwrap_or_else(|| {
-            let via = self.proxies.of(origin).map(Arc::clone);
-            let server = via.as_ref().map_or(origin, |proxy| &proxy.origin);
-            origins.push(self.resolver.origin(server));
-            routes.push(Rc::new(Route { origin: Arc::clone(origin), via }));
-            self.idle.borrow_mut().resize_with(ORIGIN_SHELVES * origins.len(), VecDeque::new);
-            origins.len() - 1
-        }))
-    }
-
-    /// The proxy that requests for an origin are written for: it has none where their bytes reach
-    /// the origin as they are.
-    pub fn forwarder(&self, origin: OriginId) -> Option<Arc<HttpProxy>> {
-        let routes = self.routes.borrow();
-        let Route { origin, via } = &*routes[origin.0];
-        via.as_ref().filter(|_| !origin.tls).map(Arc::clone)
+    /// Where connections for an origin lead. The pool forgets it, with its addresses, some time
+    /// after nobody else holds it.
+    pub fn destination(&self, origin: &Arc<Origin>) -> Rc<Destination> {
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(found) = destinations.iter().find(|one| one.route.origin == *origin) {
+            return Rc::clone(found);
+        }
+        let via = self.proxies.of(origin).map(Arc::clone);
+        let server = via.as_ref().map_or(origin, |proxy| &proxy.origin);
+        let destination = Rc::new(Destination {
+            resolved: self.resolver.origin(server),
+            route: Route { origin: Arc::clone(origin), via },
+            idle: RefCell::default(),
+        });
+        destinations.push(Rc::clone(&destination));
+        destination
     }
 
     /// The right to use a connection, waited for where all are in use.
@@ -121,21 +117,22 @@ impl Pool {
     pub fn reuse(
         self: &Rc<Self>,
         permit: Permit,
-        origin: OriginId,
+        destination: &Rc<Destination>,
         ahead: Ahead,
     ) -> Result<Lease, Permit> {
         loop {
-            let mut idle = self.idle.borrow_mut();
-            let mut found = idle[shelf(origin, ahead)].pop_back();
+            let mut idle = destination.idle.borrow_mut();
+            let mut found = idle[shelf(ahead)].pop_back();
             if found.is_none() && ahead == Ahead::Freely {
-                found = idle[shelf(origin, Ahead::Little)].pop_back();
+                found = idle[shelf(Ahead::Little)].pop_back();
             }
             drop(idle);
             let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
             self.idle_count.update(|count| count - 1);
-            if self.is_current(origin, &mut connection) && connection.stream.is_quiet() {
+            if connection.is_current(&destination.resolved) && connection.stream.is_quiet() {
                 let (connection, pool) = (Some(connection), Rc::clone(self));
-                return Ok(Lease { connection, origin, pool, _permit: permit });
+                let destination = Rc::clone(destination);
+                return Ok(Lease { connection, destination, pool, _permit: permit });
             }
         }
     }
@@ -147,17 +144,16 @@ impl Pool {
     pub async fn connect(
         self: &Rc<Self>,
         permit: Permit,
-        origin: OriginId,
+        destination: &Rc<Destination>,
         ahead: Ahead,
     ) -> Result<Lease, PoolError> {
         if self.open_connections() > self.settings.max_connections {
             self.close_one_idle();
         }
-        let resolved = Arc::clone(&self.origins.borrow()[origin.0]);
-        let route = Rc::clone(&self.routes.borrow()[origin.0]);
+        let Destination { resolved, route, .. } = &**destination;
         let mut tries = DESCRIPTOR_TRIES;
         let connected = loop {
-            let connected = self.connector.connect(&resolved, &route, ahead).await;
+            let connected = self.connector.connect(resolved, route, ahead).await;
             tries -= 1;
             match connected {
                 Err(ConnectError::OutOfDescriptors(_))
@@ -173,24 +169,27 @@ impl Pool {
         let connection =
             connected.map_err(|error| PoolError::Connect { origin: route.to_string(), error })?;
         let connection = Some(Box::new(connection));
-        Ok(Lease { connection, origin, pool: Rc::clone(self), _permit: permit })
+        let destination = Rc::clone(destination);
+        Ok(Lease { connection, destination, pool: Rc::clone(self), _permit: permit })
     }
 
-    /// Closes what has been idle for too long, and what leads to where an origin was before its
-    /// name moved.
+    /// Closes connections that have been idle for too long or lead to an address that their name
+    /// has no more, and forgets destinations that nobody holds.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
-        for (shelf, idle) in self.idle.borrow_mut().iter_mut().enumerate() {
-            let before = idle.len();
-            idle.retain_mut(|idle| {
-                self.is_current(OriginId(shelf / ORIGIN_SHELVES), &mut idle.connection)
-            });
-            self.idle_count.update(|count| count - (before - idle.len()));
-            while idle.front().is_some_and(|idle| now.duration_since(idle.since) >= timeout) {
-                idle.pop_front();
-                self.idle_count.update(|count| count - 1);
+        self.destinations.borrow_mut().retain(|destination| {
+            let mut is_empty = true;
+            for idle in destination.idle.borrow_mut().iter_mut() {
+                let before = idle.len();
+                idle.retain_mut(|idle| {
+                    idle.connection.is_current(&destination.resolved)
+                        && now.duration_since(idle.since) < timeout
+                });
+                self.idle_count.update(|count| count - (before - idle.len()));
+                is_empty &= idle.is_empty();
             }
-        }
+            Rc::strong_count(destination) > 1 || !is_empty
+        });
     }
 
     /// Connections that are open, busy or idle.
@@ -208,13 +207,12 @@ impl Pool {
         self.queue.waiting()
     }
 
-    fn is_current(&self, origin: OriginId, connection: &mut Connection) -> bool {
-        connection.is_current(&self.origins.borrow()[origin.0])
-    }
-
     /// Makes room for another connection; `false` where none is idle.
     pub fn close_one_idle(&self) -> bool {
-        let is_one = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front).is_some();
+        let close_one = |destination: &Rc<Destination>| {
+            destination.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front)
+        };
+        let is_one = self.destinations.borrow().iter().find_map(close_one).is_some();
         self.idle_count.update(|count| count - usize::from(is_one));
         is_one
     }
@@ -227,12 +225,17 @@ const DESCRIPTOR_TRIES: usize = 8;
 /// Time for a connection that is given up to be closed.
 pub const CLOSING_TIME: Duration = Duration::from_millis(1);
 
-/// Shelves of one origin, by how far S3 may send ahead on the connections.
-const ORIGIN_SHELVES: usize = 2;
+/// Where idle connections lie, by how far S3 may send ahead on them.
+fn shelf(ahead: Ahead) -> usize {
+    usize::from(ahead == Ahead::Freely)
+}
 
-/// Where idle connections of an origin lie, by how far S3 may send ahead on them.
-fn shelf(origin: OriginId, ahead: Ahead) -> usize {
-    ORIGIN_SHELVES * origin.0 + usize::from(ahead == Ahead::Freely)
+impl Destination {
+    /// The proxy that requests are written for; none if their bytes reach the origin as they are.
+    pub fn forwarder(&self) -> Option<&HttpProxy> {
+        let Route { origin, via } = &self.route;
+        via.as_deref().filter(|_| !origin.tls)
+    }
 }
 
 impl Lease {
@@ -241,12 +244,13 @@ impl Lease {
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections
-            || !self.pool.is_current(self.origin, &mut connection)
+            || !connection.is_current(&self.destination.resolved)
         {
             return;
         }
-        let shelf = shelf(self.origin, connection.stream.socket().receives_ahead());
-        self.pool.idle.borrow_mut()[shelf].push_back(Idle { connection, since: Instant::now() });
+        let shelf = shelf(connection.stream.socket().receives_ahead());
+        self.destination.idle.borrow_mut()[shelf]
+            .push_back(Idle { connection, since: Instant::now() });
         self.pool.idle_count.update(|count| count + 1);
     }
 }

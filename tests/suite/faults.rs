@@ -289,7 +289,7 @@ fn assert_resumes(proxy: &Proxy, upstream: &ScriptedUpstream) {
     get(proxy, TARGET).assert(200, whole());
     let expected = [(None, None), resumed(1_500_000, SIZE - 1), resumed(3_000_000, SIZE - 1)];
     assert_eq!(conditions(upstream), expected);
-    eventually("the log says so", || proxy.stderr().contains("it goes on at byte 3000000"));
+    eventually("the log says so", || proxy.stderr().contains("resumed at byte 3000000"));
 }
 
 fn a_body_that_breaks_off_goes_on_at_the_next_byte(driver: Driver) {

@@ -113,7 +113,7 @@ fn a_client_that_pauses_gives_its_connection_to_s3_up_and_loses_nothing(driver: 
         eventually("S3 is connected", || s3.server.open_connections() > 0);
         eventually("its connections are given up", || s3.server.open_connections() == 0);
         eventually("the log says so", || {
-            proxy.stderr().matches("takes nothing: its connection to S3 is given up").count() == 2
+            proxy.stderr().matches("has paused: its S3 connection is given up").count() == 2
         });
         // They stay so.
         std::thread::sleep(Duration::from_millis(500));
