@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections opened between two looks at the responses, so that no accept queue overflows.
 const OPEN_AT_ONCE: usize = 64;
 
-/// Generates load and prints what came back as JSON.
+/// Generates load and prints the counts as JSON.
 #[derive(Parser)]
 struct Options {
     address: SocketAddr,
@@ -66,7 +66,7 @@ enum State {
     Head,
     /// So many bytes of the body are to come.
     Body(u64),
-    /// Nothing is asked any more.
+    /// No more requests are sent.
     Done,
 }
 
@@ -146,7 +146,7 @@ fn read_requests(options: &Options) -> Result<Vec<Prepared>, Box<dyn Error>> {
 }
 
 impl Load {
-    /// Connections that ask, read all (or abort) and ask again.
+    /// Connections that send a request, read all of the response (or abort), and repeat.
     fn read_eagerly(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(1024);
         while Instant::now() < self.deadline {

@@ -34,6 +34,7 @@ use s3proxy::s3::credentials::handle::{Current, Source};
 use s3proxy::s3::credentials::{self, Credentials};
 use s3proxy::s3::endpoint::{Addressing, Endpoint};
 use s3proxy::s3::object::{Metadata, Shown};
+use s3proxy::s3::object_name::ObjectId;
 use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
 use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
 use s3proxy::upstream::Origin;
@@ -229,16 +230,21 @@ fn metadata_map(c: &mut Criterion) {
     let settings = Settings::default();
     let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
     let (metadata, now, bucket) = (metadata(), Instant::now(), BucketId::unique());
+    fn in_bucket(bucket: BucketId, key: &str) -> ObjectId<'_> {
+        ObjectId { bucket, key, version_id: None }
+    }
     for number in 0..settings.max_entries {
         let key = format!("runs/2024/sample {number}.bam");
-        map.learn_object(bucket, &key, &metadata, now, now);
+        map.learn_object(in_bucket(bucket, &key), &metadata, now, now);
     }
-    map.learn_object(bucket, KEY, &metadata, now, now);
+    map.learn_object(in_bucket(bucket, KEY), &metadata, now, now);
     c.bench_function("metadata hit", |b| {
-        b.iter(|| map.get(bucket, black_box(KEY), now, Duration::MAX).expect("it was learned"));
+        b.iter(|| {
+            map.get(in_bucket(bucket, black_box(KEY)), now, Duration::MAX).expect("it was learned")
+        });
     });
     c.bench_function("metadata learned again", |b| {
-        b.iter(|| map.learn_object(bucket, black_box(KEY), &metadata, now, now));
+        b.iter(|| map.learn_object(in_bucket(bucket, black_box(KEY)), &metadata, now, now));
     });
 }
 

@@ -4,7 +4,7 @@
 //! bench-s3-origin ADDRESS DIRECTORY
 //! ```
 //!
-//! It is the server of the tests, and knows only their access key, which it prints.
+//! It is the server of the tests with their access key, which it prints.
 
 use std::error::Error;
 

@@ -1,12 +1,12 @@
-//! A private bucket behind plain URLs, to try without an account or a bucket of one's own:
+//! A private bucket behind plain URLs, to try without an account:
 //!
 //! ```text
 //! cargo run --release --example demo [-- --port PORT] [--directory DIRECTORY]
 //! ```
 //!
 //! Writes two indexed BAM files into a bucket, serves the bucket with an S3 server that checks
-//! every signature, starts the real proxy over it from a configuration file, proves with one read
-//! that it works, and says what to paste into samtools, curl and IGV. Runs until Ctrl-C.
+//! every signature, starts the real proxy over it from a configuration file, checks with
+//! one read that it works, and prints what to paste into samtools, curl and IGV. Runs until Ctrl-C.
 
 use std::error::Error;
 use std::fs;

@@ -12,8 +12,8 @@
 //! | 7 | `config` |
 //! | 6 | `server` |
 //! | 5 | `policy`, `access_log`, `cache` |
-//! | 4 | `s3` |
-//! | 3 | `upstream`, `relay` |
+//! | 4 | `s3`, `relay` |
+//! | 3 | `upstream` |
 //! | 2 | `http1`, `transport` |
 //! | 1 | `sys`, `metrics`, `logging` |
 //! | 0 | `limits`, `clock` |

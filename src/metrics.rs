@@ -1,15 +1,123 @@
-//! Counters: each core has its own and is the only one to write them; they are added up when
-//! somebody asks.
+//! Counters, gauges and histograms.
+//!
+//! Each worker has its own [`Metrics`] and is the only one to write them, so that no write needs a
+//! locked instruction. Any thread may read them at any time, and sums them over the workers.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// A number that one thread raises and any may read.
+/// Declares all metrics, in the order in which they are shown: `name: Kind [unit], "help"`.
+macro_rules! metrics {
+    ($($name:ident: $kind:ident [$unit:literal], $help:literal;)*) => {
+        /// The metrics of one worker.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $help] pub $name: $kind,)*
+        }
+
+        impl Metrics {
+            /// All metrics with their declarations.
+            pub fn each(&self) -> Vec<Metric<'_>> {
+                vec![$(Metric {
+                    name: stringify!($name),
+                    unit: $unit,
+                    help: $help,
+                    value: Value::$kind(&self.$name),
+                }),*]
+            }
+        }
+    };
+}
+
+metrics! {
+    requests: Counter ["requests"], "Requests that were responded to, with whatever status.";
+    s3_requests: Counter ["requests"], "Requests sent to S3.";
+    s3_retries: Counter ["requests"], "Requests sent to S3 again because it failed.";
+    s3_resumes: Counter ["responses"], "Bodies that S3 broke off and that were resumed.";
+    s3_pauses: Counter ["responses"], "Connections to S3 given up because the client paused.";
+    bytes_spliced: Counter ["bytes"], "Body bytes moved by the kernel.";
+    bytes_copied: Counter ["bytes"], "Body bytes copied through this process.";
+    splice_no_pipe: Counter ["responses"], "Bodies copied because no pipe was available.";
+    splice_refused: Counter ["responses"], "Bodies copied because the kernel refused to splice.";
+    client_connections: Gauge ["connections"], "Open connections of clients.";
+    s3_connections_busy: Gauge ["connections"], "Connections to S3 in use or being opened.";
+    s3_connections_idle: Gauge ["connections"], "Connections to S3 kept for the next request.";
+    s3_requests_waiting: Gauge ["requests"], "Requests waiting for a connection to S3.";
+    pipes_in_use: Gauge ["pipes"], "Pipes with a body under way.";
+    buffers_in_use: Gauge ["buffers"], "Relay buffers in use that are not small.";
+    request_seconds: Histogram ["seconds"], "From a request's head to its response's last byte.";
+    s3_first_byte_seconds: Histogram ["seconds"], "Until S3's response to a GET begins, with waits and retries.";
+}
+
+/// One metric with its declaration.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric<'a> {
+    /// Also the field's name.
+    pub name: &'static str,
+    /// In the plural.
+    pub unit: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// The current value.
+    pub value: Value<'a>,
+}
+
+/// A metric by its kind.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each is the kind of its name")]
+pub enum Value<'a> {
+    Counter(&'a Counter),
+    Gauge(&'a Gauge),
+    Histogram(&'a Histogram),
+}
+
+impl Metrics {
+    /// The sums over all workers.
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Metrics>) -> Metrics {
+        let sum = Metrics::default();
+        for worker in workers {
+            for (to, from) in sum.each().into_iter().zip(worker.each()) {
+                match (to.value, from.value) {
+                    (Value::Counter(to), Value::Counter(from)) => to.add(from.get()),
+                    (Value::Gauge(to), Value::Gauge(from)) => to.0.add(from.0.get()),
+                    (Value::Histogram(to), Value::Histogram(from)) => to.merge(from),
+                    _ => unreachable!("both are the same metric"),
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// One line, with two quantiles of each histogram: `requests=3 … request_seconds_p99<=0.25`.
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Metric { name, value, .. }) in self.each().into_iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            match value {
+                Value::Counter(counter) => write!(f, "{space}{name}={}", counter.get())?,
+                Value::Gauge(gauge) => write!(f, "{space}{name}={}", gauge.get())?,
+                Value::Histogram(histogram) => {
+                    for percent in [50, 99] {
+                        match histogram.quantile(percent) {
+                            Some(bound) => write!(f, " {name}_p{percent}<={}", bound.as_secs_f64()),
+                            None => write!(f, " {name}_p{percent}=none"),
+                        }?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number that only grows. One thread writes it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Raises it. Only the owning core may call this, so no locked instruction is needed.
+    /// Adds to it, on the owning worker.
     pub fn add(&self, count: u64) {
         self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
     }
@@ -20,76 +128,121 @@ impl Counter {
     }
 }
 
-/// The counters of one core.
+/// How many there are of something at the moment. One thread writes it.
 #[derive(Debug, Default)]
-#[allow(missing_docs, reason = "the names say it; the fallbacks are explained")]
-pub struct Counters {
-    pub requests: Counter,
-    pub s3_requests: Counter,
-    /// Requests that were sent again since S3 failed.
-    pub s3_retries: Counter,
-    /// Bodies that S3 broke off and that went on from there.
-    pub s3_resumes: Counter,
-    /// Connections to S3 that were given up since their client took nothing.
-    pub s3_pauses: Counter,
-    pub bytes_spliced: Counter,
-    pub bytes_copied: Counter,
-    /// Bodies that were copied since no pipe was to be had.
-    pub splice_no_pipe: Counter,
-    /// Bodies that were copied since the kernel refused to splice.
-    pub splice_refused: Counter,
+pub struct Gauge(Counter);
+
+impl Gauge {
+    /// One more, on the owning worker.
+    pub fn increment(&self) {
+        self.0.add(1);
+    }
+
+    /// One less, on the owning worker.
+    pub fn decrement(&self) {
+        debug_assert!(self.get() > 0);
+        self.0.add(u64::MAX);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> usize {
+        self.0.get() as usize
+    }
 }
 
-impl Counters {
-    /// The sums over all cores.
-    pub fn sum<'a>(all: impl IntoIterator<Item = &'a Counters>) -> Counters {
-        let sum = Counters::default();
-        for counters in all {
-            for (to, from) in sum.each().into_iter().zip(counters.each()) {
-                to.1.add(from.1.get());
+/// Upper bounds of a histogram's buckets, in microseconds: from what memory answers to what a user
+/// gives up at. The last bucket has none.
+const BOUNDS_US: [u64; 18] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+/// How long something took, in buckets. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BOUNDS_US.len() + 1],
+}
+
+impl Histogram {
+    /// Counts a duration, on the owning worker.
+    pub fn record(&self, duration: Duration) {
+        let us = duration.as_micros() as u64;
+        self.buckets[BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
+    }
+
+    /// An upper bound of the given percentage of the durations; `None` if there are none, or if it
+    /// is above all buckets.
+    pub fn quantile(&self, percent: u64) -> Option<Duration> {
+        let count: u64 = self.buckets.iter().map(Counter::get).sum();
+        let mut left = (count * percent).div_ceil(100);
+        if count == 0 {
+            return None;
+        }
+        for (bucket, &bound) in self.buckets.iter().zip(&BOUNDS_US) {
+            left = left.saturating_sub(bucket.get());
+            if left == 0 {
+                return Some(Duration::from_micros(bound));
             }
         }
-        sum
+        None
     }
 
-    fn each(&self) -> [(&'static str, &Counter); 9] {
-        [
-            ("requests", &self.requests),
-            ("s3_requests", &self.s3_requests),
-            ("s3_retries", &self.s3_retries),
-            ("s3_resumes", &self.s3_resumes),
-            ("s3_pauses", &self.s3_pauses),
-            ("bytes_spliced", &self.bytes_spliced),
-            ("bytes_copied", &self.bytes_copied),
-            ("splice_no_pipe", &self.splice_no_pipe),
-            ("splice_refused", &self.splice_refused),
-        ]
-    }
-}
-
-/// `requests=3 s3_requests=1 …`
-impl fmt::Display for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (name, counter)) in self.each().into_iter().enumerate() {
-            let space = if index == 0 { "" } else { " " };
-            write!(f, "{space}{name}={}", counter.get())?;
+    fn merge(&self, other: &Histogram) {
+        for (to, from) in self.buckets.iter().zip(&other.buckets) {
+            to.add(from.get());
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn sums_are_over_all_cores() {
-        let cores = [Counters::default(), Counters::default()];
-        cores[0].requests.add(1);
-        cores[1].requests.add(2);
-        cores[1].bytes_copied.add(5);
-        let words = Counters::sum(&cores).to_string();
-        assert!(words.starts_with("requests=3 s3_requests=0 "), "{words}");
-        assert!(words.contains(" bytes_copied=5 "), "{words}");
+    fn sums_are_over_all_workers() {
+        let workers = [Metrics::default(), Metrics::default()];
+        workers[0].requests.add(1);
+        workers[1].requests.add(2);
+        workers[1].bytes_copied.add(5);
+        workers[0].client_connections.increment();
+        workers[1].client_connections.increment();
+        workers[1].client_connections.increment();
+        workers[1].client_connections.decrement();
+        workers[0].request_seconds.record(Duration::from_micros(100));
+        workers[1].request_seconds.record(Duration::from_millis(3));
+        let line = Metrics::sum(&workers).to_string();
+        assert!(line.starts_with("requests=3 s3_requests=0 "), "{line}");
+        assert!(line.contains(" bytes_copied=5 ") && line.contains(" client_connections=2 "));
+        assert!(
+            line.contains(" request_seconds_p50<=0.0001 request_seconds_p99<=0.005 "),
+            "{line}"
+        );
+        assert!(line.ends_with(" s3_first_byte_seconds_p99=none"), "{line}");
+    }
+
+    #[test]
+    fn quantiles_are_the_bounds_of_their_buckets() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.quantile(50), None);
+        (0..98).for_each(|_| histogram.record(Duration::from_micros(2_500)));
+        histogram.record(Duration::from_micros(2_501));
+        histogram.record(Duration::from_secs(61));
+        assert_eq!(histogram.quantile(98), Some(Duration::from_micros(2_500)));
+        assert_eq!(histogram.quantile(99), Some(Duration::from_millis(5)));
+        assert_eq!(histogram.quantile(100), None);
+    }
+
+    #[test]
+    fn every_metric_is_declared_once_with_unit_and_help() {
+        let metrics = Metrics::default();
+        let names: BTreeSet<_> = metrics.each().iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), metrics.each().len());
+        for metric in metrics.each() {
+            assert!(metric.unit.ends_with('s') && metric.help.ends_with('.'), "{}", metric.name);
+            let is_duration = matches!(metric.value, Value::Histogram(_));
+            assert_eq!(is_duration, metric.unit == "seconds", "{}", metric.name);
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! How often a whole request touches the heap, counted in the real server on both event loops.
+//! Counts heap allocations per whole request in the real server, on both event loops.
 //!
-//! The allocator is counted for the process, so the two other sides, client and S3, are written
-//! here without allocating, and this file has one test.
+//! The count is that of the process, so client and S3 are written here without allocating, and this
+//! file has one test.
 
 #![allow(unsafe_code, reason = "a counting allocator")]
 

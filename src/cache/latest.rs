@@ -25,8 +25,8 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 
 use crate::cache::misses::Miss;
-use crate::s3::bucket::BucketId;
 use crate::s3::object::Metadata;
+use crate::s3::object_name::ObjectId;
 use crate::sys::memory;
 
 /// Slots that a key can be in. What they hold fills a cache line.
@@ -114,8 +114,8 @@ impl Latest {
     }
 
     /// What a key is found by, here and in the maps of the workers.
-    pub fn hash(&self, bucket: BucketId, key: &str) -> u64 {
-        self.hasher.hash_one((bucket, key))
+    pub fn hash(&self, id: ObjectId<'_>) -> u64 {
+        self.hasher.hash_one(id)
     }
 
     /// The fingerprint of an object.
@@ -232,17 +232,22 @@ mod tests {
 
     use super::*;
     use crate::http1::response::ResponseHead;
+    use crate::s3::bucket::BucketId;
     use crate::s3::object::Shown;
 
     const OLD: Fingerprint = Fingerprint(10);
     const NEW: Fingerprint = Fingerprint(11);
     const GONE: Fingerprint = Fingerprint::NOT_FOUND;
 
+    fn id(bucket: u64, key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(bucket), key, version_id: None }
+    }
+
     /// A table and the key of one object, learned at second 0.
     fn knowing(fingerprint: Fingerprint) -> (Latest, u64, impl Fn(u64) -> Instant) {
         let table = Latest::new(100);
         let start = table.start;
-        let hash = table.hash(BucketId::for_test(0), "a.bam");
+        let hash = table.hash(id(0, "a.bam"));
         table.learn(hash, fingerprint, start, start);
         (table, hash, move |second| start + Duration::from_secs(second))
     }
@@ -263,8 +268,8 @@ mod tests {
     #[test]
     fn a_key_that_nobody_learned_is_not_believed() {
         let (table, _, _) = knowing(OLD);
-        assert!(!table.confirms(table.hash(BucketId::for_test(0), "b.bam"), OLD));
-        assert!(!table.confirms(table.hash(BucketId::for_test(1), "a.bam"), OLD));
+        assert!(!table.confirms(table.hash(id(0, "b.bam")), OLD));
+        assert!(!table.confirms(table.hash(id(1, "a.bam")), OLD));
     }
 
     #[test]
@@ -319,9 +324,7 @@ mod tests {
     fn missing_keys_push_out_no_object() {
         let (table, hash, at) = knowing(OLD);
         let others = |prefix: &str| {
-            (0..50_000)
-                .map(|n| table.hash(BucketId::for_test(0), &format!("{prefix}{n}")))
-                .collect()
+            (0..50_000).map(|n| table.hash(id(0, &format!("{prefix}{n}")))).collect()
         };
         let missing: Vec<u64> = others("missing");
         let learn = |hashes: &[u64], fingerprint| {

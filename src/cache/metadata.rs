@@ -13,8 +13,8 @@ use hashbrown::HashTable;
 
 use crate::cache::latest::{Fingerprint, Latest};
 use crate::cache::misses::Misses;
-use crate::s3::bucket::BucketId;
 use crate::s3::object::Metadata;
+use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 pub use crate::cache::misses::Miss;
 
@@ -62,8 +62,7 @@ pub struct MetadataMap {
 
 struct Entry {
     hash: u64,
-    bucket: BucketId,
-    key: Box<str>,
+    id: OwnedObjectId,
     metadata: Rc<Metadata>,
     fingerprint: Fingerprint,
     /// When the request was sent that it was learned from; `None` once it is known to be wrong.
@@ -86,17 +85,11 @@ impl MetadataMap {
     }
 
     /// What is known of a key and still believed at `now`, if it is younger than `max_age`.
-    pub fn get(
-        &mut self,
-        bucket: BucketId,
-        key: &str,
-        now: Instant,
-        max_age: Duration,
-    ) -> Option<Known> {
-        let hash = self.latest.hash(bucket, key);
+    pub fn get(&mut self, id: ObjectId<'_>, now: Instant, max_age: Duration) -> Option<Known> {
+        let hash = self.latest.hash(id);
         let younger =
             |asked, ttl: Duration| now.saturating_duration_since(asked) < ttl.min(max_age);
-        if let Some(position) = self.position(hash, bucket, key)
+        if let Some(position) = self.position(hash, id)
             && let entry = &mut self.objects[position]
             && let Some(asked) = entry.asked
         {
@@ -105,7 +98,7 @@ impl MetadataMap {
             entry.used |= believed;
             return believed.then(|| Known::Object(Rc::clone(&entry.metadata)));
         }
-        let (miss, asked) = self.misses.get(hash, bucket, key)?;
+        let (miss, asked) = self.misses.get(hash, id)?;
         let believed = younger(asked, self.misses.ttl())
             && self.latest.confirms(hash, Fingerprint::of_miss(miss));
         believed.then_some(Known::Miss(miss))
@@ -115,14 +108,13 @@ impl MetadataMap {
     /// `asked`. Copies it only if it differs from what is known.
     pub fn learn_object(
         &mut self,
-        bucket: BucketId,
-        key: &str,
+        id: ObjectId<'_>,
         metadata: &Metadata,
         asked: Instant,
         now: Instant,
     ) {
-        let hash = self.latest.hash(bucket, key);
-        let position = self.position(hash, bucket, key);
+        let hash = self.latest.hash(id);
+        let position = self.position(hash, id);
         let same =
             position.map(|at| &self.objects[at]).filter(|entry| *entry.metadata == *metadata);
         let (fingerprint, changed) = match same {
@@ -130,22 +122,14 @@ impl MetadataMap {
             None => (self.latest.fingerprint(metadata), true),
         };
         self.latest.learn(hash, fingerprint, asked, now);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
+        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
         }
-        self.misses.remove(hash, bucket, key);
+        self.misses.remove(hash, id);
         let asked = Some(asked);
         let Some(position) = position else {
-            let (key, metadata) = (key.into(), Rc::new(metadata.clone()));
-            return self.insert(Entry {
-                hash,
-                bucket,
-                key,
-                metadata,
-                fingerprint,
-                asked,
-                used: false,
-            });
+            let (id, metadata) = (id.into(), Rc::new(metadata.clone()));
+            return self.insert(Entry { hash, id, metadata, fingerprint, asked, used: false });
         };
         let entry = &mut self.objects[position];
         entry.asked = asked;
@@ -156,35 +140,28 @@ impl MetadataMap {
 
     /// Learns that there is nothing to serve, from a response that arrived at `now`, to a request
     /// sent at `asked`.
-    pub fn learn_miss(
-        &mut self,
-        bucket: BucketId,
-        key: &str,
-        miss: Miss,
-        asked: Instant,
-        now: Instant,
-    ) {
-        let hash = self.latest.hash(bucket, key);
+    pub fn learn_miss(&mut self, id: ObjectId<'_>, miss: Miss, asked: Instant, now: Instant) {
+        let hash = self.latest.hash(id);
         self.latest.learn(hash, Fingerprint::of_miss(miss), asked, now);
-        let position = self.position(hash, bucket, key);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, bucket, key) > Some(asked) {
+        let position = self.position(hash, id);
+        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
             return;
         }
         if let Some(position) = position {
             self.objects[position].asked = None;
         }
-        self.misses.insert(hash, (bucket, key), miss, (asked, now));
+        self.misses.insert(hash, id, miss, (asked, now));
     }
 
     /// Believes what is known of a key no longer, since S3 has said otherwise; nor do the other
     /// workers.
-    pub fn forget(&mut self, bucket: BucketId, key: &str, now: Instant) {
-        let hash = self.latest.hash(bucket, key);
+    pub fn forget(&mut self, id: ObjectId<'_>, now: Instant) {
+        let hash = self.latest.hash(id);
         self.latest.doubt(hash, now);
-        if let Some(position) = self.position(hash, bucket, key) {
+        if let Some(position) = self.position(hash, id) {
             self.objects[position].asked = None;
         }
-        self.misses.remove(hash, bucket, key);
+        self.misses.remove(hash, id);
     }
 
     /// Frees the memory of what has expired; to be called a few times a second.
@@ -193,15 +170,9 @@ impl MetadataMap {
     }
 
     /// When the request was sent that what is known of a key was learned from.
-    fn asked(
-        &self,
-        position: Option<usize>,
-        hash: u64,
-        bucket: BucketId,
-        key: &str,
-    ) -> Option<Instant> {
+    fn asked(&self, position: Option<usize>, hash: u64, id: ObjectId<'_>) -> Option<Instant> {
         let object = position.and_then(|at| self.objects[at].asked);
-        object.or_else(|| Some(self.misses.get(hash, bucket, key)?.1))
+        object.or_else(|| Some(self.misses.get(hash, id)?.1))
     }
 
     /// Puts an entry where there is room; forgets another one when full.
@@ -232,11 +203,8 @@ impl MetadataMap {
         position
     }
 
-    fn position(&self, hash: u64, bucket: BucketId, key: &str) -> Option<usize> {
-        let is_it = |&position: &usize| {
-            let entry = &self.objects[position];
-            entry.bucket == bucket && *entry.key == *key
-        };
+    fn position(&self, hash: u64, id: ObjectId<'_>) -> Option<usize> {
+        let is_it = |&position: &usize| self.objects[position].id.borrow() == id;
         self.table.find(hash, is_it).copied()
     }
 }
@@ -244,8 +212,11 @@ impl MetadataMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::bucket::BucketId;
 
-    const BUCKET: BucketId = BucketId::for_test(0);
+    fn id(key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
+    }
 
     fn map(max_entries: usize) -> MetadataMap {
         MetadataMap::new(Settings { max_entries, ..Settings::default() }, table())
@@ -257,7 +228,7 @@ mod tests {
 
     /// What a map believes, however old it may be.
     fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Known> {
-        map.get(BUCKET, key, now, Duration::MAX)
+        map.get(id(key), now, Duration::MAX)
     }
 
     const NOT_FOUND: Known = Known::Miss(Miss::NotFound);
@@ -278,7 +249,7 @@ mod tests {
     #[test]
     fn an_object_is_believed_for_its_time_to_live_and_not_a_moment_longer() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), start, start);
+        map.learn_object(id("a"), &object(1), start, start);
         let last = start + Duration::from_secs(300) - Duration::from_nanos(1);
         assert_eq!(size(get(&mut map, "a", last)), Some(1));
         assert_eq!(get(&mut map, "a", start + Duration::from_secs(300)), None);
@@ -287,7 +258,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_believed_for_a_shorter_time() {
         let (mut map, start) = (map(10), Instant::now());
-        map.learn_miss(BUCKET, "a", Miss::NotFound, start, start);
+        map.learn_miss(id("a"), Miss::NotFound, start, start);
         assert_eq!(get(&mut map, "a", start), Some(NOT_FOUND));
         assert_eq!(get(&mut map, "a", start + Duration::from_secs(5)), None);
     }
@@ -295,18 +266,19 @@ mod tests {
     #[test]
     fn keys_of_different_buckets_are_different() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
-        assert_eq!(map.get(BucketId::for_test(1), "a", now, Duration::MAX), None);
+        map.learn_object(id("a"), &object(1), now, now);
+        let other = ObjectId { bucket: BucketId::for_test(1), ..id("a") };
+        assert_eq!(map.get(other, now, Duration::MAX), None);
     }
 
     #[test]
     fn a_changed_object_replaces_the_old_one_and_the_same_one_only_its_age() {
         let (mut map, start) = (map(10), Instant::now());
         let later = start + Duration::from_secs(200);
-        map.learn_object(BUCKET, "a", &object(1), start, start);
-        map.learn_object(BUCKET, "a", &object(1), later, later);
+        map.learn_object(id("a"), &object(1), start, start);
+        map.learn_object(id("a"), &object(1), later, later);
         assert_eq!(size(get(&mut map, "a", start + Duration::from_secs(400))), Some(1));
-        map.learn_object(BUCKET, "a", &object(2), later, later);
+        map.learn_object(id("a"), &object(2), later, later);
         assert_eq!(size(get(&mut map, "a", later)), Some(2));
     }
 
@@ -314,12 +286,12 @@ mod tests {
     fn an_overtaken_response_is_not_learned_and_puts_the_other_in_doubt() {
         let (mut map, start) = (map(10), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        map.learn_object(BUCKET, "a", &object(2), at(1), at(2));
-        map.learn_object(BUCKET, "a", &object(1), at(0), at(3));
+        map.learn_object(id("a"), &object(2), at(1), at(2));
+        map.learn_object(id("a"), &object(1), at(0), at(3));
         assert_eq!(get(&mut map, "a", at(3)), None);
-        map.learn_object(BUCKET, "a", &object(2), at(3), at(4));
+        map.learn_object(id("a"), &object(2), at(3), at(4));
         assert_eq!(size(get(&mut map, "a", at(4))), Some(2));
-        map.learn_miss(BUCKET, "a", Miss::NotFound, at(2), at(5));
+        map.learn_miss(id("a"), Miss::NotFound, at(2), at(5));
         assert_eq!(get(&mut map, "a", at(5)), None);
     }
 
@@ -327,12 +299,12 @@ mod tests {
     fn what_is_older_than_the_client_accepts_is_not_given() {
         let (mut map, start) = (map(10), Instant::now());
         let (later, second) = (start + Duration::from_secs(2), Duration::from_secs(1));
-        map.learn_object(BUCKET, "a", &object(1), start, start);
-        map.learn_miss(BUCKET, "b", Miss::NotFound, start, start);
+        map.learn_object(id("a"), &object(1), start, start);
+        map.learn_miss(id("b"), Miss::NotFound, start, start);
         for key in ["a", "b"] {
-            assert_eq!(map.get(BUCKET, key, later, 2 * second), None);
-            assert!(map.get(BUCKET, key, later, 3 * second).is_some());
-            assert_eq!(map.get(BUCKET, key, start, Duration::ZERO), None);
+            assert_eq!(map.get(id(key), later, 2 * second), None);
+            assert!(map.get(id(key), later, 3 * second).is_some());
+            assert_eq!(map.get(id(key), start, Duration::ZERO), None);
         }
     }
 
@@ -341,20 +313,20 @@ mod tests {
         let table = table();
         let worker = || MetadataMap::new(Settings::default(), Arc::clone(&table));
         let (mut one, mut two, now) = (worker(), worker(), Instant::now());
-        one.learn_object(BUCKET, "a", &object(1), now, now);
+        one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(1));
         // This one never knew the object as it was.
-        two.learn_object(BUCKET, "a", &object(2), now, now);
+        two.learn_object(id("a"), &object(2), now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(BUCKET, "a", &object(2), now, now);
+        one.learn_object(id("a"), &object(2), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(2));
         assert_eq!(size(get(&mut two, "a", now)), Some(2));
-        two.learn_miss(BUCKET, "a", Miss::NotFound, now, now);
+        two.learn_miss(id("a"), Miss::NotFound, now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(BUCKET, "a", &object(1), now, now);
+        one.learn_object(id("a"), &object(1), now, now);
         assert_eq!(get(&mut two, "a", now), None, "it was created again");
-        one.forget(BUCKET, "a", now);
-        two.learn_object(BUCKET, "b", &object(2), now, now);
+        one.forget(id("a"), now);
+        two.learn_object(id("b"), &object(2), now, now);
         assert_eq!(get(&mut two, "a", now), None);
         assert_eq!(size(get(&mut two, "b", now)), Some(2));
     }
@@ -362,10 +334,10 @@ mod tests {
     #[test]
     fn what_is_forgotten_can_be_learned_again() {
         let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
-        map.forget(BUCKET, "a", now);
+        map.learn_object(id("a"), &object(1), now, now);
+        map.forget(id("a"), now);
         assert_eq!(get(&mut map, "a", now), None);
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
     }
 
@@ -373,12 +345,12 @@ mod tests {
     fn a_full_map_forgets_what_nobody_asks_for() {
         let (mut map, now) = (map(4), Instant::now());
         for key in ["a", "b", "c", "d"] {
-            map.learn_object(BUCKET, key, &object(1), now, now);
+            map.learn_object(id(key), &object(1), now, now);
         }
         get(&mut map, "a", now);
         get(&mut map, "c", now);
-        map.learn_object(BUCKET, "e", &object(1), now, now);
-        map.learn_object(BUCKET, "f", &object(1), now, now);
+        map.learn_object(id("e"), &object(1), now, now);
+        map.learn_object(id("f"), &object(1), now, now);
         let known: Vec<_> = ["a", "b", "c", "d", "e", "f"]
             .into_iter()
             .filter(|key| get(&mut map, key, now).is_some())
@@ -390,9 +362,9 @@ mod tests {
     #[test]
     fn misses_push_out_no_object() {
         let (mut map, now) = (map(4), Instant::now());
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         for number in 0..70_000 {
-            map.learn_miss(BUCKET, &format!("missing{number}"), Miss::NotFound, now, now);
+            map.learn_miss(id(&format!("missing{number}")), Miss::NotFound, now, now);
         }
         assert_eq!(size(get(&mut map, "a", now)), Some(1));
         assert_eq!(map.objects.len(), 1);
@@ -403,7 +375,7 @@ mod tests {
         let mut map =
             MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
         let now = Instant::now();
-        map.learn_object(BUCKET, "a", &object(1), now, now);
+        map.learn_object(id("a"), &object(1), now, now);
         assert_eq!(get(&mut map, "a", now), None);
     }
 }

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 
-use crate::s3::bucket::BucketId;
+use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 /// Bytes that one worker's remembered misses may take. A search for an index takes 4 names of some
-/// 200 bytes each, so these are 2,500 searches within `metadata_negative_ttl`.
+/// 200 bytes each, so these are 1,500 searches within `metadata_negative_ttl`.
 pub(super) const MISSES_BYTES: usize = 2 * 1024 * 1024;
 
 /// Bytes that a miss takes besides its key: the entry, its place in the table with what that keeps
 /// free, and what the allocator adds.
-const ENTRY_BYTES: usize = 128;
+const ENTRY_BYTES: usize = 144;
 
 /// Empty, the table keeps room for so many.
 const KEPT_ENTRIES: usize = 256;
@@ -43,9 +43,8 @@ pub(super) struct Misses {
 
 struct Entry {
     hash: u64,
-    bucket: BucketId,
-    /// Empty once the entry does not count any more.
-    key: Box<str>,
+    /// `None` once the entry has been removed.
+    id: Option<OwnedObjectId>,
     miss: Miss,
     asked: Instant,
 }
@@ -57,8 +56,8 @@ impl Misses {
     }
 
     /// What is known of a key, and when the request was sent that it was learned from.
-    pub(super) fn get(&self, hash: u64, bucket: BucketId, key: &str) -> Option<(Miss, Instant)> {
-        let &number = self.table.find(hash, |&number| self.is_of(number, bucket, key))?;
+    pub(super) fn get(&self, hash: u64, id: ObjectId<'_>) -> Option<(Miss, Instant)> {
+        let &number = self.table.find(hash, |&number| self.is_of(number, id))?;
         let entry = self.entry(number);
         Some((entry.miss, entry.asked))
     }
@@ -72,15 +71,15 @@ impl Misses {
     pub(super) fn insert(
         &mut self,
         hash: u64,
-        (bucket, key): (BucketId, &str),
+        id: ObjectId<'_>,
         miss: Miss,
         (asked, now): (Instant, Instant),
     ) {
-        self.remove(hash, bucket, key);
+        self.remove(hash, id);
         self.free_expired(now);
         let number = self.first + self.queue.len() as u64;
-        self.bytes += ENTRY_BYTES + key.len();
-        self.queue.push_back(Entry { hash, bucket, key: key.into(), miss, asked });
+        self.bytes += ENTRY_BYTES + id.text_bytes();
+        self.queue.push_back(Entry { hash, id: Some(id.into()), miss, asked });
         let (queue, first) = (&self.queue, self.first);
         self.table.insert_unique(hash, number, |&number| queue[(number - first) as usize].hash);
         while self.bytes > MISSES_BYTES {
@@ -89,13 +88,13 @@ impl Misses {
     }
 
     /// Forgets a key.
-    pub(super) fn remove(&mut self, hash: u64, bucket: BucketId, key: &str) {
-        let found = self.table.find(hash, |&number| self.is_of(number, bucket, key)).copied();
+    pub(super) fn remove(&mut self, hash: u64, id: ObjectId<'_>) {
+        let found = self.table.find(hash, |&number| self.is_of(number, id)).copied();
         if let Some(number) = found {
             self.remove_from_table(hash, number);
             let entry = &mut self.queue[(number - self.first) as usize];
-            self.bytes -= entry.key.len();
-            entry.key = Box::default();
+            entry.id = None;
+            self.bytes -= id.text_bytes();
         }
     }
 
@@ -116,7 +115,8 @@ impl Misses {
         if let Some(entry) = self.queue.pop_front() {
             self.remove_from_table(entry.hash, self.first);
             self.first += 1;
-            self.bytes -= ENTRY_BYTES + entry.key.len();
+            let text_bytes = entry.id.as_ref().map_or(0, |id| id.borrow().text_bytes());
+            self.bytes -= ENTRY_BYTES + text_bytes;
         }
     }
 
@@ -126,9 +126,8 @@ impl Misses {
         }
     }
 
-    fn is_of(&self, number: u64, bucket: BucketId, key: &str) -> bool {
-        let entry = self.entry(number);
-        entry.bucket == bucket && *entry.key == *key
+    fn is_of(&self, number: u64, id: ObjectId<'_>) -> bool {
+        self.entry(number).id.as_ref().is_some_and(|other| other.borrow() == id)
     }
 
     fn entry(&self, number: u64) -> &Entry {
@@ -139,8 +138,12 @@ impl Misses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::bucket::BucketId;
 
-    const BUCKET: BucketId = BucketId::for_test(0);
+    fn id(key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
+    }
+
     const TTL: Duration = Duration::from_secs(5);
 
     /// Keys are hashed badly, so that some collide.
@@ -149,11 +152,11 @@ mod tests {
     }
 
     fn insert(misses: &mut Misses, key: &str, now: Instant) {
-        misses.insert(hash(key), (BUCKET, key), Miss::NotFound, (now, now));
+        misses.insert(hash(key), id(key), Miss::NotFound, (now, now));
     }
 
     fn knows(misses: &Misses, key: &str) -> bool {
-        misses.get(hash(key), BUCKET, key).is_some()
+        misses.get(hash(key), id(key)).is_some()
     }
 
     #[test]
@@ -161,11 +164,14 @@ mod tests {
         let (mut misses, now) = (Misses::new(TTL), Instant::now());
         insert(&mut misses, "a", now);
         insert(&mut misses, "b", now);
-        assert_eq!(misses.get(hash("a"), BUCKET, "a"), Some((Miss::NotFound, now)));
-        assert_eq!(misses.get(hash("a"), BucketId::for_test(1), "a"), None);
-        misses.insert(hash("a"), (BUCKET, "a"), Miss::AccessDenied, (now, now));
-        assert_eq!(misses.get(hash("a"), BUCKET, "a"), Some((Miss::AccessDenied, now)));
-        misses.remove(hash("a"), BUCKET, "a");
+        assert_eq!(misses.get(hash("a"), id("a")), Some((Miss::NotFound, now)));
+        assert_eq!(
+            misses.get(hash("a"), ObjectId { bucket: BucketId::for_test(1), ..id("a") }),
+            None
+        );
+        misses.insert(hash("a"), id("a"), Miss::AccessDenied, (now, now));
+        assert_eq!(misses.get(hash("a"), id("a")), Some((Miss::AccessDenied, now)));
+        misses.remove(hash("a"), id("a"));
         assert!(!knows(&misses, "a") && knows(&misses, "b"));
         misses.free_expired(now + TTL);
         assert_eq!((misses.bytes, misses.table.len()), (0, 0));
@@ -176,10 +182,10 @@ mod tests {
         let (mut misses, now) = (Misses::new(TTL), Instant::now());
         let key = |number: usize| format!("{number:0>1000}");
         for number in 0..5_000 {
-            misses.insert(number as u64, (BUCKET, &key(number)), Miss::NotFound, (now, now));
+            misses.insert(number as u64, id(&key(number)), Miss::NotFound, (now, now));
             assert!(misses.bytes <= MISSES_BYTES);
         }
-        let known = (0..5_000).filter(|&n| misses.get(n as u64, BUCKET, &key(n)).is_some());
+        let known = (0..5_000).filter(|&n| misses.get(n as u64, id(&key(n))).is_some());
         let known: Vec<_> = known.collect();
         assert_eq!(known.len(), MISSES_BYTES / (1_000 + ENTRY_BYTES));
         assert_eq!(known.last(), Some(&4_999));

@@ -4,20 +4,18 @@
 //! answer, failures included, so that an outage is not asked about once per waiter.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
-use crate::s3::bucket::BucketId;
-
-type Key = (BucketId, Box<str>);
+use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 /// The questions that are being asked on this core.
 pub struct Flights<T> {
-    running: RefCell<HashMap<Key, Rc<Flight<T>>, RandomState>>,
+    running: RefCell<HashMap<OwnedObjectId, Rc<Flight<T>>, RandomState>>,
 }
 
 struct Flight<T> {
@@ -40,7 +38,7 @@ pub enum Turn<'a, T> {
 /// The right to ask, and the duty to say what came of it.
 pub struct Lead<'a, T> {
     flights: &'a Flights<T>,
-    key: Option<Key>,
+    id: Option<OwnedObjectId>,
     flight: Rc<Flight<T>>,
 }
 
@@ -51,14 +49,14 @@ impl<T: Clone> Flights<T> {
     }
 
     /// Joins the question about a key, waiting where somebody asks it already.
-    pub async fn join(&self, bucket: BucketId, key: &str) -> Turn<'_, T> {
-        let key = (bucket, Box::from(key));
-        let running = self.running.borrow().get(&key).cloned();
+    pub async fn join(&self, id: ObjectId<'_>) -> Turn<'_, T> {
+        let running = self.running.borrow().get(&id).cloned();
         let Some(flight) = running else {
             let state = RefCell::new(State::Flying(Vec::new()));
             let flight = Rc::new(Flight { state });
-            self.running.borrow_mut().insert(key.clone(), Rc::clone(&flight));
-            return Turn::Lead(Lead { flights: self, key: Some(key), flight });
+            let id = OwnedObjectId::from(id);
+            self.running.borrow_mut().insert(id.clone(), Rc::clone(&flight));
+            return Turn::Lead(Lead { flights: self, id: Some(id), flight });
         };
         Turn::Landed(
             poll_fn(|context| match &mut *flight.state.borrow_mut() {
@@ -86,8 +84,8 @@ impl<T> Lead<'_, T> {
     }
 
     fn end(&mut self, response: Option<T>) {
-        let Some(key) = self.key.take() else { return };
-        self.flights.running.borrow_mut().remove(&key);
+        let Some(id) = self.id.take() else { return };
+        self.flights.running.borrow_mut().remove(&id);
         let flying = self.flight.state.replace(State::Landed(response));
         if let State::Flying(waiting) = flying {
             waiting.into_iter().for_each(Waker::wake);
@@ -107,15 +105,18 @@ mod tests {
     use std::task::Context;
 
     use super::*;
+    use crate::s3::bucket::BucketId;
 
-    const BUCKET: BucketId = BucketId::for_test(0);
+    fn id(key: &str) -> ObjectId<'_> {
+        ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
+    }
 
     fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
     fn lead<'a>(flights: &'a Flights<u32>, key: &str) -> Lead<'a, u32> {
-        match poll(pin!(flights.join(BUCKET, key))) {
+        match poll(pin!(flights.join(id(key)))) {
             Poll::Ready(Turn::Lead(lead)) => lead,
             _ => panic!("somebody else leads"),
         }
@@ -125,7 +126,7 @@ mod tests {
     fn the_others_wait_and_get_the_leaders_answer() {
         let flights = Flights::new();
         let leader = lead(&flights, "a");
-        let mut second = pin!(flights.join(BUCKET, "a"));
+        let mut second = pin!(flights.join(id("a")));
         assert!(poll(second.as_mut()).is_pending());
         drop(lead(&flights, "b"));
         leader.land(7);
@@ -137,7 +138,7 @@ mod tests {
     fn a_leader_that_goes_away_wakes_those_who_wait() {
         let flights: Flights<u32> = Flights::new();
         let leader = lead(&flights, "a");
-        let mut second = pin!(flights.join(BUCKET, "a"));
+        let mut second = pin!(flights.join(id("a")));
         assert!(poll(second.as_mut()).is_pending());
         drop(leader);
         assert!(matches!(poll(second.as_mut()), Poll::Ready(Turn::Landed(None))));

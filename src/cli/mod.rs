@@ -42,7 +42,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same after a second signal, which is for the impatient.
 const SHORT_LOG_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the counters, SIGHUP opens the log
+/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the metrics, SIGHUP opens the log
 /// file again.
 fn serve(config: Config) -> u8 {
     // Before anything else, so that an early signal is not lost. A file that may grow no more, as
@@ -78,7 +78,7 @@ fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8
     announce(&running);
     let end = signals.forever().find(|&signal| match signal {
         SIGUSR1 => {
-            log::info!(target: UNBOUNDED, "{}", running.counters());
+            log::info!(target: UNBOUNDED, "{}", running.metrics());
             false
         }
         other => is_end(other, log),
@@ -92,7 +92,7 @@ fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8
         std::process::exit(i32::from(EXIT_FAILED));
     });
     let cut = running.drain();
-    log::info!("{}", running.counters());
+    log::info!("{}", running.metrics());
     if cut == 0 {
         return EXIT_OK;
     }

@@ -6,6 +6,7 @@
 //! nothing.
 
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::limits::{
@@ -23,7 +24,7 @@ const SLOW: Duration = Duration::from_millis(100);
 pub async fn copy<S: Source>(
     source: &mut S,
     sink: &mut Connection,
-    buffers: &Buffers,
+    buffers: &Rc<Buffers>,
     length: u64,
     terms: Terms,
 ) -> Report {
@@ -47,7 +48,7 @@ struct Relay<'a, S> {
     source: &'a mut S,
     sink: &'a mut Connection,
     watch: Watch,
-    buffers: &'a Buffers,
+    buffers: &'a Rc<Buffers>,
     terms: Terms,
     remaining: u64,
     sent: u64,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::READS_ON_BYTES;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::relay::pipes::Pipes;
 use crate::sys::stream::{Ahead, Stream};
 use crate::transport::buffers::Buffers;
@@ -55,7 +55,7 @@ pub struct Relay {
     /// The pipes of the splicing one.
     pub pipes: Rc<Pipes>,
     /// Counts bytes and fallbacks.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Timeouts and read-ahead of the two sides.
@@ -158,7 +158,7 @@ impl Relay {
         if let Err(error) = sent {
             return Report { end: End::SinkFailed(error), remaining: length, sent: 0 };
         }
-        self.counters.bytes_copied.add(prefixed);
+        self.metrics.bytes_copied.add(prefixed);
         if length == 0 {
             return Report { end: End::Complete, remaining: 0, sent: prefixed };
         }
@@ -176,18 +176,18 @@ impl Relay {
     ) -> Report {
         let may_splice = self.splices(length) && source.kernel_socket().is_some();
         if let (true, Some(sink)) = (may_splice, sink.kernel_socket())
-            && let Some(mut lease) = self.pipes.take(&self.counters)
+            && let Some(mut lease) = self.pipes.take()
         {
             let report =
-                splice::splice(source, sink, &mut lease, length, terms, &self.counters).await;
+                splice::splice(source, sink, &mut lease, length, terms, &self.metrics).await;
             if report.sent > 0 || !self.is_refused(&report.end) {
                 return report;
             }
             // Not one byte could be spliced: this kernel does not let us. None is lost.
-            self.counters.splice_refused.add(1);
+            self.metrics.splice_refused.add(1);
         }
         let report = copy::copy(source, sink, &self.buffers, length, terms).await;
-        self.counters.bytes_copied.add(report.sent);
+        self.metrics.bytes_copied.add(report.sent);
         report
     }
 

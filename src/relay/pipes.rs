@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::relay::Settings;
 use crate::sys::pipe::{Pipe, is_refusal};
 
@@ -12,7 +13,7 @@ use crate::sys::pipe::{Pipe, is_refusal};
 pub struct Pipes {
     settings: Settings,
     idle: RefCell<Vec<Pipe>>,
-    in_use: Cell<usize>,
+    metrics: Arc<Metrics>,
     refused: Cell<bool>,
 }
 
@@ -25,9 +26,9 @@ pub struct PipeLease {
 
 impl Pipes {
     /// No pipes.
-    pub fn new(settings: Settings) -> Rc<Pipes> {
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Rc<Pipes> {
         let refused = Cell::new(!settings.splice);
-        Rc::new(Pipes { settings, idle: RefCell::default(), in_use: Cell::new(0), refused })
+        Rc::new(Pipes { settings, idle: RefCell::default(), metrics, refused })
     }
 
     /// Whether a body of `length` bytes is better spliced than copied.
@@ -36,20 +37,21 @@ impl Pipes {
     }
 
     /// A pipe, or `None` if the worker has too many or the kernel gives none, which is counted.
-    pub fn take(self: &Rc<Self>, counters: &Counters) -> Option<PipeLease> {
-        if self.in_use.get() >= self.settings.max_pipes {
-            counters.splice_no_pipe.add(1);
+    pub fn take(self: &Rc<Self>) -> Option<PipeLease> {
+        let metrics = &self.metrics;
+        if metrics.pipes_in_use.get() >= self.settings.max_pipes {
+            metrics.splice_no_pipe.add(1);
             return None;
         }
         let pipe = match self.idle.borrow_mut().pop().map_or_else(|| self.open(), Ok) {
             Ok(pipe) => pipe,
             Err(error) => {
-                counters.splice_no_pipe.add(1);
+                metrics.splice_no_pipe.add(1);
                 self.note_failure(&error);
                 return None;
             }
         };
-        self.in_use.update(|count| count + 1);
+        metrics.pipes_in_use.increment();
         Some(PipeLease { pipe: Some(pipe), pipes: Rc::clone(self) })
     }
 
@@ -85,7 +87,7 @@ impl PipeLease {
 
 impl Drop for PipeLease {
     fn drop(&mut self) {
-        self.pipes.in_use.update(|count| count - 1);
+        self.pipes.metrics.pipes_in_use.decrement();
         if let Some(pipe) = self.pipe.take().filter(Pipe::is_empty) {
             self.pipes.idle.borrow_mut().push(pipe);
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::limits::TURN_BYTES;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::relay::pipes::PipeLease;
 use crate::relay::{End, Report, Terms};
 use crate::sys::pipe::Moved;
@@ -29,14 +29,14 @@ pub async fn splice<S: Source>(
     lease: &mut PipeLease,
     length: u64,
     terms: Terms,
-    counters: &Counters,
+    metrics: &Metrics,
 ) -> Report {
     let watch = sink.watch();
     let mut relay =
         Relay { source, sink, watch, lease, terms, remaining: length, sent: 0, turn: 0 };
     let end = relay.run().await;
     let Relay { remaining, sent, .. } = relay;
-    counters.bytes_spliced.add(sent);
+    metrics.bytes_spliced.add(sent);
     Report { end, remaining, sent }
 }
 

@@ -12,7 +12,7 @@ use crate::http1::chunked;
 use crate::http1::framing::BodyLength;
 use crate::http1::response::ResponseHead;
 use crate::limits;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::s3::request::Operation;
 use crate::sys::stream::Stream;
 use crate::transport::buffers::Buffers;
@@ -25,7 +25,7 @@ const UNKNOWN_LENGTH_BYTES: usize = 8 * 1024;
 /// Shared by all responses to one worker.
 pub(super) struct Shared {
     pub(super) buffers: Rc<Buffers>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) metrics: Arc<Metrics>,
     /// Longest silence of S3 in the middle of a body.
     pub(super) stall_timeout: Duration,
 }
@@ -234,7 +234,7 @@ impl Source for Body {
     }
 
     fn give_up(&mut self, remaining: u64) {
-        self.shared.counters.s3_pauses.add(1);
+        self.shared.metrics.s3_pauses.add(1);
         log::debug!("the reader of a body has paused: its S3 connection is given up");
         let is_read = match &self.decoder {
             Some(decoder) => decoder.is_done(),

@@ -14,7 +14,7 @@ use monoio::time::sleep;
 use crate::http1::range::ByteRange;
 use crate::http1::response::{ResponseError, ResponseHead};
 use crate::limits;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::s3::body::{Body, Shared};
 use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
@@ -101,7 +101,7 @@ impl Client {
     pub fn new(
         pool: Rc<Pool>,
         buffers: Rc<Buffers>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         upstream: &Settings,
         retries: retry::Settings,
     ) -> Client {
@@ -109,7 +109,7 @@ impl Client {
         Client {
             targets: RefCell::default(),
             pool,
-            shared: Rc::new(Shared { buffers, counters, stall_timeout }),
+            shared: Rc::new(Shared { buffers, metrics, stall_timeout }),
             first_byte_timeout: upstream.first_byte_timeout,
             budget: Budget::new(&retries),
             retries: Cell::new(retries),
@@ -210,7 +210,7 @@ impl Client {
             note_retry(target, request, &outcome);
             // Do not hold the failed try's memory during the wait.
             drop(outcome);
-            self.shared.counters.s3_retries.add(1);
+            self.shared.metrics.s3_retries.add(1);
             // In a box: rare, and its state would be part of every request's.
             Box::pin(sleep(wait)).await;
         }
@@ -249,8 +249,8 @@ impl Client {
         request: &ObjectRequest<'_>,
         signed: &mut Signed,
     ) -> Result<Reply, ClientError> {
-        let Shared { buffers, counters, stall_timeout } = &*self.shared;
-        counters.s3_requests.add(1);
+        let Shared { buffers, metrics, stall_timeout } = &*self.shared;
+        metrics.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
         let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);

@@ -1,22 +1,70 @@
-//! The name of an object in its bucket: its key, and its version where one is asked for.
+//! The name of an object in its bucket: its key, and its version if the client asks for one.
 
 use std::fmt;
 
+use hashbrown::Equivalent;
+
 use crate::http1::target::{DecodeError, percent_decode};
 use crate::limits;
+use crate::s3::bucket::BucketId;
 
 /// The query parameter that names a version (Amazon S3 API Reference, `GetObject`).
 const VERSION_ID: &str = "versionId";
 
-/// A key and perhaps a version, in one text whose memory serves one request after the other.
-///
-/// A NUL stands between the two. Neither can hold one: `%00` is refused in both, and so is a NUL
-/// in what the configuration puts into keys.
+/// The object that a request is about. Its memory serves one request after the other.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ObjectName {
-    text: String,
-    /// Where the key ends, if a version follows.
-    key_end: Option<usize>,
+    key: String,
+    /// Empty for the latest version; no version id is.
+    version_id: String,
+}
+
+/// Identifies an object in the caches of this process: what is remembered of one version says
+/// nothing about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectId<'a> {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key, decoded.
+    pub key: &'a str,
+    /// `None` is the latest version.
+    pub version_id: Option<&'a str>,
+}
+
+/// An [`ObjectId`] that owns its text. Both have the same hash.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnedObjectId {
+    bucket: BucketId,
+    key: Box<str>,
+    version_id: Option<Box<str>>,
+}
+
+impl OwnedObjectId {
+    /// The id for comparisons.
+    pub fn borrow(&self) -> ObjectId<'_> {
+        ObjectId { bucket: self.bucket, key: &self.key, version_id: self.version_id.as_deref() }
+    }
+}
+
+impl From<ObjectId<'_>> for OwnedObjectId {
+    fn from(id: ObjectId<'_>) -> OwnedObjectId {
+        let ObjectId { bucket, key, version_id } = id;
+        OwnedObjectId { bucket, key: key.into(), version_id: version_id.map(Box::from) }
+    }
+}
+
+/// Maps with owned ids are searched without a copy of the text.
+impl Equivalent<OwnedObjectId> for ObjectId<'_> {
+    fn equivalent(&self, owned: &OwnedObjectId) -> bool {
+        *self == owned.borrow()
+    }
+}
+
+impl ObjectId<'_> {
+    /// Bytes of its text.
+    pub fn text_bytes(&self) -> usize {
+        self.key.len() + self.version_id.map_or(0, str::len)
+    }
 }
 
 /// Why a `versionId` is refused.
@@ -37,18 +85,18 @@ pub enum VersionIdError {
 }
 
 impl ObjectName {
-    /// Starts a new name: the key is to be written into the empty text.
+    /// Starts a new name; the caller writes the key into the empty string.
     pub fn start(&mut self) -> &mut String {
-        self.key_end = None;
-        self.text.clear();
-        &mut self.text
+        self.version_id.clear();
+        self.key.clear();
+        &mut self.key
     }
 
-    /// Adds the version that a query asks for, if it asks for one. Called when the key is
-    /// complete. All other parameters are passed over.
+    /// Reads the version from a query, once after each [`start`](Self::start). Other parameters are
+    /// ignored.
     ///
     /// # Errors
-    /// See [`VersionIdError`]; the name is then of no use any more.
+    /// See [`VersionIdError`]; the name must then not be used.
     pub fn read_version_id(&mut self, query: &str) -> Result<(), VersionIdError> {
         let mut values = query.split('&').filter_map(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -58,41 +106,36 @@ impl ObjectName {
         if values.next().is_some() {
             return Err(VersionIdError::Repeated);
         }
-        let key_end = self.text.len();
-        self.text.push('\0');
-        percent_decode(encoded, limits::VERSION_ID_BYTES, &mut self.text).map_err(|error| {
-            match error {
+        percent_decode(encoded, limits::VERSION_ID_BYTES, &mut self.version_id).map_err(
+            |error| match error {
                 DecodeError::TooLong => VersionIdError::TooLong,
                 DecodeError::PercentSign | DecodeError::Utf8 | DecodeError::Nul => {
                     VersionIdError::Malformed
                 }
-            }
-        })?;
-        let version_id = &self.text[key_end + 1..];
-        if version_id.is_empty() {
+            },
+        )?;
+        if self.version_id.is_empty() {
             return Err(VersionIdError::Empty);
         }
-        if !version_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !self.version_id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(VersionIdError::Malformed);
         }
-        self.key_end = Some(key_end);
         Ok(())
     }
 
     /// The key, as the bytes S3 stores it under.
     pub fn key(&self) -> &str {
-        &self.text[..self.key_end.unwrap_or(self.text.len())]
+        &self.key
     }
 
     /// The version that is asked for, decoded; `None` is the latest.
     pub fn version_id(&self) -> Option<&str> {
-        Some(&self.text[self.key_end? + 1..])
+        Some(&*self.version_id).filter(|version_id| !version_id.is_empty())
     }
 
-    /// Key and version in one, different for each pair of them: what an object is remembered
-    /// under.
-    pub fn as_str(&self) -> &str {
-        &self.text
+    /// What caches know the object by.
+    pub fn id(&self, bucket: BucketId) -> ObjectId<'_> {
+        ObjectId { bucket, key: self.key(), version_id: self.version_id() }
     }
 }
 
@@ -109,6 +152,8 @@ impl fmt::Debug for ObjectName {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     fn name(key: &str, query: &str) -> Result<ObjectName, VersionIdError> {
@@ -154,20 +199,34 @@ mod tests {
     }
 
     #[test]
-    fn each_version_has_a_name_of_its_own() {
+    fn each_version_has_its_own_id() {
         let names = [("a", ""), ("a", "versionId=1"), ("a", "versionId=2"), ("a1", "versionId=2")];
         let names = names.map(|(key, query)| name(key, query).unwrap());
-        for (index, one) in names.iter().enumerate() {
-            assert!(names[..index].iter().all(|other| other.as_str() != one.as_str()));
+        let ids = names.each_ref().map(|name| name.id(BucketId::for_test(0)));
+        for (index, id) in ids.iter().enumerate() {
+            assert!(!ids[..index].contains(id));
+            assert_ne!(*id, names[index].id(BucketId::for_test(1)), "another bucket");
         }
         assert_eq!((names[1].key(), names[1].version_id()), ("a", Some("1")));
         assert_eq!(format!("{:?} {:?}", names[0], names[1]), "\"a\" \"a\" (version 1)");
     }
 
     #[test]
+    fn an_owned_id_is_found_by_a_borrowed_one() {
+        let hasher = foldhash::quality::RandomState::default();
+        for query in ["", "versionId=1"] {
+            let name = name("a", query).unwrap();
+            let id = name.id(BucketId::for_test(7));
+            let owned = OwnedObjectId::from(id);
+            assert!(owned.borrow() == id && id.equivalent(&owned));
+            assert_eq!(hasher.hash_one(id), hasher.hash_one(&owned));
+        }
+    }
+
+    #[test]
     fn a_name_that_is_started_anew_has_nothing_of_the_old_one() {
         let mut name = name("a.bam", "versionId=1").unwrap();
         name.start().push('b');
-        assert_eq!((name.key(), name.version_id(), name.as_str()), ("b", None, "b"));
+        assert_eq!((name.key(), name.version_id()), ("b", None));
     }
 }

@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::limits;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::server::connection;
 use crate::server::worker::{Shared, Worker};
 use crate::sys::cpu;
@@ -34,7 +34,7 @@ pub struct WorkerThread {
     /// The core it stays on.
     pub core: Option<usize>,
     /// What it counts in.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
     /// Ends (reads as closed) when the worker is to drain.
     pub drain: UnixStream,
     /// Told once the event loop runs: its description, or why there is none.
@@ -70,7 +70,7 @@ impl WorkerThread {
             }
         };
         let cut = event_loop.runtime.block_on(async {
-            let worker = Worker::new(Arc::clone(&self.shared), Arc::clone(&self.counters));
+            let worker = Worker::new(Arc::clone(&self.shared), Arc::clone(&self.metrics));
             match self.register(&worker) {
                 Ok((listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));
@@ -115,11 +115,11 @@ async fn serve(worker: &Rc<Worker>, listeners: Vec<Rc<Listener>>, drain: Stream)
         accept_the_rest(worker, listener, deadline).await;
     }
     worker.deadlines.close_idle();
-    while worker.connections.get() > 0 && Instant::now() < deadline {
+    while worker.metrics.client_connections.get() > 0 && Instant::now() < deadline {
         monoio::time::sleep(Duration::from_millis(10)).await;
         worker.deadlines.close_idle();
     }
-    worker.connections.get()
+    worker.metrics.client_connections.get()
 }
 
 /// Accepts what waits to be accepted when the listener is closed.
@@ -153,7 +153,8 @@ async fn wait_for_end(mut socket: Stream) {
 /// Has the deadlines of the worker's sockets kept, for as long as it runs.
 pub async fn sweep(worker: Rc<Worker>) {
     loop {
-        let idle = worker.connections.get() == 0 && worker.pool.open_connections() == 0;
+        let idle =
+            worker.metrics.client_connections.get() == 0 && worker.pool.open_connections() == 0;
         let period = if idle { IDLE_SWEEP_PERIOD } else { SWEEP_PERIOD };
         monoio::time::sleep(period).await;
         worker.sweep(Instant::now());
@@ -211,18 +212,18 @@ fn accept_burst(worker: &Rc<Worker>, listener: &Listener) -> io::Result<()> {
 fn start(worker: &Rc<Worker>, accepted: Accepted) {
     let Accepted { socket, peer } = accepted;
     let most = worker.live().clients.max_connections;
-    if worker.connections.get() >= most + limits::REFUSED_CONNECTIONS {
+    if worker.metrics.client_connections.get() >= most + limits::REFUSED_CONNECTIONS {
         // Closed at once: even to say so would hold too many.
         return;
     }
     // Who is idle may come again; who has just come wants something now.
-    let is_full = worker.connections.get() >= most;
+    let is_full = worker.metrics.client_connections.get() >= most;
     let refused = is_full && !worker.deadlines.give_up_idle(Instant::now());
     match Stream::from_std(socket, &worker.deadlines) {
         Ok(stream) => {
             let stream = Connection::Plain(stream);
             let worker = Rc::clone(worker);
-            worker.connections.update(|count| count + 1);
+            worker.metrics.client_connections.increment();
             monoio::spawn(async move {
                 // Pinned where it is made: moved, it would take its place twice per connection.
                 let served = match refused {
@@ -234,7 +235,7 @@ fn start(worker: &Rc<Worker>, accepted: Accepted) {
                 if let Err(panic) = served {
                     log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
                 }
-                worker.connections.update(|count| count - 1);
+                worker.metrics.client_connections.decrement();
             });
         }
         Err(error) => log::error!("cannot watch a new connection: {error}"),

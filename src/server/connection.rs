@@ -224,7 +224,9 @@ async fn receive(
 /// head that could not be parsed.
 fn log(context: &Context<'_>, unparsed: Option<&[u8]>, outcome: &Outcome, started: Instant) {
     let Context { worker, live, request, peer } = *context;
-    worker.counters.requests.add(1);
+    let duration = started.elapsed();
+    worker.metrics.requests.add(1);
+    worker.metrics.request_seconds.record(duration);
     if !live.access_log {
         return;
     }
@@ -240,7 +242,7 @@ fn log(context: &Context<'_>, unparsed: Option<&[u8]>, outcome: &Outcome, starte
         body_bytes: outcome.body_bytes,
         user_agent: request.user_agent,
         range: request.range,
-        duration_ms: started.elapsed().as_millis(),
+        duration_ms: duration.as_millis(),
     });
 }
 

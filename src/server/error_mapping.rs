@@ -80,8 +80,8 @@ pub fn map_service_error(
         // An archived object has metadata, which HEAD may read.
         _ => return failure,
     };
-    let name = object.as_str();
-    worker.metadata.borrow_mut().learn_miss(mount.bucket.id, name, miss, asked, Instant::now());
+    let id = object.id(mount.bucket.id);
+    worker.metadata.borrow_mut().learn_miss(id, miss, asked, Instant::now());
     failure
 }
 

@@ -206,14 +206,10 @@ impl Fetch<'_> {
             log::warn!("S3 does not say how large {object:?} is");
             return Err(Failure::BadResponse);
         }
-        let (name, now) = (object.as_str(), Instant::now());
-        self.context.worker.metadata.borrow_mut().learn_object(
-            self.mount.bucket.id,
-            name,
-            metadata,
-            asked,
-            now,
-        );
+        let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
+        let worker = self.context.worker;
+        worker.metrics.s3_first_byte_seconds.record(now - asked);
+        worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
 
         match self.judge(metadata) {
             Verdict::Proceed => {}

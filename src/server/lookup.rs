@@ -37,8 +37,8 @@ pub fn recall(
     object: &ObjectName,
     max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
-    let (key, now) = (object.as_str(), Instant::now());
-    let known = worker.metadata.borrow_mut().get(mount.bucket.id, key, now, max_age)?;
+    let (id, now) = (object.id(mount.bucket.id), Instant::now());
+    let known = worker.metadata.borrow_mut().get(id, now, max_age)?;
     Some(existing(known))
 }
 
@@ -64,7 +64,7 @@ pub async fn known_object(
     // A request that is under way already says what was true when it was sent.
     let oldest = Instant::now().checked_sub(max_age);
     loop {
-        match worker.flights.join(mount.bucket.id, scratch.object.as_str()).await {
+        match worker.flights.join(scratch.object.id(mount.bucket.id)).await {
             Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
                 return existing(known?);
             }
@@ -92,7 +92,7 @@ pub async fn current_object(
 
 /// Forgets an object, since S3 has contradicted what was known of it.
 pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
-    worker.metadata.borrow_mut().forget(mount.bucket.id, object.as_str(), Instant::now());
+    worker.metadata.borrow_mut().forget(object.id(mount.bucket.id), Instant::now());
 }
 
 async fn ask_for_metadata(
@@ -164,14 +164,8 @@ fn learn(
     metadata: &Metadata,
     asked: Instant,
 ) -> Known {
-    let now = Instant::now();
-    worker.metadata.borrow_mut().learn_object(
-        mount.bucket.id,
-        object.as_str(),
-        metadata,
-        asked,
-        now,
-    );
+    let (id, now) = (object.id(mount.bucket.id), Instant::now());
+    worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
     Known::Object(Rc::new(metadata.clone()))
 }
 
@@ -185,6 +179,7 @@ mod tests {
     use crate::policy::route::route;
     use crate::s3::bucket::Bucket;
     use crate::s3::endpoint::{Addressing, Aws, Endpoint};
+    use crate::s3::object_name::ObjectId;
 
     fn mount(path: &str) -> Arc<Mount> {
         let endpoint = Endpoint::Aws(Aws::default());
@@ -206,10 +201,11 @@ mod tests {
         let before = [mount("/one/"), mount("/two/")];
         let mut metadata = Metadata::default();
         metadata.size = 1;
-        map.learn_object(before[0].bucket.id, "a", &metadata, now, now);
+        let id = |mount: &Mount, key| ObjectId { bucket: mount.bucket.id, key, version_id: None };
+        map.learn_object(id(&before[0], "a"), &metadata, now, now);
         let mut size_at = |mounts: &[Arc<Mount>], path| {
             let (mount, key) = route(mounts, path).unwrap();
-            match map.get(mount.bucket.id, key, now, Duration::MAX)? {
+            match map.get(id(mount, key), now, Duration::MAX)? {
                 Known::Object(metadata) => Some(metadata.size),
                 Known::Miss(_) => None,
             }

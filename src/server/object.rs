@@ -29,7 +29,7 @@ pub async fn head(
         cached => {
             // The cache may be out of date: it does not refuse what S3 may allow.
             let max_age = if cached.is_some() { Duration::ZERO } else { max_age };
-            known_object(context, mount, scratch, max_age).await?
+            Box::pin(known_object(context, mount, scratch, max_age)).await?
         }
     };
     let out = &mut scratch.head;

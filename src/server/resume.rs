@@ -50,7 +50,7 @@ impl Delivery<'_> {
             }
         }
         let response = self.ask_for_rest(rest, tries).await?;
-        self.worker.counters.s3_resumes.add(1);
+        self.worker.metrics.s3_resumes.add(1);
         log::info!("S3 broke off the body of {key:?}: resumed at byte {}", rest.first);
         Ok(response)
     }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::cache::latest::Latest;
 use crate::logging::LogWriter;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::server::accept::WorkerThread;
 use crate::server::live::Live;
 use crate::server::settings::Settings;
@@ -60,7 +60,7 @@ pub struct Running {
     pub addresses: Vec<ListenAddress>,
     /// The event loop of each worker, in words.
     pub drivers: Vec<String>,
-    counters: Vec<Arc<Counters>>,
+    metrics: Vec<Arc<Metrics>>,
     drains: Vec<UnixStream>,
     workers: Vec<JoinHandle<usize>>,
     shared: Arc<Shared>,
@@ -92,7 +92,7 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
     let mut running = Running {
         addresses,
         drivers: Vec::new(),
-        counters: (0..count).map(|_| Arc::default()).collect(),
+        metrics: (0..count).map(|_| Arc::default()).collect(),
         drains: Vec::new(),
         workers: Vec::new(),
         shared: Arc::clone(&shared),
@@ -105,7 +105,7 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
             shared: Arc::clone(&shared),
             listeners: listeners.iter_mut().filter_map(|listener| listener.sockets.pop()).collect(),
             core: cores.get(index).copied(),
-            counters: Arc::clone(&running.counters[index]),
+            metrics: Arc::clone(&running.metrics[index]),
             drain: theirs,
             started: sender.clone(),
         };
@@ -179,8 +179,8 @@ impl Running {
     }
 
     /// What all workers have counted so far.
-    pub fn counters(&self) -> Counters {
-        Counters::sum(self.counters.iter().map(Arc::as_ref))
+    pub fn metrics(&self) -> Metrics {
+        Metrics::sum(self.metrics.iter().map(Arc::as_ref))
     }
 
     /// Stops listening, lets running answers finish, and waits for the workers' end. The number of

@@ -16,7 +16,7 @@ use crate::cache::metadata::{Known, MetadataMap};
 use crate::cache::single_flight::Flights;
 use crate::clock;
 use crate::logging::LogWriter;
-use crate::metrics::Counters;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::relay::pipes::Pipes;
 use crate::s3::client::Client;
@@ -75,10 +75,8 @@ pub struct Worker {
     pub flights: Flights<(Result<Known, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
-    /// What is counted.
-    pub counters: Arc<Counters>,
-    /// Client connections.
-    pub connections: Cell<usize>,
+    /// Written by this worker alone.
+    pub metrics: Arc<Metrics>,
     /// No new requests: the process is about to end.
     pub draining: Cell<bool>,
     live: LiveReader,
@@ -99,14 +97,14 @@ pub struct Scratch {
 }
 
 impl Worker {
-    /// The state of the calling thread's core, which counts in `counters`.
-    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Rc<Worker> {
+    /// The state of the calling thread's worker, which writes `metrics`.
+    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Worker> {
         let settings = &shared.settings;
-        let buffers = Buffers::new();
+        let buffers = Buffers::new(Arc::clone(&metrics));
         let relay = Relay {
             buffers: Rc::clone(&buffers),
-            pipes: Pipes::new(settings.relay.clone()),
-            counters: Arc::clone(&counters),
+            pipes: Pipes::new(settings.relay.clone(), Arc::clone(&metrics)),
+            metrics: Arc::clone(&metrics),
         };
         let deadlines = Rc::new(Deadlines::default());
         let trust = Arc::clone(&shared.trust);
@@ -116,24 +114,24 @@ impl Worker {
             connector,
             shared.resolver.clone(),
             Arc::clone(&settings.proxies),
+            Arc::clone(&metrics),
         );
         let s3 = Client::new(
             Rc::clone(&pool),
             buffers,
-            Arc::clone(&counters),
+            Arc::clone(&metrics),
             &settings.upstream,
             shared.live.load().retries,
         );
         Rc::new(Worker {
             s3,
             relay,
-            counters,
+            metrics,
             metadata: RefCell::new(MetadataMap::new(
                 settings.metadata.clone(),
                 Arc::clone(&shared.latest),
             )),
             flights: Flights::new(),
-            connections: Cell::new(0),
             draining: Cell::new(false),
             date: Cell::new((u64::MAX, [0; 29])),
             live: LiveReader::new(Arc::clone(&shared.live)),
@@ -201,11 +199,6 @@ impl Worker {
             self.date.set((now, text));
         }
         text
-    }
-
-    /// Whether requests are logged. Asked first: an entry takes two readings of the clock.
-    pub fn has_access_log(&self) -> bool {
-        self.shared.access_log.is_some()
     }
 
     /// Writes a request to the access log.

@@ -51,7 +51,7 @@ const RINGS: [Ring; 3] = [
 /// Builds the event loop of the calling thread.
 ///
 /// # Errors
-/// For [`Choice::IoUring`] why the kernel refused; for the others why epoll failed.
+/// The kernel's refusal for [`Choice::IoUring`], otherwise epoll's error.
 pub fn build(choice: Choice) -> io::Result<EventLoop> {
     if choice == Choice::Epoll {
         return epoll("epoll".to_owned());

@@ -1,12 +1,14 @@
 //! The buffers of one worker, which bodies are received into and sent from.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::limits::{
     HEADROOM_BYTES, LARGE_RELAY_BUFFER_BYTES, POOLED_LARGE_RELAY_BUFFERS, POOLED_RELAY_BUFFERS,
     RELAY_BUFFER_BYTES, ROOMY_RELAY_BUFFERS, SMALL_RELAY_BUFFER_BYTES,
 };
+use crate::metrics::Metrics;
 
 /// Idle buffers. Their number is bounded; further ones go back to the allocator, so that a burst
 /// does not keep its memory.
@@ -14,18 +16,18 @@ use crate::limits::{
 pub struct Buffers {
     idle: RefCell<Vec<Vec<u8>>>,
     idle_large: RefCell<Vec<Vec<u8>>>,
-    roomy_in_use: Rc<Cell<usize>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Held as long as a buffer that is not small is in use.
 pub struct RoomyBufferRight {
-    in_use: Rc<Cell<usize>>,
+    buffers: Rc<Buffers>,
 }
 
 impl Buffers {
     /// An empty pool.
-    pub fn new() -> Rc<Buffers> {
-        Rc::default()
+    pub fn new(metrics: Arc<Metrics>) -> Rc<Buffers> {
+        Rc::new(Buffers { metrics, ..Buffers::default() })
     }
 
     /// A buffer of [`RELAY_BUFFER_BYTES`] capacity that holds [`HEADROOM_BYTES`] arbitrary bytes,
@@ -42,8 +44,9 @@ impl Buffers {
 
     /// An empty buffer of `capacity` bytes, or a small one if [`ROOMY_RELAY_BUFFERS`] larger ones
     /// are in use.
-    pub fn take_empty(&self, capacity: usize) -> (Vec<u8>, Option<RoomyBufferRight>) {
-        if capacity <= SMALL_RELAY_BUFFER_BYTES || self.roomy_in_use.get() >= ROOMY_RELAY_BUFFERS {
+    pub fn take_empty(self: &Rc<Self>, capacity: usize) -> (Vec<u8>, Option<RoomyBufferRight>) {
+        let in_use = &self.metrics.buffers_in_use;
+        if capacity <= SMALL_RELAY_BUFFER_BYTES || in_use.get() >= ROOMY_RELAY_BUFFERS {
             return (Vec::with_capacity(SMALL_RELAY_BUFFER_BYTES), None);
         }
         let buffer = match capacity {
@@ -52,8 +55,8 @@ impl Buffers {
         };
         let mut buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity));
         buffer.clear();
-        self.roomy_in_use.update(|count| count + 1);
-        (buffer, Some(RoomyBufferRight { in_use: Rc::clone(&self.roomy_in_use) }))
+        in_use.increment();
+        (buffer, Some(RoomyBufferRight { buffers: Rc::clone(self) }))
     }
 
     /// Takes a buffer back. One that has another capacity is not kept.
@@ -76,7 +79,7 @@ impl Buffers {
 
 impl Drop for RoomyBufferRight {
     fn drop(&mut self) {
-        self.in_use.update(|count| count - 1);
+        self.buffers.metrics.buffers_in_use.decrement();
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn buffers_that_are_not_small_are_few() {
-        let buffers = Buffers::new();
+        let buffers = Buffers::new(Arc::default());
         let take = |capacity| {
             let (buffer, right) = buffers.take_empty(capacity);
             assert!(buffer.is_empty());
@@ -109,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_few_buffers_are_kept_and_are_empty_again() {
-        let buffers = Buffers::new();
+        let buffers = Buffers::new(Arc::default());
         let (mut buffer, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
         buffer.extend_from_slice(b"another's");
         let address = buffer.as_ptr();

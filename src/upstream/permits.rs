@@ -1,19 +1,24 @@
-//! The right to have an upstream connection in use: so many at once, and a bounded queue behind.
+//! Permits to use an upstream connection: a bounded number, with a bounded queue in arrival order.
 //!
-//! Who asks while others wait goes to the end of the queue, so that nobody waits for ever.
+//! `tokio::sync::Semaphore` would do, but its permits take a mutex and a reference count that is
+//! shared between threads.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// The rights of one core.
+use crate::metrics::Metrics;
+
+/// The permits of one worker.
 pub struct Queue {
     max_in_use: usize,
     max_waiting: usize,
-    in_use: Cell<usize>,
+    /// Counts the permits in use.
+    metrics: Arc<Metrics>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
 }
 
@@ -23,75 +28,70 @@ struct Waiter {
     waker: RefCell<Option<Waker>>,
 }
 
-/// The right to use one connection, until it is dropped.
+/// Allows one connection to be in use, until it is dropped.
 pub struct Permit {
     queue: Rc<Queue>,
 }
 
-/// The core has no right to give and too many wait, or none came in time.
+/// All permits are in use and too many requests wait, or none was released in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
 impl Queue {
-    /// A queue for `max_in_use` rights, in which at most `max_waiting` wait.
-    pub fn new(max_in_use: usize, max_waiting: usize) -> Rc<Queue> {
-        let (in_use, waiting) = (Cell::new(0), RefCell::default());
-        Rc::new(Queue { max_in_use, max_waiting, in_use, waiting })
+    /// `max_in_use` permits, for which at most `max_waiting` requests wait.
+    pub fn new(max_in_use: usize, max_waiting: usize, metrics: Arc<Metrics>) -> Rc<Queue> {
+        Rc::new(Queue { max_in_use, max_waiting, metrics, waiting: RefCell::default() })
     }
 
-    /// Rights that are given at the moment.
-    pub fn in_use(&self) -> usize {
-        self.in_use.get()
-    }
-
-    /// Those who wait for one.
-    pub fn waiting(&self) -> usize {
-        self.waiting.borrow().len()
-    }
-
-    /// Waits for a right, for `timeout` at most.
+    /// Waits for a permit, for `timeout` at most.
     ///
     /// # Errors
     /// [`Exhausted`].
     pub async fn acquire(self: &Rc<Self>, timeout: Duration) -> Result<Permit, Exhausted> {
-        let waiting = self.waiting.borrow().len();
-        if self.in_use.get() < self.max_in_use && waiting == 0 {
-            self.in_use.update(|count| count + 1);
+        let (in_use, waiting) = (&self.metrics.s3_connections_busy, self.waiting.borrow().len());
+        if in_use.get() < self.max_in_use && waiting == 0 {
+            in_use.increment();
             return Ok(Permit { queue: Rc::clone(self) });
         }
         if waiting >= self.max_waiting {
             return Err(Exhausted);
         }
-        let waiter = Rc::new(Waiter::default());
-        self.waiting.borrow_mut().push_back(Rc::clone(&waiter));
-        let place = Place { queue: self, waiter };
+        let place = Place::last(self);
         // In a box: the timer would be part of every request's state.
         let granted = Box::pin(monoio::time::timeout(timeout, place.granted())).await;
         granted.map_err(|_| Exhausted)?;
         Ok(place.take())
     }
 
-    /// Gives a right that came back to the first who waits.
+    /// Passes a permit on to the first request that waits.
     fn release(&self) {
         match self.waiting.borrow_mut().pop_front() {
             Some(waiter) => {
+                self.metrics.s3_requests_waiting.decrement();
                 waiter.granted.set(true);
                 if let Some(waker) = waiter.waker.take() {
                     waker.wake();
                 }
             }
-            None => self.in_use.update(|count| count - 1),
+            None => self.metrics.s3_connections_busy.decrement(),
         }
     }
 }
 
-/// A place in the queue. Dropped, it is left; a right that was granted meanwhile goes on.
+/// A place in the queue. When it is dropped, a permit that was granted meanwhile is passed on.
 struct Place<'q> {
     queue: &'q Rc<Queue>,
     waiter: Rc<Waiter>,
 }
 
-impl Place<'_> {
+impl<'q> Place<'q> {
+    fn last(queue: &'q Rc<Queue>) -> Place<'q> {
+        let waiter = Rc::new(Waiter::default());
+        queue.waiting.borrow_mut().push_back(Rc::clone(&waiter));
+        queue.metrics.s3_requests_waiting.increment();
+        Place { queue, waiter }
+    }
+
     async fn granted(&self) {
         poll_fn(|context| {
             if self.waiter.granted.get() {
@@ -111,11 +111,14 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.queue.waiting.borrow_mut();
-        waiting.retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
-        drop(waiting);
         if self.waiter.granted.get() {
             self.queue.release();
+            return;
+        }
+        let mut waiting = self.queue.waiting.borrow_mut();
+        let place = waiting.iter().position(|waiter| Rc::ptr_eq(waiter, &self.waiter));
+        if place.and_then(|place| waiting.remove(place)).is_some() {
+            self.queue.metrics.s3_requests_waiting.decrement();
         }
     }
 }
@@ -133,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// Polls once, without an event loop: a queue that must wait needs its timer, so these tests
-    /// wait at the place itself.
+    /// Polls once. `acquire` needs the timer of an event loop to wait, so these tests wait at the
+    /// place itself.
     fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
@@ -146,38 +149,42 @@ mod tests {
         }
     }
 
-    fn wait(queue: &Rc<Queue>) -> Place<'_> {
-        let waiter = Rc::new(Waiter::default());
-        queue.waiting.borrow_mut().push_back(Rc::clone(&waiter));
-        Place { queue, waiter }
+    fn queue(max_in_use: usize, max_waiting: usize) -> Rc<Queue> {
+        Queue::new(max_in_use, max_waiting, Arc::default())
+    }
+
+    fn gauges(queue: &Queue) -> (usize, usize) {
+        (queue.metrics.s3_connections_busy.get(), queue.metrics.s3_requests_waiting.get())
     }
 
     #[test]
-    fn rights_are_bounded_and_come_back() {
-        let queue = Queue::new(2, 0);
+    fn permits_are_bounded_and_come_back() {
+        let queue = queue(2, 0);
         let (first, second) = (at_once(&queue).unwrap(), at_once(&queue).unwrap());
-        assert_eq!((at_once(&queue).err(), queue.in_use()), (Some(Exhausted), 2));
+        assert_eq!((at_once(&queue).err(), gauges(&queue)), (Some(Exhausted), (2, 0)));
         drop(first);
         drop(at_once(&queue).unwrap());
         drop(second);
-        assert_eq!(queue.in_use(), 0);
+        assert_eq!(gauges(&queue), (0, 0));
     }
 
     #[test]
-    fn those_who_wait_are_served_in_order_and_one_who_left_passes_it_on() {
-        let queue = Queue::new(1, 3);
-        let right = at_once(&queue).unwrap();
-        let (first, second, third) = (wait(&queue), wait(&queue), wait(&queue));
+    fn waiting_requests_are_served_in_order_and_one_that_ends_passes_its_permit_on() {
+        let queue = queue(1, 3);
+        let permit = at_once(&queue).unwrap();
+        let (first, second, third) =
+            (Place::last(&queue), Place::last(&queue), Place::last(&queue));
+        assert_eq!(gauges(&queue), (1, 3));
         assert!(at_once(&queue).is_err(), "the queue is full");
         drop(first);
-        drop(right);
+        drop(permit);
         assert!(poll(pin!(second.granted())).is_ready());
         assert!(poll(pin!(third.granted())).is_pending());
         drop(second);
         assert!(poll(pin!(third.granted())).is_ready());
-        let right = third.take();
-        assert_eq!(queue.in_use(), 1);
-        drop(right);
-        assert_eq!(queue.in_use(), 0);
+        let permit = third.take();
+        assert_eq!(gauges(&queue), (1, 0));
+        drop(permit);
+        assert_eq!(gauges(&queue), (0, 0));
     }
 }

@@ -1,12 +1,13 @@
-//! The upstream connections of one core: counted, kept for reuse, and bounded.
+//! The connections of one worker to S3: bounded in number, and kept for reuse.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::metrics::Metrics;
 use crate::sys::stream::Ahead;
 use crate::upstream::connection::{Connection, Connector};
 use crate::upstream::error::ConnectError;
@@ -15,7 +16,7 @@ use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{Origin, Settings};
 
-/// The connections of one core to all its origins.
+/// The connections of one worker to all its origins.
 pub struct Pool {
     settings: Settings,
     connector: Connector,
@@ -23,7 +24,7 @@ pub struct Pool {
     proxies: Arc<Proxies>,
     destinations: RefCell<Vec<Rc<Destination>>>,
     queue: Rc<Queue>,
-    idle_count: Cell<usize>,
+    metrics: Arc<Metrics>,
 }
 
 /// A server that connections are opened to: an origin, or the proxy on the way to it.
@@ -43,10 +44,10 @@ struct Idle {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// This core has as many connections as it may, and none became free in time.
-    #[error("all {0} upstream connections of this core are busy")]
+    /// All connections are in use, and none was released in time.
+    #[error("all {0} connections to S3 of this worker are busy")]
     Exhausted(usize),
-    /// None could be opened.
+    /// No connection could be opened.
     #[error("cannot connect to {origin}: {error}")]
     Connect {
         /// The server.
@@ -56,7 +57,7 @@ pub enum PoolError {
     },
 }
 
-/// A connection in use. Dropped, it is closed; [`put_back`](Self::put_back) keeps it.
+/// A connection in use. Dropping it closes the connection; [`put_back`](Self::put_back) keeps it.
 pub struct Lease {
     /// In a box from the start: it is handed on several times in each request.
     connection: Option<Box<Connection>>,
@@ -72,15 +73,16 @@ impl Pool {
         connector: Connector,
         resolver: Resolver,
         proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
     ) -> Rc<Pool> {
         Rc::new(Pool {
-            queue: Queue::new(settings.max_connections, settings.max_waiting),
+            queue: Queue::new(settings.max_connections, settings.max_waiting, Arc::clone(&metrics)),
             settings,
             connector,
             resolver,
             proxies,
             destinations: RefCell::default(),
-            idle_count: Cell::new(0),
+            metrics,
         })
     }
 
@@ -102,7 +104,7 @@ impl Pool {
         destination
     }
 
-    /// The right to use a connection, waited for where all are in use.
+    /// Permission to use a connection; waits if all are in use.
     ///
     /// # Errors
     /// [`PoolError::Exhausted`].
@@ -111,9 +113,9 @@ impl Pool {
         permit.map_err(|_| PoolError::Exhausted(self.settings.max_connections))
     }
 
-    /// The connection that became idle last, if there is one that S3 has left alone. One on which
-    /// S3 may send far ahead is of no use to a request whose client may go away after a few bytes;
-    /// the other kind is to all.
+    /// The connection that became idle last and that S3 has not closed. A request whose client may
+    /// leave after a few bytes cannot use one on which S3 may send far ahead; any request can use the
+    /// other kind.
     pub fn reuse(
         self: &Rc<Self>,
         permit: Permit,
@@ -128,7 +130,7 @@ impl Pool {
             }
             drop(idle);
             let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
-            self.idle_count.update(|count| count - 1);
+            self.metrics.s3_connections_idle.decrement();
             if connection.is_current(&destination.resolved) && connection.stream.is_quiet() {
                 let (connection, pool) = (Some(connection), Rc::clone(self));
                 let destination = Rc::clone(destination);
@@ -137,7 +139,7 @@ impl Pool {
         }
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     ///
     /// # Errors
     /// [`PoolError::Connect`].
@@ -160,7 +162,7 @@ impl Pool {
                     if tries > 0
                         && (self.close_one_idle() || self.connector.give_up_idle_client()) =>
                 {
-                    // A socket is closed when its task has had its turn.
+                    // The socket is closed by its task, which has to run first.
                     monoio::time::sleep(CLOSING_TIME).await;
                 }
                 connected => break connected,
@@ -180,12 +182,14 @@ impl Pool {
         self.destinations.borrow_mut().retain(|destination| {
             let mut is_empty = true;
             for idle in destination.idle.borrow_mut().iter_mut() {
-                let before = idle.len();
-                idle.retain_mut(|idle| {
-                    idle.connection.is_current(&destination.resolved)
-                        && now.duration_since(idle.since) < timeout
+                idle.retain_mut(|Idle { connection, since }| {
+                    let is_kept = now.duration_since(*since) < timeout
+                        && connection.is_current(&destination.resolved);
+                    if !is_kept {
+                        self.metrics.s3_connections_idle.decrement();
+                    }
+                    is_kept
                 });
-                self.idle_count.update(|count| count - (before - idle.len()));
                 is_empty &= idle.is_empty();
             }
             Rc::strong_count(destination) > 1 || !is_empty
@@ -194,17 +198,17 @@ impl Pool {
 
     /// Connections that are open, busy or idle.
     pub fn open_connections(&self) -> usize {
-        self.busy_connections() + self.idle_count.get()
+        self.busy_connections() + self.metrics.s3_connections_idle.get()
     }
 
-    /// Connections in use or about to be.
+    /// Connections in use or being opened.
     pub fn busy_connections(&self) -> usize {
-        self.queue.in_use()
+        self.metrics.s3_connections_busy.get()
     }
 
-    /// Requests that wait for one to become free.
+    /// Requests that wait for a connection.
     pub fn waiting_requests(&self) -> usize {
-        self.queue.waiting()
+        self.metrics.s3_requests_waiting.get()
     }
 
     /// Makes room for another connection; `false` where none is idle.
@@ -212,17 +216,19 @@ impl Pool {
         let close_one = |destination: &Rc<Destination>| {
             destination.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front)
         };
-        let is_one = self.destinations.borrow().iter().find_map(close_one).is_some();
-        self.idle_count.update(|count| count - usize::from(is_one));
-        is_one
+        let closed = self.destinations.borrow().iter().find_map(close_one);
+        if closed.is_some() {
+            self.metrics.s3_connections_idle.decrement();
+        }
+        closed.is_some()
     }
 }
 
-/// Times that a connection is tried to be opened by a process without descriptors. What it gives up
-/// for it may be taken by a new client first.
+/// Attempts to open a connection when the process is out of file descriptors. A new client may take
+/// the descriptor that was released for it.
 const DESCRIPTOR_TRIES: usize = 8;
 
-/// Time for a connection that is given up to be closed.
+/// Time for a released connection to be closed.
 pub const CLOSING_TIME: Duration = Duration::from_millis(1);
 
 /// Where idle connections lie, by how far S3 may send ahead on them.
@@ -239,11 +245,11 @@ impl Destination {
 }
 
 impl Lease {
-    /// Gives the connection back for the next request. Only to be called when the last answer
-    /// has been read to its end and S3 keeps the connection open.
+    /// Keeps the connection for the next request. Call it only when the response was read to its end
+    /// and S3 keeps the connection open.
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if self.pool.idle_count.get() >= self.pool.settings.max_idle_connections
+        if self.pool.metrics.s3_connections_idle.get() >= self.pool.settings.max_idle_connections
             || !connection.is_current(&self.destination.resolved)
         {
             return;
@@ -251,7 +257,7 @@ impl Lease {
         let shelf = shelf(connection.stream.socket().receives_ahead());
         self.destination.idle.borrow_mut()[shelf]
             .push_back(Idle { connection, since: Instant::now() });
-        self.pool.idle_count.update(|count| count + 1);
+        self.pool.metrics.s3_connections_idle.increment();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What clients have asked for and what came of it.
+//! Counts of the requests that clients sent and of their outcomes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ pub(crate) struct Counts {
     pub(crate) short: u64,
     /// Requests that their client gave up, before the head or in the body.
     pub(crate) given_up: u64,
-    /// Bytes of bodies of objects that came and were right.
+    /// Correct bytes of bodies received.
     pub(crate) bytes: u64,
 }
 

@@ -1,11 +1,11 @@
 //! The soak test: many clients of all kinds at once, over an S3 whose network fails all the time,
-//! which is overloaded now and then and changes its keys. Clients must notice none of it but for a
-//! few failures that are told truthfully; and when all is over the program must be as it was.
+//! which is sometimes overloaded and changes its keys. Clients may notice only a few failures, each
+//! with a truthful status; afterwards the program must hold no more than before.
 //!
-//! A second storm, in `storm`, is about retries alone, with the program as it comes.
+//! A second storm, in `storm`, is about retries alone, with the default settings.
 //!
-//! The clients are in `visitor`, what they ask and must get in `question`, and the faults in
-//! `support/fault_relay.rs`. `cargo test --test soak -- --nocapture` shows what was done.
+//! The clients are in `visitor`, their requests and the expected responses in `question`, and the
+//! faults in `support/fault_relay.rs`. `cargo test --test soak -- --nocapture` prints the counts.
 //!
 //! `S3PROXY_SOAK_SECONDS` (default 10, at least 5) is how long the storm lasts for each of the
 //! configurations; `S3PROXY_SOAK_SEED` repeats the choices of an earlier run, though not
@@ -80,12 +80,12 @@ const STORM: Faults = Faults {
     patience: Some(Duration::from_millis(200)),
 };
 
-/// In the storm S3 asks for fewer requests for so long ...
+/// In the storm S3 responds `SlowDown` for this long ...
 const OUTAGE: Duration = Duration::from_millis(250);
 /// ... each time that this has passed.
 const OUTAGE_PERIOD: Duration = Duration::from_millis(2500);
 
-/// The share of requests that may fail in the storm, as one in so many.
+/// The share of requests that may fail in the storm, as one in this many.
 const ONE_FAILURE_IN: u64 = 100;
 
 /// The most resident memory at any time. A debug build that serves these clients has 35 MiB, much of
@@ -178,7 +178,7 @@ impl Scene {
         }
     }
 
-    /// All clients at once for a while; meanwhile `conduct` is told how long it has been.
+    /// All clients at once for a while; meanwhile `conduct` gets the elapsed time.
     fn visit(&self, time: Duration, conduct: impl Fn(Duration)) -> Counts {
         let (ledger, is_over) = (Ledger::default(), AtomicBool::new(false));
         let started = Instant::now();
@@ -283,7 +283,7 @@ fn config(driver: Driver, relay: &FaultRelay) -> Config {
         .set("workers", &WORKERS.to_string())
         .set("access_log", "false")
         .set("max_pipes", &PIPES.to_string())
-        // Short, so that S3 is often asked for what was known before.
+        // Short, so that cached metadata often expires.
         .set("metadata_ttl", "1s")
         .set("metadata_negative_ttl", "500ms")
         // Small, so that objects push one another out, and so that its memory is in use before the
@@ -317,7 +317,7 @@ impl Footprint {
         Footprint { sockets, pipes, others, rss_bytes: proxy.rss_bytes() }
     }
 
-    /// Fails where `after` has more. Pipes are kept for the next body, however many there are.
+    /// Fails if `after` has more. Pipes are kept for the next body, however many there are.
     fn assert_same(&self, after: &Footprint) {
         assert_eq!((self.sockets, self.others), (after.sockets, after.others), "{after:?}");
         let grown = after.rss_bytes.saturating_sub(self.rss_bytes);

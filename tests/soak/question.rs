@@ -1,4 +1,4 @@
-//! What clients ask for, and the one right response to it.
+//! Requests of clients, each with the one correct response.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ pub(crate) struct Question<'a> {
     method: &'static str,
     target: String,
     fields: Vec<(&'static str, String)>,
-    /// `None` where there is no such object, or none that may be read.
+    /// `None` if the object does not exist or may not be read.
     object: Option<&'a Object>,
     status: u16,
     /// The bytes of the object that are the response's body.
@@ -85,8 +85,7 @@ impl Bucket {
         }
     }
 
-    /// Everything from some byte on of a huge object, as of those who do not know yet how much of
-    /// it they want.
+    /// `bytes=N-` of a huge object, as clients send it that do not know yet how much they will read.
     pub(crate) fn open_ended_question(&self, rng: &mut Rng) -> Question<'_> {
         let (key, object) = self.huge(rng);
         match rng.u64(..object.size()) {
@@ -150,7 +149,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// `bytes=first-last`, or `bytes=first-` where `last` is `None`.
+    /// `bytes=first-last`, or `bytes=first-` if `last` is `None`.
     fn ranged((key, object): (&str, &'a Object), first: u64, last: Option<u64>) -> Self {
         let question = Question::new("GET", key, Some(object), 206);
         let end = last.map_or(object.size(), |last| object.size().min(last + 1));

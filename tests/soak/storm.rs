@@ -1,6 +1,6 @@
-//! A storm in which every sixth response of S3 is a reset, a cut or a `SlowDown`, for a proxy with the
-//! settings that it comes with. Of the requests of 40 clients that read slices, fewer than one in a
-//! thousand may be noticed to fail.
+//! A storm in which every sixth response of S3 is a reset, a cut or a `SlowDown`, for a proxy with
+//! default settings. Of the requests of 40 clients that read slices, fewer than one in a thousand may
+//! fail.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +32,8 @@ fn a_storm_is_hardly_noticed_with_https_to_s3() {
 
 const CLIENTS: u64 = 40;
 
-/// What the network does to responses. Those that are over before count in vain, so that with the
-/// `SlowDown`s one in six is broken.
+/// What the network does to responses. Shorter responses end before their fault, so that
+/// together with the `SlowDown`s one in six is broken.
 const FAULTS: Faults = Faults {
     refused: 0.01,
     cut_in_head: 0.05,
@@ -46,7 +46,7 @@ const FAULTS: Faults = Faults {
 };
 const SLOW_DOWNS: f64 = 1.0 / 24.0;
 
-/// The share of requests that may fail, as one in so many.
+/// The share of requests that may fail, as one in this many.
 const ONE_FAILURE_IN: u64 = 1000;
 
 fn storm(driver: Driver, authority: Option<Authority>) {

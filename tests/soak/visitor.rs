@@ -1,5 +1,5 @@
-//! One client that asks one thing after the other and is patient, slow, asleep or gone, as chance
-//! has it. It checks every byte it gets.
+//! One client that sends one request after the other and at random reads on, reads slowly, pauses or
+//! disconnects. It checks every byte that it receives.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) struct Visitor<'a> {
     bucket: &'a Bucket,
     ledger: &'a Ledger,
     rng: Rng,
-    /// The connection of the last request, where it was kept.
+    /// The connection of the last request, if it was kept.
     kept: Option<Client>,
 }
 
@@ -27,7 +27,7 @@ enum Pace {
     Steady,
     /// Little by little, for the first MiB.
     Slow,
-    /// Not at all for a while, after so many bytes.
+    /// With a pause after this many bytes.
     Pausing {
         after: u64,
         time: Duration,
@@ -64,7 +64,7 @@ const PAUSED_BYTES: u64 = 24 << 20;
 const SMALL_RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
 impl<'a> Visitor<'a> {
-    /// A client whose doings `seed` decides about.
+    /// A client whose random choices depend on `seed`.
     pub(crate) fn new(
         proxy: &'a Proxy,
         bucket: &'a Bucket,
@@ -181,7 +181,7 @@ impl<'a> Visitor<'a> {
         let response = connection.head();
         *self.ledger.open().heads.entry(response.status).or_default() += 1;
         match response.status {
-            // Whether so many are to be borne is decided at the end.
+            // Whether there were too many is decided at the end.
             502..=504 => {}
             _ => question.check_head(&response),
         }

@@ -1,5 +1,5 @@
-//! Clients that go away or stop reading in the middle of a body. For htslib both are normal
-//! traffic, so both must cost nothing that lasts.
+//! Clients that disconnect or stop reading in the middle of a body. Both are normal for htslib, so
+//! neither may leave anything behind.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -82,12 +82,12 @@ fn settled(mut value: impl FnMut() -> u64) -> u64 {
     last
 }
 
-/// Bytes that may be on their way to a client that takes none: the test's own socket holds a few
-/// hundred KiB, the origin's sending side grows to 4 MiB (`tcp_wmem`), and the rest is what the
+/// Most bytes in flight to a client that reads none: the test's own socket holds a few hundred KiB,
+/// the origin's send buffer grows to 4 MiB (`tcp_wmem`), and the rest is what the
 /// proxy may read ahead.
 const MOST_AHEAD: u64 = 6 * MIB;
 
-/// A client whose own socket holds little, so that what is pulled is the proxy's doing. The
+/// A client whose own receive buffer is small, so that the bytes pulled are those the proxy reads. The
 /// kernel would let it grow to the limit of the machine (`tcp_rmem`).
 fn client_with_a_small_socket(proxy: &Proxy) -> Client {
     let client = Client::connect(proxy);
@@ -174,7 +174,7 @@ fn memory_does_not_grow_with_the_object(driver: Driver) {
 
 /// Serves `length` bytes in three parts. After the first the client goes away, the second shows
 /// that to the proxy, and the third is the remainder. Later requests get a short whole response that
-/// says on which connection they came.
+/// names their connection.
 fn three_parts(length: usize) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         if !peer.next_request() {
@@ -196,7 +196,7 @@ fn three_parts(length: usize) -> ScriptedUpstream {
     })
 }
 
-/// Starts a transfer, leaves it after the first part, waits, and asks again.
+/// Aborts a transfer after its first part, waits, and sends another request.
 fn next_response_after_an_abort(driver: Driver, upstream: &ScriptedUpstream) -> String {
     let proxy = Config::new(driver, &upstream.endpoint()).start();
     let mut client = Client::connect(&proxy);

@@ -1,5 +1,4 @@
-//! igv.js in Chromium, which keeps what it has read: an object that was replaced is read anew when
-//! the page is reloaded.
+//! igv.js in Chromium with its cache: a replaced object is fetched again when the page is reloaded.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,5 @@
-//! Objects that are replaced, deleted or created while the proxy runs. Whatever one response has
-//! told of the change, no later one contradicts, on whichever worker and of whichever kind.
+//! Objects that are replaced, deleted or created while the proxy runs. After one
+//! response has shown the change, no later one contradicts it, on any worker and for any method.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,7 +31,7 @@ both_drivers!(
 
 const TARGET: &str = "/files/reads.bam";
 const WORKERS: &str = "4";
-/// Each worker gets some of so many connections, but for one time in a million.
+/// So many that each worker gets some of them, except once in a million runs.
 const CONNECTIONS: usize = 60;
 
 fn workers_over(driver: Driver, s3: &TestS3) -> Proxy {
@@ -43,7 +43,7 @@ fn connections(proxy: &Proxy) -> Vec<Client> {
     (0..CONNECTIONS).map(|_| Client::connect(proxy)).collect()
 }
 
-/// What every connection's HEAD is told: status, and the length of an object.
+/// The response to HEAD on every connection: status and length.
 fn heads(clients: &mut [Client]) -> Vec<(u16, u64)> {
     let mut told: Vec<_> = clients
         .iter_mut()
@@ -100,7 +100,7 @@ fn a_deletion_tells_all_workers(driver: Driver) {
         let mut clients = connections(&proxy);
         assert_eq!(heads(&mut clients), [(200, 3)]);
         s3.delete("reads.bam");
-        // Memory may tell a HEAD of the old object, but not one that wants nothing old.
+        // A plain HEAD may get the cached old object, one with `no-cache` may not.
         std::thread::sleep(Duration::from_millis(5_100));
         let fields = [("Cache-Control", "no-cache")];
         assert_eq!(clients[0].request(method, TARGET, &fields).status, 404, "{method}");
@@ -140,7 +140,7 @@ fn a_replaced_version_of_a_versioned_object_is_seen_by_all(driver: Driver) {
     }
 }
 
-/// An object that the proxy remembers, replaced by one that is larger; the new one's tag.
+/// Replaces a cached object by a larger one, and returns the new ETag.
 fn replaced(s3: &TestS3, proxy: &Proxy) -> String {
     s3.put("reads.bam", "old");
     std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! `--check`: what it says of buckets that work, that do not, and that it cannot know.
+//! `--check` on buckets that work, that fail, and that it cannot judge.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,8 @@ use s3s::S3ErrorCode;
 
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::Object;
-use crate::support::proxy::{Config, Driver, Finished, Process};
+use crate::support::process::Finished;
+use crate::support::proxy::{Config, Driver, Process};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::scripted_upstream::ScriptedUpstream;
 

@@ -1,4 +1,4 @@
-//! The programs that the group uses every day, each compared with itself on the local file.
+//! samtools and other programs over the proxy, each compared with itself on the local file.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,21 +27,21 @@ both_drivers!(
 const TARGET: &str = "/files/reads.bam";
 const HOURS: i64 = 3600;
 
-/// Where S3 tells its time.
+/// Where S3 puts its time.
 #[derive(Clone, Copy, Debug)]
 enum Tells {
     Date,
     ServerTime,
-    /// `Date` that is no date, and `<ServerTime>`.
+    /// An invalid `Date`, and `<ServerTime>`.
     NonsenseAndServerTime,
-    /// `<ServerTime>` that is none, and `Date`.
+    /// An invalid `<ServerTime>`, and `Date`.
     DateAndNonsense,
     /// A `Date` by another clock, as of a gateway, and `<ServerTime>`.
     AnotherDateAndServerTime,
     Nothing,
 }
 
-/// An S3 whose clock is so many seconds ahead of this machine's.
+/// An S3 whose clock is this many seconds ahead of the machine's.
 struct World {
     ahead: Arc<AtomicI64>,
     upstream: ScriptedUpstream,
@@ -177,7 +177,7 @@ fn a_clock_that_is_put_right_later_is_noticed(driver: Driver) {
 }
 
 fn without_a_word_of_the_time_this_machines_clock_is_tried_again(driver: Driver) {
-    // S3 tells a time at first, and later that the time is wrong and nothing else, as when this
+    // S3 sends its time at first, and later only that the time is wrong, as when this
     // machine's clock was what was wrong and has been put right.
     let requests = AtomicI64::new(0);
     let upstream = ScriptedUpstream::start(move |peer| {
@@ -203,7 +203,7 @@ fn a_skew_that_s3_does_not_explain_is_502_with_words(driver: Driver) {
     let proxy = world.config(driver).start();
     get(&proxy, TARGET).assert_error(502);
     assert_eq!(head(&proxy, TARGET).status, 502);
-    // A HEAD's refusal has no reason; a GET asks for it.
+    // An error response to HEAD has no reason; a GET fetches it.
     assert_eq!(world.upstream.heads().len(), 3);
     let words = "this machine's clock and that of S3 differ";
     eventually(words, || proxy.stderr().matches(words).count() == 2);

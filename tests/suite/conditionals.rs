@@ -1,5 +1,5 @@
-//! `If-Match` and its relatives (RFC 9110 §13): 304 and 412, whether the proxy knows the object
-//! already or not.
+//! `If-Match` and its relatives (RFC 9110 §13): 304 and 412, on a cache miss and on
+//! a hit.
 
 use hyper::header::{IF_MATCH, IF_NONE_MATCH};
 

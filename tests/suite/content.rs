@@ -1,4 +1,4 @@
-//! What clients are told about an object's content: its encoding, and how long it may be kept.
+//! The fields about an object's content: `Content-Encoding` and `Cache-Control`.
 
 use crate::support::memory_store::TestS3;
 use crate::support::object::Object;

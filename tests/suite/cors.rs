@@ -1,5 +1,5 @@
-//! Cross-origin requests: a genome browser on another site may read, see what it needs, and is
-//! told so before it asks for anything.
+//! Cross-origin requests: a genome browser on another site may read objects and the fields it
+//! needs, and learns this by a preflight.
 
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, proxy_over};

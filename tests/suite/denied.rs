@@ -1,5 +1,5 @@
-//! `denied_is_missing`: where the bucket cannot be listed, S3 denies access to keys that do not
-//! exist, and programs that look for them want a 404.
+//! `denied_is_missing`: without permission to list the bucket S3 denies access to keys that do not
+//! exist, and programs that look for them need a 404.
 
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::proxy::{Config, Driver, proxy_over};

@@ -1,5 +1,5 @@
-//! Objects that are encrypted with a key which S3 does not keep (SSE-C): the key is sent with each
-//! request, and shown to nobody.
+//! Objects encrypted with a customer-provided key (SSE-C), which is sent with each request and never
+//! shown.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::support::eventually;
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::Object;
-use crate::support::proxy::{Config, Driver, Finished, Process, Proxy};
+use crate::support::process::Finished;
+use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, get_range, head};
 use crate::support::s3_server::PUBLIC_BUCKET;
 

@@ -1,4 +1,4 @@
-//! Where S3 is: regions, paths of endpoints, and what the profiles of AWS's tools say about both.
+//! Regions, endpoints with paths, and both as the profiles of AWS's tools configure them.
 
 use hyper::header::AUTHORIZATION;
 
@@ -52,7 +52,7 @@ fn a_region_of_another_store_is_learned(driver: Driver) {
     assert_eq!(upstream.heads().len(), 3);
 }
 
-/// The store checks signatures, so it says that what was signed is what was sent: the first part
+/// The store checks signatures, which proves that the request is sent as it was signed: the first part
 /// of the endpoint's path is its bucket, all that follows is its key.
 fn the_path_of_an_endpoint_is_part_of_every_request(driver: Driver) {
     let s3 = TestS3::with("storage/v 1/inner/a b.bam", "ACGT");
@@ -83,7 +83,7 @@ fn the_path_of_an_endpoint_comes_before_the_key_where_the_bucket_is_in_the_host(
     assert!(head.contains(&format!("Host: {BUCKET}.localhost:")), "{head}");
 }
 
-/// A process whose shared files of AWS's tools have this content, and which knows no endpoint.
+/// A process whose shared files of AWS's tools have this content, and no configured endpoint.
 fn with_profiles(driver: Driver, config: &Config, profiles: &str) -> Process {
     let keys = format!("aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
     let mut process = Process::with_config(&config.yaml());
@@ -167,7 +167,7 @@ fn what_is_written_or_set_wins_over_the_profile(driver: Driver) {
     let ignoring = with_profiles(driver, &bare(driver), profiles)
         .environment("AWS_ENDPOINT_URL_S3", &url)
         .environment("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
-        // So that AWS is not asked.
+        // So that AWS is not contacted.
         .environment("S3PROXY_ENDPOINT", "http://127.0.0.1:1/own");
     let said = ignoring.argument("--check").run();
     assert!(said.stdout.contains("at http://127.0.0.1:1/own,"), "{said:?}");

@@ -1,4 +1,4 @@
-//! The props themselves: a test is worth as much as the server behind it.
+//! Tests of the stand-ins in `tests/support`, on which all other tests depend.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::support::s3_server::{ACCESS_KEY, PUBLIC_BUCKET, S3Server, SECRET_KEY}
 use crate::support::scripted_upstream::{ScriptedUpstream, ok};
 use crate::support::tools;
 
-/// Asks an S3 server with curl, whose signer is independent of ours. `-i` shows the head.
+/// Sends a request with curl to an S3 server, whose signer is independent of ours. `-i` shows the head.
 fn signed_curl(server: &S3Server, secret: &str, target: &str, more: &[&str]) -> String {
     let url = format!("{}{target}", server.endpoint());
     let user = format!("{ACCESS_KEY}:{secret}");
@@ -120,7 +120,7 @@ fn the_s3_server_wants_every_amz_field_signed() {
         let value = fields.field(HeaderName::from_static(name)).expect("curl sends it");
         head += &format!("{name}: {value}\r\n");
     }
-    // The same request again, once as it was and once with a field that nobody signed.
+    // The same request again, once as it was and once with an unsigned field.
     let send = |head: String| {
         let address = s3.server.endpoint().replace("http://", "");
         let mut stream = TcpStream::connect(address).expect("a listening server");

@@ -1,5 +1,5 @@
-//! The log under adverse conditions (nobody reads it, its file is rotated or may grow no more), and
-//! what it says of S3's errors.
+//! The log when nobody reads it, its file is rotated or the disk is full, and its lines for S3's
+//! errors.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -22,9 +22,9 @@ both_drivers!(
     a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted,
     standard_error_that_nobody_reads_stops_nothing,
     standard_output_that_nobody_reads_stops_nothing,
-    a_hangup_opens_the_log_file_again_and_no_line_is_lost,
+    a_hangup_reopens_the_log_file_and_no_line_is_lost,
     a_hangup_without_a_log_file_changes_nothing,
-    a_log_file_that_cannot_be_opened_again_stays_in_use,
+    a_log_file_that_cannot_be_reopened_stays_in_use,
     a_file_that_may_grow_no_more_gets_whole_lines,
     the_log_cannot_disturb_a_terminal_or_be_forged,
     what_is_logged_just_before_the_end_arrives,
@@ -71,7 +71,7 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted(driver: Driver)
     let mut proxy = Proxy::start(Process::with_config(&yaml));
     overflow(&proxy);
     get(&proxy, TARGET).assert(200, "ACGT");
-    // The reader goes on: it finds whole lines, and is told how many are missing.
+    // The reader goes on: it finds whole lines, and the number of those that are missing.
     let mut lines = BufReader::new(reader).lines();
     let mut read = 0;
     let told = loop {
@@ -147,7 +147,7 @@ fn lines_of(path: &Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().matches("GET /files/").count()
 }
 
-fn a_hangup_opens_the_log_file_again_and_no_line_is_lost(driver: Driver) {
+fn a_hangup_reopens_the_log_file_and_no_line_is_lost(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
     let path = proxy.directory().join("proxy.log");
@@ -177,7 +177,7 @@ fn a_hangup_without_a_log_file_changes_nothing(driver: Driver) {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
-fn a_log_file_that_cannot_be_opened_again_stays_in_use(driver: Driver) {
+fn a_log_file_that_cannot_be_reopened_stays_in_use(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("log_file", "proxy.log").start();
     let (path, old) = (proxy.directory().join("proxy.log"), proxy.directory().join("old.log"));
@@ -187,7 +187,7 @@ fn a_log_file_that_cannot_be_opened_again_stays_in_use(driver: Driver) {
     get(&proxy, TARGET).assert(200, "ACGT");
     eventually("the old file has the line", || lines_of(&old) == 1);
     let text = fs::read_to_string(&old).expect("the old file");
-    assert!(text.contains("proxy.log again") && text.contains("stays in use"), "{text}");
+    assert!(text.contains("cannot reopen ") && text.contains("stays in use"), "{text}");
 }
 
 fn a_file_that_may_grow_no_more_gets_whole_lines(driver: Driver) {
@@ -263,7 +263,7 @@ fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
     assert!(proxy.stderr().contains("requests=500 "), "{}", proxy.stderr());
 }
 
-/// An error as S3 tells it: without its document where HEAD asked.
+/// An error response of S3, without a body for HEAD.
 fn refusal(peer: &Peer, status: &str, code: &str) -> String {
     let error = s3_error(status, code);
     let error = error.replacen("\r\n", "\r\nx-amz-request-id: 4442587FB7D0A2F9\r\n", 1);
@@ -315,7 +315,7 @@ fn every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id(driv
     for (number, (status, code)) in ERRORS.iter().enumerate() {
         let error = format!("{} {code}: The test says so", &status[..3]);
         assert!(logged(&format!("get{number}"), &error), "GET {status} {code}:\n{text}");
-        // Only of 400 and 403 a HEAD's reason is asked for, and its 404 is always plain.
+        // The reason is fetched only for a HEAD's 400 and 403, and its 404 is always plain.
         let error = if number < 4 { &error } else { &status[..3] };
         let is_plain = *code == "NoSuchBucket";
         assert!(
@@ -371,7 +371,7 @@ fn an_archived_object_is_403_and_says_so(driver: Driver) {
         let response = get(&proxy, TARGET);
         response.assert_error(403);
         assert_eq!(response.text(), "the object is archived: restore it first\n");
-        // S3 tells the metadata of archived objects.
+        // S3 returns the metadata of archived objects.
         assert_eq!(request(&proxy, "HEAD", TARGET, &[]).status, 200);
     }
     eventually("it is logged", || {

@@ -1,8 +1,8 @@
 //! The suite: stories about the real program, told from outside.
 //!
 //! Every story that starts the proxy runs under both event loops, as two tests with names such
-//! as `ranges::a_range_past_the_end_is_clamped::io_uring`. Stand-ins for S3 and the other props
-//! are in `tests/support`.
+//! as `ranges::a_range_past_the_end_is_416_with_the_size::io_uring`. Stand-ins for S3 and other helpers are
+//! in `tests/support`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,6 +40,8 @@ mod check;
 mod clients;
 mod clock;
 mod conditionals;
+mod configuration;
+mod connections;
 mod content;
 mod cors;
 mod credentials;

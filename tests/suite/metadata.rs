@@ -1,4 +1,4 @@
-//! What one core remembers of S3: how often S3 is asked, and that the response is never a lie for
+//! The metadata cache of one worker: how often S3 gets a request, and that no response is stale for
 //! longer than the configuration allows.
 
 use std::time::Duration;
@@ -236,7 +236,7 @@ fn many_missing_names_take_little_memory_and_push_out_no_object(driver: Driver) 
     let asked = s3.server.requests().len();
     assert_eq!(head(&proxy, TARGET).status, 200);
     assert_eq!(s3.server.requests().len(), asked, "the object was still known");
-    // The latest of them are still known too.
+    // The latest of them are still cached too.
     ask(12_900..13_000);
     assert!(s3.server.requests().len() < asked + 100);
 }

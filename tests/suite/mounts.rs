@@ -144,7 +144,7 @@ fn a_requester_pays_bucket_is_read_only_with_the_setting(driver: Driver) {
     let requests = s3.server.requests();
     let said: Vec<_> = requests.iter().map(|seen| seen.field(payer.clone())).collect();
     assert_eq!(said, [Some("requester"), Some("requester"), None, None]);
-    // What is set at the top holds for every mount that does not say otherwise.
+    // A setting at the top level applies to every mount that does not override it.
     let proxy = with_mounts(driver, &s3, &mounts).set("requester_pays", "true").start();
     get(&proxy, "/files/reads.bam").assert(200, "ACGT");
     s3.server.forget();

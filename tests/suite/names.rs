@@ -1,7 +1,7 @@
-//! S3's name and its addresses, as a name server gives them and takes them away.
+//! The addresses of S3's name, which a name server changes.
 //!
 //! The proxy gets a `/etc/resolv.conf` of its own, and the name server the port that it must have.
-//! Both need root, so these tests are ignored unless they are asked for, as `tests/run` does.
+//! Both need root, so these tests are ignored by default; `tests/run` includes them.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Too much at once: those who are served go on being served, all others are told quickly.
+//! Overload: clients that are being served continue, all others get 503 quickly.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ fn a_client_beyond_the_limit_gets_503_and_the_others_go_on(driver: Driver) {
     let [first, rest] = ["GET /outside HTTP/1.1\r\n", "Host: x\r\n\r\n"];
     second.send(first);
     std::thread::sleep(Duration::from_millis(50));
-    // Those who have asked, those who have not yet, and more of them than are told so.
+    // Clients with a request, clients without one, and more of them than get a 503.
     for _ in 0..3 {
         let asked = Instant::now();
         assert_turned_away(&get(&proxy, TARGET));
@@ -75,7 +75,7 @@ fn over(driver: Driver, upstream: &ScriptedUpstream) -> Config {
     Config::new(driver, &upstream.endpoint()).set("upstream_max_connections", "1")
 }
 
-/// A client whose request is with S3.
+/// A client whose request has reached S3.
 fn busy(proxy: &Proxy, upstream: &ScriptedUpstream) -> Client {
     let mut client = Client::connect(proxy);
     client.send(request_head("GET", TARGET, &[]));
@@ -142,7 +142,7 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
         client.send(first);
     }
     eventually("it says so", || proxy.stderr().contains("cannot accept connections for now"));
-    // One that was accepted asks for what needs one more descriptor.
+    // A client that was accepted requests an object, which needs one more descriptor.
     crowd[0].send(rest);
     assert_turned_away(&crowd[0].response_to("GET"));
     assert!(downloading.exactly(64 << 20) == synthetic_bytes(0, 64 << 20));
@@ -193,7 +193,7 @@ fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
     for _ in 0..5 {
         let mut clients: Vec<_> = (0..8).map(|_| idle(&proxy)).collect();
         proxy.signal(Signal::STOP);
-        // The signal may take a moment: only who has asked already is sure not to yield.
+        // The signal may take a moment: only a client that has sent its request is sure not to yield.
         clients[..4].iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         let mut new: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
         for client in &mut new {
@@ -218,7 +218,7 @@ fn idle_clients_yield_when_descriptors_run_out(driver: Driver) {
         }));
         // Each stays, and so finds fewer descriptors than the one before.
         let idle: Vec<_> = (0..3 * FILES).map(|_| idle(&proxy)).collect();
-        // S3 is asked by those who have just come.
+        // The new clients get connections to S3.
         let mut new = Client::connect(&proxy);
         new.request("GET", TARGET, &[("Cache-Control", "no-cache")]).assert(200, "ACGT");
         drop(idle);

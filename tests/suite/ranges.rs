@@ -1,5 +1,4 @@
-//! Whole objects and ranges of them: every row of the response table, once when the proxy hears of
-//! the key for the first time and once when it remembers it.
+//! Whole objects and ranges of them: every row of README's table, on a cache miss and on a hit.
 
 use hyper::header::RANGE;
 

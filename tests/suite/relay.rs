@@ -1,4 +1,4 @@
-//! How bodies travel: spliced, copied, and what becomes of pipes.
+//! Bodies that are spliced or copied, and what happens to their pipes.
 
 use std::io;
 use std::time::Duration;
@@ -181,7 +181,7 @@ fn pipelined_heads_are_answered_in_order(driver: Driver) {
     client.response_to("GET").assert(200, "x".repeat(7));
     client.assert_open();
 
-    // What follows is no request, which the response before it must not suffer from.
+    // The bytes that follow are not a request; the response before them must not suffer.
     client.send(request_head("HEAD", "/files/object-8", &[]) + "\x16\x03\r\n\r\n");
     assert_eq!(client.response_to("HEAD").content_length(), 8);
     client.assert_closed();

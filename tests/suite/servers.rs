@@ -1,9 +1,8 @@
-//! What every S3 must pass through the real proxy, told over servers of others that check
-//! signatures: moto, OpenStack Swift and Garage. None of them shares code with the server
-//! that the rest of the suite is told over.
+//! Stories over foreign S3 servers that check signatures: moto, Swift of `OpenStack` and Garage. None of
+//! them shares code with the server behind the rest of the suite.
 //!
-//! These tests are ignored unless they are asked for, because the servers have to be installed:
-//! `./tests/run` does both. By hand, for one server:
+//! These tests are ignored by default, because the servers have to be installed: `./tests/run` does
+//! both. By hand, for one server:
 //!
 //! ```text
 //! ./tests/servers/install swift
@@ -156,7 +155,7 @@ fn every_form_of_range_is_exact(s3: &RealS3, driver: Driver) {
     ];
     let whole = s3.get("digits.txt");
     for (range, first, last) in rows {
-        // A new proxy each time: the first response is to one that has not heard of the object.
+        // A new proxy each time: the first response is a cache miss.
         let proxy = proxy_over(s3, driver);
         for _ in 0..2 {
             let response = get_range(&proxy, "/files/digits.txt", range);
@@ -228,7 +227,7 @@ fn every_key_that_the_server_takes_comes_back_as_itself(s3: &RealS3, driver: Dri
     assert!(unexpected.is_empty(), "{:?} does not give back {unexpected:?}", s3.implementation);
 }
 
-/// Whether a server is known not to give back what it was given under this key, curl being the
+/// Whether a server is known not to return what was stored under this key, with curl as the
 /// client: the deviations from AWS that concern no proxy.
 fn may_refuse(implementation: Implementation, key: &str) -> bool {
     match implementation {

@@ -1,5 +1,4 @@
-//! What reaches S3: requests that are signed, name one object, and carry nothing else of the
-//! client's.
+//! Requests as they reach S3: signed, for one object, and with nothing else from the client.
 
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, RANGE, USER_AGENT};
 

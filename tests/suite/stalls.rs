@@ -1,5 +1,5 @@
-//! Clients that read nothing for a while. They keep nothing that others need, lose no byte by it, and
-//! are given up only when their own kernel takes nothing any more.
+//! Clients that read nothing for a while. They hold nothing that others need, lose no byte, and are
+//! disconnected only when their own kernel accepts no more bytes.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -49,7 +49,7 @@ fn each_way(driver: Driver, story: impl Fn(&TestS3, Config)) {
     }
 }
 
-/// A client whose own kernel takes little.
+/// A client with a small receive buffer.
 fn connect(proxy: &Proxy) -> Client {
     let client = Client::connect(proxy);
     let socket = SockRef::from(client.socket());
@@ -57,7 +57,7 @@ fn connect(proxy: &Proxy) -> Client {
     client
 }
 
-/// Clients that have asked for all of [`TARGET`] and read no more than its head.
+/// Clients that requested all of [`TARGET`] and read only the head.
 fn stalled(proxy: &Proxy, count: usize) -> Vec<Client> {
     let stall = |_| {
         let mut client = connect(proxy);

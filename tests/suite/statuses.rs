@@ -1,7 +1,7 @@
-//! What a client is told when S3 says no, says nothing, or talks nonsense.
+//! Statuses when S3 refuses, is silent, or sends nonsense.
 //!
-//! A response of the proxy is true: never padded, never ended as if complete, never showing a
-//! secret; and whose fault it is can be read from the status.
+//! A response is never padded, never ended as if complete, and never shows a secret; its status says
+//! whether the client, S3 or the proxy is at fault.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ fn what_is_missing_is_404_and_what_is_forbidden_is_403(driver: Driver) {
 
 fn a_key_that_s3_does_not_accept_is_404(driver: Driver) {
     let long = format!("a/{}/one", "x".repeat(300));
-    // What servers say of such keys, and proxies in front of them.
+    // Responses of servers, and of proxies in front of them, to such keys.
     let bare = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
     let refusals = [
         s3_error("400 Bad Request", "InvalidURI"),
@@ -83,7 +83,7 @@ fn a_key_that_s3_does_not_accept_is_404(driver: Driver) {
         }
         assert!(!proxy.stderr().contains("renew"), "{}", proxy.stderr());
     }
-    // An ordinary key that is refused so is no fault of the client.
+    // The same response to an ordinary key is not the client's fault.
     let upstream = ScriptedUpstream::always(s3_error("403 Forbidden", "SignatureDoesNotMatch"));
     get(&proxy_before(driver, &upstream), TARGET).assert_error(502);
 }
@@ -130,7 +130,7 @@ fn a_head_with_refused_credentials_is_502_too(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let proxy = Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret").start();
     let response = head(&proxy, TARGET);
-    // A HEAD's 403 has no body that says whose fault it is; one more request finds out.
+    // A HEAD's 403 has no body with a reason; one more request finds it out.
     assert_eq!((response.status, response.field("content-length")), (502, None));
     assert_says_why(&proxy, "", "SignatureDoesNotMatch");
 }
@@ -261,8 +261,8 @@ fn an_s3_that_ignores_the_range_never_gives_wrong_bytes(driver: Driver) {
     }
 }
 
-/// Asks for a body of `length` bytes from an S3 that fails, and returns what came before the
-/// connection was closed short. Nothing came if the failure was early enough to be answered.
+/// Requests a body of `length` bytes from an S3 that fails, and returns the bytes before the
+/// connection was closed early; none if the failure was early enough for a status.
 fn what_came_of(proxy: &Proxy, length: u64) -> Vec<u8> {
     let mut client = Client::connect(proxy);
     client.send(request_head("GET", TARGET, &[]));
@@ -341,7 +341,7 @@ fn bytes_beyond_the_announced_length_reach_nobody(driver: Driver) {
     let proxy = proxy_before(driver, &upstream);
     let mut client = Client::connect(&proxy);
     for number in 0..5 {
-        // A connection with bytes that nobody asked for cannot be trusted with another request.
+        // A connection with unexpected bytes cannot be trusted with another request.
         client.request("GET", TARGET, &[]).assert(200, format!("body {number}"));
     }
 }

@@ -1,4 +1,4 @@
-//! S3 over HTTPS: whom the proxy believes, and what becomes of connections that are cut.
+//! S3 over HTTPS: trusted certificates, and connections that are cut.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -197,7 +197,7 @@ fn a_certificate_of_an_unknown_authority_named_in_ca_file_is_trusted(driver: Dri
     let server = authority.server_and_certificate("minio.example.org");
     let (_s3, config, _directory) = naming_that_of(driver, server);
     assert_rejected(&config, "its certificate is for another name: minio.example.org");
-    // Another one of the same authority is not the one that was named.
+    // Another certificate of the same authority is not in `ca_file`.
     let (_s3, config, _directory) =
         naming_that_of(driver, authority.server_and_certificate("localhost"));
     let other = TestS3::start_tls(authority.server("localhost", rustls::ALL_VERSIONS));

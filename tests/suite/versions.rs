@@ -1,5 +1,5 @@
-//! Versions of objects: asked for where a mount allows it, told apart, and never mixed up with the
-//! latest one.
+//! Versions of objects: served if a mount allows it, and never mixed up with each other or the latest
+//! one.
 
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn a_version_is_the_only_parameter_that_reaches_s3(driver: Driver) {
 fn a_version_with_odd_characters_is_signed_as_it_is_sent(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
-    // The store knows no such form, but says so only of a request whose signature is right.
+    // The store does not support this form, and says so only if the signature is valid.
     for id in ["a%2Fb%2bc%3D", "a/b+c="] {
         get(&proxy, &version(id)).assert_error(400);
     }

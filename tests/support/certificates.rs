@@ -1,4 +1,4 @@
-//! An authority of the test's own, and certificates of it.
+//! A certificate authority for tests, and certificates signed by it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The services that AWS credentials come from, over real HTTP on one port: the instance metadata
-//! service in its version 2, the container endpoint, STS, and the portal of single sign-on. What they
-//! give out, the S3 server accepts.
+//! service in its version 2, the container endpoint, STS, and the portal of single sign-on. The
+//! S3 server accepts their credentials.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -46,7 +46,7 @@ struct State {
     stop: bool,
 }
 
-/// A request that came.
+/// A request received.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     method: String,
@@ -98,7 +98,7 @@ impl CredentialServices {
         lock(&self.state).mode = mode;
     }
 
-    /// How many requests came so far, of whatever kind.
+    /// Requests received so far, of any kind.
     pub(crate) fn request_count(&self) -> usize {
         lock(&self.state).seen.len()
     }

@@ -1,8 +1,8 @@
-//! A TCP relay between the proxy and S3 that does to connections what networks and servers under
-//! load do to them: as chance has it, it refuses, resets, closes, stalls and trickles.
+//! A TCP relay between the proxy and S3 that injects faults of networks and of servers under load: at
+//! random it refuses, resets, closes, stalls and trickles.
 //!
-//! It knows no HTTP and no TLS, only that one side asks and the other answers. A response draws its
-//! lot when it begins, so a change of the chances is felt at once on connections of all ages.
+//! It knows neither HTTP nor TLS, only that requests and responses alternate. The fault of a response is
+//! chosen when it begins, so changed chances apply at once, also on open connections.
 
 use std::fmt;
 use std::io;
@@ -33,11 +33,11 @@ pub(crate) struct Faults {
     pub(crate) reset: f64,
     /// A response pauses after some bytes ...
     pub(crate) stalled: f64,
-    /// ... for so long.
+    /// ... for this long.
     pub(crate) stall: Duration,
     /// Some bytes of a response come in very small pieces.
     pub(crate) trickled: f64,
-    /// How long the proxy may take nothing before it is reset; `None` is for ever.
+    /// How long the proxy may read nothing before it is reset; `None` is without limit.
     pub(crate) patience: Option<Duration>,
 }
 
@@ -231,7 +231,7 @@ impl Shared {
         self.chances.lock().unwrap_or_else(PoisonError::into_inner).0.patience
     }
 
-    /// The lot of a response that begins.
+    /// Chooses the fault of a response that begins.
     fn draw(&self) -> Lot {
         let (faults, rng) = &mut *self.chances.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chance = rng.f64();

@@ -1,5 +1,5 @@
-//! An HTTP proxy: it connects where it is told to, and passes requests in absolute-form on. It alone
-//! knows where the names below `.invalid` are, all of them on the loopback device.
+//! An HTTP proxy with CONNECT and requests in absolute-form. It alone resolves the names below
+//! `.invalid`, all of them to the loopback device.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,9 +12,9 @@ use super::PATIENCE;
 /// What it does with a request.
 #[derive(Clone)]
 pub(crate) enum Mode {
-    /// What it is asked for.
+    /// Its requests.
     Obliging,
-    /// The same for who sends this `Proxy-Authorization`; 407 for others.
+    /// The same for clients that send this `Proxy-Authorization`; 407 for others.
     Wanting(&'static str),
     /// Sends this and closes.
     Responding(String),

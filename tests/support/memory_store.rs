@@ -1,5 +1,5 @@
-//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, answering
-//! as S3 documents it: ranges, conditionals, errors and all fields of a head.
+//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, with the
+//! responses that S3 documents: ranges, conditionals, errors and all fields of a head.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use futures::Stream;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use s3s::dto::{
-    ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
-    StreamingBlob, Timestamp,
+    ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::asked::Asked;
+use super::conditions::Verdict;
 use super::object::{Object, last_modified};
+use super::object_request::ObjectRequest;
 use super::s3_server::S3Server;
 
 /// The bucket of most tests.
@@ -36,12 +36,12 @@ struct State {
     versions: HashMap<(String, String, String), Option<Object>>,
     /// Keys whose latest version is a delete marker.
     deleted: HashSet<(String, String)>,
-    /// Buckets that only those may read who agree to pay.
+    /// Requester-pays buckets.
     requester_pays: HashSet<String>,
     denied: Vec<String>,
-    /// What every request is answered with, while set.
+    /// The response to every request, while set.
     outage: Option<S3ErrorCode>,
-    /// The chance of a request to be answered with `SlowDown`.
+    /// The chance of a `SlowDown` in response to a request.
     slow_downs: Option<(f64, fastrand::Rng)>,
     delay: Duration,
 }
@@ -58,14 +58,14 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, asked: &Asked<'_>) -> S3Result<Object> {
-        let object = self.stored(asked)?;
-        asked.encryption.check(object.customer_key.as_ref())?;
+    fn find(&self, request: &ObjectRequest<'_>) -> S3Result<Object> {
+        let object = self.stored(request)?;
+        request.encryption.check(object.customer_key.as_ref())?;
         Ok(object)
     }
 
-    fn stored(&self, asked: &Asked<'_>) -> S3Result<Object> {
-        let Asked { bucket, key, .. } = *asked;
+    fn stored(&self, request: &ObjectRequest<'_>) -> S3Result<Object> {
+        let ObjectRequest { bucket, key, .. } = *request;
         let mut state = self.state();
         if let Some(code) = &state.outage {
             return Err(S3Error::with_message(code.clone(), "The test says so."));
@@ -81,11 +81,11 @@ impl MemoryStore {
         if !state.objects.keys().any(|(known, _)| known == bucket) {
             return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
         }
-        if state.requester_pays.contains(bucket) && !asked.requester_pays {
+        if state.requester_pays.contains(bucket) && !request.requester_pays {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
         let place = (bucket.to_owned(), key.to_owned());
-        if let Some(version_id) = asked.version_id {
+        if let Some(version_id) = request.version_id {
             return state.version(place, version_id);
         }
         let object = state.objects.get(&place).cloned();
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-/// The error with the field that says what it is about.
+/// Adds the field that marks a delete marker to the error.
 fn deleted(mut error: S3Error) -> S3Error {
     let name = HeaderName::from_static("x-amz-delete-marker");
     error.set_headers(HeaderMap::from_iter([(name, HeaderValue::from_static("true"))]));
@@ -192,7 +192,7 @@ impl TestS3 {
         state.versions.insert((place.0, place.1, version_id.to_owned()), None);
     }
 
-    /// From now on [`BUCKET`] can only be read by those who agree to pay.
+    /// Makes [`BUCKET`] a requester-pays bucket.
     pub(crate) fn let_requesters_pay(&self) {
         self.store.state().requester_pays.insert(BUCKET.to_owned());
     }
@@ -207,12 +207,12 @@ impl TestS3 {
         self.store.state().denied.push(key.to_owned());
     }
 
-    /// Answers every request with this error, or with the truth again.
+    /// Responds to every request with this error, or normally again.
     pub(crate) fn set_outage(&self, code: Option<S3ErrorCode>) {
         self.store.state().outage = code;
     }
 
-    /// Answers requests with `SlowDown` as chance has it, from 0 to 1.
+    /// Responds with `SlowDown` at random, with this chance from 0 to 1.
     pub(crate) fn slow_down(&self, chance: f64, seed: u64) {
         self.store.state().slow_downs = Some((chance, fastrand::Rng::with_seed(seed)));
     }
@@ -243,14 +243,9 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&Asked::from(&input))?;
-        let conditions = Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        if conditions.verdict(&object)? == Verdict::NotModified {
+        let request = ObjectRequest::from(&input);
+        let object = self.find(&request)?;
+        if request.conditions.verdict(&object)? == Verdict::NotModified {
             return Ok(with_status(head_only(&object), StatusCode::NOT_MODIFIED));
         }
         let size = object.size();
@@ -280,14 +275,9 @@ impl S3 for MemoryStore {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         self.pause().await;
         let input = request.input;
-        let object = self.find(&Asked::from(&input))?;
-        let conditions = Conditions {
-            if_match: input.if_match,
-            if_none_match: input.if_none_match,
-            if_modified_since: input.if_modified_since,
-            if_unmodified_since: input.if_unmodified_since,
-        };
-        let verdict = conditions.verdict(&object)?;
+        let request = ObjectRequest::from(&input);
+        let object = self.find(&request)?;
+        let verdict = request.conditions.verdict(&object)?;
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(object.size() as i64),
@@ -348,45 +338,6 @@ fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
         return None;
     }
     range.check(size).ok()
-}
-
-/// The preconditions of one request.
-#[expect(clippy::struct_field_names, reason = "the names of the header fields")]
-struct Conditions {
-    if_match: Option<ETagCondition>,
-    if_none_match: Option<ETagCondition>,
-    if_modified_since: Option<Timestamp>,
-    if_unmodified_since: Option<Timestamp>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Verdict {
-    Serve,
-    NotModified,
-}
-
-impl Conditions {
-    /// RFC 9110 §13.2.2. An error is 412.
-    fn verdict(&self, object: &Object) -> S3Result<Verdict> {
-        let matches = |condition: &ETagCondition| match condition {
-            ETagCondition::Any => true,
-            ETagCondition::ETag(e_tag) => e_tag.value() == object.e_tag,
-        };
-        let failed = match (&self.if_match, &self.if_unmodified_since) {
-            (Some(condition), _) => !matches(condition),
-            (None, Some(since)) => last_modified() > *since,
-            (None, None) => false,
-        };
-        if failed {
-            return Err(s3_error!(PreconditionFailed));
-        }
-        let not_modified = match (&self.if_none_match, &self.if_modified_since) {
-            (Some(condition), _) => matches(condition),
-            (None, Some(since)) => last_modified() <= *since,
-            (None, None) => false,
-        };
-        Ok(if not_modified { Verdict::NotModified } else { Verdict::Serve })
-    }
 }
 
 /// A body that is made while it is read, and counts what is taken of it.

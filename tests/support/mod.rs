@@ -1,8 +1,8 @@
-//! What the stories of the suite are told with: servers to stand behind the proxy, the proxy
-//! itself as a process, a client that knows exact bytes, and genomic files.
+//! Helpers of the suite: stand-ins for S3 and its surroundings, the proxy as a process, a client with
+//! control over every byte, and genomic files.
 
-pub(crate) mod asked;
 pub(crate) mod certificates;
+pub(crate) mod conditions;
 pub(crate) mod credential_services;
 pub(crate) mod fault_relay;
 pub(crate) mod gate;
@@ -11,6 +11,8 @@ pub(crate) mod http_proxy;
 pub(crate) mod memory_store;
 pub(crate) mod name_server;
 pub(crate) mod object;
+pub(crate) mod object_request;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw_http;
 pub(crate) mod real_s3;
@@ -28,12 +30,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Polls until `true_now` holds. A state that other processes reach has no event to wait for.
 ///
 /// # Panics
-/// When it does not hold within [`PATIENCE`]; `what` says what was awaited.
+/// If it does not hold within [`PATIENCE`]; `what` names the state.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut true_now: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !true_now() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

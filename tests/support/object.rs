@@ -1,5 +1,4 @@
-//! The objects of the memory store: a few bytes that a test chose, or as many as one likes that
-//! take no memory.
+//! The objects of the memory store: given bytes, or synthetic ones of any size that take no memory.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -48,7 +47,7 @@ impl Object {
         Object::with(Content::Stored(bytes), e_tag)
     }
 
-    /// An object of any size that takes no memory; [`synthetic_bytes`] tells what is in it.
+    /// An object of any size that takes no memory; [`synthetic_bytes`] returns its bytes.
     pub(crate) fn synthetic(size: u64) -> Object {
         Object::synthetic_from(0, size)
     }

@@ -31,7 +31,7 @@ impl Response {
         length.parse().expect("Content-Length is a number")
     }
 
-    /// Whether the server says that it closes the connection.
+    /// Whether the server announces that it closes the connection.
     pub(crate) fn announces_close(&self) -> bool {
         self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
@@ -164,7 +164,7 @@ impl<S: Read + Write> Client<S> {
         std::mem::replace(&mut self.ahead, rest)
     }
 
-    /// Reads to the end of the connection, which may also be a reset, and returns what came.
+    /// Reads to the end of the connection, which may also be a reset, and returns the bytes before it.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.fill() > 0 {}
         std::mem::take(&mut self.ahead)

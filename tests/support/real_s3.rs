@@ -1,8 +1,6 @@
-//! S3 servers of others, one process for each that a run of the suite asks for, with the same
-//! objects in all of them.
+//! Foreign S3 servers, one process for each that a run of the suite needs, all with the same objects.
 //!
-//! Objects are stored, and looked at without the proxy, with curl, whose signer is independent of
-//! ours.
+//! Objects are stored, and read without the proxy, with curl, whose signer is independent of ours.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -49,14 +47,14 @@ pub(crate) struct RealS3 {
     secret_key: String,
     /// Keys under which the server itself does not give back what it was given.
     pub(crate) refused_keys: BTreeSet<String>,
-    /// Who vouches for it, where it speaks TLS.
+    /// The authority of its certificate, if it uses TLS.
     authority: Option<Authority>,
     directory: TempDir,
     /// Ends when its standard input does, so at the latest with this process.
     _process: Child,
 }
 
-/// What curl was answered.
+/// A response that curl received.
 pub(crate) struct Direct {
     pub(crate) status: u16,
     /// Status line and fields.
@@ -80,7 +78,7 @@ impl Direct {
     }
 }
 
-/// The server, started and filled by whoever asks first.
+/// The server, started and filled on first use.
 pub(crate) fn running(
     implementation: Implementation,
     objects: impl FnOnce() -> Vec<(String, Vec<u8>)>,

@@ -1,8 +1,8 @@
 //! An S3 server inside this process that checks every signature.
 //!
-//! The protocol and the signatures are those of the `s3s` crate; where the objects are is the
-//! caller's choice: [`s3s_fs::FileSystem`] in the demo, `memory_store` in the tests. All requests
-//! are noted as they came, those with a wrong signature too.
+//! The protocol and the signatures are those of the `s3s` crate; the caller chooses the store:
+//! [`s3s_fs::FileSystem`] in the demo, `memory_store` in the tests. All requests are recorded, those
+//! with an invalid signature too.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-/// The one access key that the server knows from the start.
+/// The access key that the server accepts from the start.
 pub(crate) const ACCESS_KEY: &str = "AKIAS3PROXYFIXTURE00";
 /// The secret that goes with [`ACCESS_KEY`].
 pub(crate) const SECRET_KEY: &str = "fixture/secret+that/is0only1for2loopback";
@@ -188,7 +188,7 @@ fn service(store: impl S3, keyring: &Keyring) -> S3Service {
     builder.build()
 }
 
-/// Everybody who signs may read everything; everybody else only [`PUBLIC_BUCKET`].
+/// Signed requests may read everything, others only [`PUBLIC_BUCKET`].
 struct SignedUnlessPublic(Keyring);
 
 #[async_trait::async_trait]
@@ -274,18 +274,18 @@ impl Keyring {
         self.rings().issued.clone()
     }
 
-    /// From now on none of the keys known so far is accepted.
+    /// Revokes all keys issued so far.
     pub(crate) fn revoke_all(&self) {
         self.rings().accepted.clear();
     }
 
-    /// From now on all keys known so far have expired, whatever was said of their end.
+    /// Expires all keys issued so far, before the expiry that was announced.
     pub(crate) fn expire_all(&self) {
         let now = Some(SystemTime::now());
         self.rings().accepted.iter_mut().for_each(|keys| keys.ends = now);
     }
 
-    /// From now on the tokens known so far are not accepted.
+    /// Revokes all tokens issued so far.
     pub(crate) fn spoil_all_tokens(&self) {
         let spoiled = || Some("another".to_owned());
         self.rings().accepted.iter_mut().for_each(|keys| keys.token = spoiled());
@@ -358,7 +358,7 @@ async fn shake_hands_and_serve(
     // Without this, small responses on loopback wait for delayed acknowledgements.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else { return serve(stream, service, journal).await };
-    // A proxy that does not believe us goes away here.
+    // A proxy that does not trust the certificate disconnects here.
     if let Ok(stream) = acceptor.accept(stream).await {
         if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
             journal.resumed.fetch_add(1, Ordering::SeqCst);

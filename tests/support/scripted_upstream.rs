@@ -1,4 +1,4 @@
-//! An upstream that does what a good S3 never does, as the test's script says.
+//! An upstream that follows the test's script and can do what a correct S3 never does.
 //!
 //! Each connection runs the script on a thread of its own, with plain blocking calls.
 
@@ -123,7 +123,7 @@ impl ScriptedUpstream {
         }
     }
 
-    /// The request heads that came, byte for byte.
+    /// The request heads received, byte for byte.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -205,7 +205,7 @@ impl Peer {
         }
     }
 
-    /// Waits for a request and answers the range that it asks for of a synthetic object of `size`
+    /// Waits for a request and sends its range of a synthetic object of `size`
     /// bytes, as S3 does, but sends only `most` bytes of the body. `false` when the proxy closes.
     pub(crate) fn respond_with_part(&mut self, size: u64, most: usize) -> bool {
         if !self.next_request() {
@@ -215,7 +215,7 @@ impl Peer {
         true
     }
 
-    /// The same for the request that came last; how many bytes of the body were asked for.
+    /// The same for the last request; returns the length of the requested body.
     pub(crate) fn respond_to_last_with_part(&mut self, size: u64, most: usize) -> u64 {
         let head = self.last_head();
         let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
@@ -232,7 +232,7 @@ impl Peer {
         length
     }
 
-    /// The request head that came last on any connection.
+    /// The last request head received on any connection.
     pub(crate) fn last_head(&self) -> String {
         let heads = self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner);
         heads.last().expect("a request came").clone()
@@ -271,7 +271,7 @@ impl Peer {
         }
     }
 
-    /// Gives up sending when the proxy takes nothing for so long.
+    /// Stops sending if the proxy reads nothing for this long.
     pub(crate) fn give_up_sending_after(&self, time: Duration) {
         self.stream.set_write_timeout(Some(time)).expect("a connected socket");
     }
@@ -293,7 +293,7 @@ impl Peer {
     }
 }
 
-/// The first and last byte of the `Range` that a request head asks for.
+/// The first and last byte of the `Range` in a request head.
 fn requested_range(head: &str, size: u64) -> Option<(u64, u64)> {
     let range = head.lines().find_map(|line| line.strip_prefix("Range: bytes="))?;
     let (first, last) = range.split_once('-')?;

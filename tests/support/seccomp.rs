@@ -2,7 +2,7 @@
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
 
-/// "Operation not permitted", the same on every architecture that io_uring runs on.
+/// "Operation not permitted", the same on every architecture that `io_uring` runs on.
 pub(crate) const EPERM: u32 = 1;
 /// "Function not implemented".
 pub(crate) const ENOSYS: u32 = 38;

@@ -1,4 +1,4 @@
-//! What the kernel has counted for one TCP connection (`TCP_INFO`, tcp(7)).
+//! The kernel's counters of one TCP connection (`TCP_INFO`, tcp(7)).
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;

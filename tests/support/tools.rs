@@ -1,4 +1,4 @@
-//! Programs that the group already uses, run as they run them.
+//! Runs genomics programs as users do.
 
 use std::io::Read;
 use std::path::Path;
@@ -66,7 +66,7 @@ pub(crate) fn run_any(
 
 fn read_all(stream: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What came before an error is still worth showing.
+    // The output before an error is still worth showing.
     let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
     bytes
 }

@@ -1,11 +1,11 @@
-//! Where the cores find the credentials of the moment.
+//! The current credentials of a login, shared by all workers.
 //!
-//! One task on the side thread writes and every core reads: the current set is behind an atomic
-//! pointer. Each set has a generation, so that a signing key that was derived from it can be told
-//! from that of the next set without a look at the secret.
+//! One task on the background thread writes and every worker reads: the current credentials are
+//! behind an atomic pointer. Each set of them has a generation, so that a signing key derived from
+//! one set is not used with the next, without comparing secrets.
 //!
-//! A request that finds no valid set, or whose set S3 refuses, asks for a newer one and may wait a
-//! moment for it. However many ask, there is one load for all of them.
+//! A request that finds no valid credentials, or whose credentials S3 rejects, asks for newer ones
+//! and may wait a moment for them. However many ask, they share one load.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,34 +22,34 @@ use crate::s3::credentials::Credentials;
 use crate::s3::credentials::login::Login;
 use crate::upstream::proxy::Proxies;
 
-/// Counts all sets of the process, so that no two of them share a number, whatever their source.
+/// Counts all sets of credentials in the process, so that no two share a number.
 static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
 
-/// The generation before all sets.
+/// The generation before the first set.
 pub const NO_GENERATION: u64 = 0;
 
-/// How long a request waits for a newer set. STS and single sign-on take a second or two.
+/// How long a request waits for newer credentials. STS and single sign-on take a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest time until a load may begin that is still worth waiting for.
+/// Longest time until a load may begin that a request still waits for.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Least time from a load to one whose need is doubtful. Objects that S3 never serves must not hold
-/// up the renewal of what has ended.
+/// Least time from a load to one whose need is doubtful, so that requests for objects that S3 always
+/// refuses do not delay a needed refresh.
 const DOUBTFUL_PAUSE: Duration = Duration::from_secs(10);
 
-/// Time between two looks for a newer set. Workers are not woken by other threads.
+/// Time between two looks for newer credentials. Other threads do not wake workers.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
-/// A set of credentials with what a signer must know of it.
+/// Credentials with their generation.
 #[derive(Clone, Debug)]
 pub struct Current {
-    /// The set.
+    /// What to sign with.
     pub credentials: Credentials,
-    /// Its number; a later set has a higher one.
+    /// Later ones have a higher number.
     pub generation: u64,
-    /// It seemed to have ended already when it was given out, which points at the clock that it
-    /// was judged by. S3 has the last word.
+    /// They seemed to have expired when they were loaded, which suggests that this machine's clock
+    /// is wrong. They are used until S3 decides.
     pub is_doubtful: bool,
 }
 
@@ -60,50 +60,50 @@ impl Current {
         Current { credentials, generation, is_doubtful: false }
     }
 
-    /// When it expires, in seconds since 1970; `None` is never.
+    /// When they expire, in seconds since 1970; `None` is never.
     pub fn expiry(&self) -> Option<u64> {
         let expiry = self.credentials.expiry()?;
         Some(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
-    /// Whether it can be signed with, as far as S3's time is known.
+    /// Whether they are valid as far as S3's time is known.
     pub fn is_usable(&self, clock: &S3Clock) -> bool {
         self.credentials.expiry().is_none()
             || self.is_valid_at(clock.seconds())
             || self.is_doubtful && !clock.was_told_lately()
     }
 
-    /// Whether it can be signed with at a moment, in seconds since 1970.
+    /// Whether they are valid at `now`, in seconds since 1970.
     pub fn is_valid_at(&self, now: u64) -> bool {
         self.expiry().is_none_or(|expiry| now < expiry)
     }
 }
 
-/// The credentials of one login, as long as the process runs.
+/// The credentials of one login, refreshed for as long as the process runs.
 pub struct Source {
     login: Login,
-    /// The region that STS is asked in, where the configuration names one.
+    /// The region whose STS is asked, if configured.
     sts_region: Option<String>,
-    /// Those on the way to the services that give credentials out.
+    /// Those in front of the services that issue credentials.
     proxies: Arc<Proxies>,
     current: ArcSwapOption<Current>,
-    /// Why the last attempt failed; `None` where it did not.
+    /// Why the last load failed; `None` if it did not.
     failure: ArcSwapOption<String>,
-    /// S3's time, as some bucket that is read with these credentials was told it.
+    /// S3's time, as a response to a request with these credentials told it.
     clock: S3Clock,
-    /// The last generation that S3 accepted a signature with.
+    /// The last generation whose signature S3 accepted.
     accepted: AtomicU64,
     loads: Mutex<Loads>,
     wanted: Notify,
     waiting: AtomicUsize,
 }
 
-/// Why a newer set is asked for.
+/// How certain it is that newer credentials are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// There is none, or S3 does not accept the one there is.
+    /// There are none, or S3 rejects them.
     Certain,
-    /// S3 refused a request for a reason that may be the request's own.
+    /// S3 refused a request, and the object rather than the credentials may be the reason.
     Doubtful,
 }
 
@@ -112,12 +112,12 @@ pub enum Need {
 struct Loads {
     begun: u64,
     ended: u64,
-    /// Somebody wants another load than those that have begun.
+    /// Another load was asked for since the last one began.
     is_wanted: bool,
-    /// And somebody is certain to need it.
+    /// And at least once with certainty.
     is_needed: bool,
     ended_at: Option<Instant>,
-    /// When the load under way began or, between two, when one that is wanted may begin.
+    /// When the load in progress began or, between two loads, when the next one may begin.
     at: Instant,
 }
 
@@ -127,13 +127,13 @@ impl Loads {
         Loads { begun, ended, is_wanted, is_needed, ended_at: None, at: now }
     }
 
-    fn is_under_way(&self) -> bool {
+    fn is_in_progress(&self) -> bool {
         self.begun > self.ended
     }
 
-    /// The load that decides for whoever asks now, and whether that is worth waiting for.
+    /// Asks for a load: returns its number, and whether to wait for it.
     fn ask(&mut self, need: Need, now: Instant) -> (u64, bool) {
-        if self.is_under_way() {
+        if self.is_in_progress() {
             return (self.begun, now < self.at + PATIENCE);
         }
         let is_needed = need == Need::Certain;
@@ -147,7 +147,7 @@ impl Loads {
 }
 
 impl Source {
-    /// A source that has what is written down, and otherwise nothing yet.
+    /// A source that has the login's fixed keys, if any, and otherwise no credentials yet.
     pub fn new(login: Login, sts_region: Option<String>) -> Source {
         let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone())));
         Source {
@@ -164,62 +164,62 @@ impl Source {
         }
     }
 
-    /// Has the services that give credentials out asked through proxies.
+    /// Uses proxies for requests to the services that issue credentials.
     pub fn through(mut self, proxies: Arc<Proxies>) -> Source {
         self.proxies = proxies;
         self
     }
 
-    /// Credentials that never change.
+    /// A source of credentials that never change.
     pub fn fixed(credentials: Credentials) -> Source {
         Source::new(Login::Keys(credentials), None)
     }
 
-    /// How they are come by.
+    /// Where the credentials come from.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// Whether somebody must load and renew them.
+    /// Whether a refresher has to load and refresh them.
     pub fn needs_refreshing(&self) -> bool {
         self.login.keys().is_none()
     }
 
-    /// The set of the moment. It may have expired: see [`Current::is_usable`].
+    /// The current credentials. They may have expired: see [`Current::is_usable`].
     pub fn load(&self) -> Guard<Option<Arc<Current>>> {
         self.current.load()
     }
 
-    /// Why there is no newer set, in words for an operator.
+    /// Why the last load failed, for an operator.
     pub fn failure(&self) -> Option<Arc<String>> {
         self.failure.load_full()
     }
 
-    /// The generation of the set of the moment.
+    /// The current generation.
     pub fn generation(&self) -> u64 {
         self.load().as_ref().map_or(NO_GENERATION, |current| current.generation)
     }
 
-    /// Notes that S3 has accepted a signature with a generation; next to free where it has before.
+    /// Notes that S3 accepted a signature of a generation; almost free if it did so before.
     pub fn note_accepted(&self, generation: u64) {
         if self.accepted.load(Ordering::Relaxed) < generation {
             self.accepted.fetch_max(generation, Ordering::Relaxed);
         }
     }
 
-    /// Whether S3 has accepted a signature with this generation or a later one.
+    /// Whether S3 accepted a signature of this generation or a later one.
     pub(super) fn has_accepted(&self, generation: u64) -> bool {
         generation <= self.accepted.load(Ordering::Relaxed)
     }
 
-    /// S3's time, by which the sets end.
+    /// S3's time, by which credentials expire.
     pub fn clock(&self) -> &S3Clock {
         &self.clock
     }
 
-    /// Asks for a set after `generation`, which is refused or has ended, and waits a moment for it;
-    /// `false` if there is none. How often a set is really loaded is the refresher's decision: a
-    /// load that is not to begin soon is not waited for. To be called on a worker.
+    /// Asks for credentials newer than `generation`, which were rejected or have expired, and waits
+    /// a moment for them; `false` if there are none. The refresher decides how often it really loads:
+    /// a load that will not begin soon is not waited for. Runs on workers only.
     pub async fn newer_than(&self, generation: u64, need: Need) -> bool {
         if !self.needs_refreshing() || self.generation() > generation {
             return self.generation() > generation;
@@ -233,7 +233,7 @@ impl Source {
         let deadline = Instant::now() + PATIENCE;
         while self.generation() <= generation {
             if self.loads().ended >= load || Instant::now() >= deadline {
-                // It is published before the load ends.
+                // Credentials are published before their load ends.
                 return self.generation() > generation;
             }
             sleep(LOOK_PERIOD).await;
@@ -249,19 +249,19 @@ impl Source {
         self.sts_region.as_deref()
     }
 
-    /// Waits for somebody to ask.
+    /// Waits until a load is asked for.
     pub(super) async fn asked(&self) {
         self.wanted.notified().await;
     }
 
-    /// When a load may begin, if somebody wants one.
+    /// When a load may begin, if one was asked for.
     pub(super) fn wanted_at(&self) -> Option<Instant> {
         let loads = self.loads();
         loads.is_wanted.then_some(loads.at)
     }
 
-    /// A load begins: it is what everybody wants who has asked so far. Whether anybody is certain
-    /// to need it.
+    /// A load begins, for all who have asked so far; returns whether one of them was certain to need
+    /// it.
     pub(super) fn begin_load(&self) -> bool {
         let mut loads = self.loads();
         loads.begun += 1;
@@ -271,8 +271,8 @@ impl Source {
         is_needed
     }
 
-    /// A load has ended, and what it brought is published. The next one that is asked for begins
-    /// `pause` from now at the earliest.
+    /// A load has ended and its result is published. The next one that is asked for begins `pause`
+    /// from now at the earliest.
     pub(super) fn end_load(&self, pause: Duration) {
         let mut loads = self.loads();
         loads.ended = loads.begun;
@@ -294,11 +294,11 @@ impl Source {
     }
 }
 
-/// A place among those that wait for a source.
+/// A place among the requests that wait for a source.
 struct Waiting<'s>(&'s AtomicUsize);
 
 impl Waiting<'_> {
-    /// `None` where as many wait as may.
+    /// `None` if too many wait already.
     fn new(waiting: &AtomicUsize) -> Option<Waiting<'_>> {
         let place = Waiting(waiting);
         let earlier = waiting.fetch_add(1, Ordering::Relaxed);
@@ -331,16 +331,16 @@ mod tests {
     }
 
     #[test]
-    fn written_keys_are_there_at_once_and_for_ever() {
+    fn fixed_keys_are_there_at_once_and_never_expire() {
         let source = Source::fixed(credentials::fixed("A", "SECRET", None));
         let current = source.load();
         assert!(current.as_ref().is_some_and(|current| current.is_valid_at(u64::MAX)));
         assert!(!source.needs_refreshing());
-        // It never waits, so polled once it is ready.
+        // It never waits, so it is ready when polled once.
         let mut newer = std::pin::pin!(source.newer_than(source.generation(), Need::Certain));
         let polled = newer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Ready(false));
-        assert!(source.wanted_at().is_none(), "nobody listens");
+        assert!(source.wanted_at().is_none(), "there is no refresher");
     }
 
     #[test]
@@ -353,11 +353,11 @@ mod tests {
         assert!(source.wanted_at().is_none());
         let began = Instant::now();
         assert_eq!(ask(began), (1, true));
-        assert_eq!(ask(began + PATIENCE * 2), (1, false), "it has hung for long");
-        assert!(source.wanted_at().is_none(), "the load under way is for them");
+        assert_eq!(ask(began + PATIENCE * 2), (1, false), "it has been in progress for too long");
+        assert!(source.wanted_at().is_none(), "the load in progress is for them");
         source.end_load(Duration::from_secs(60));
         assert_eq!(ask(Instant::now()), (2, false));
-        assert!(source.wanted_at().is_some(), "it comes nevertheless");
+        assert!(source.wanted_at().is_some(), "it will be done nevertheless");
         assert_eq!(ask(Instant::now() + Duration::from_secs(59)), (2, true));
     }
 
@@ -377,20 +377,20 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_seemed_to_have_ended_is_used_until_s3_tells_its_time() {
+    fn credentials_that_seemed_expired_are_used_until_s3_tells_its_time() {
         let clock = S3Clock::default();
         let mut set = until(clock.seconds() - 100);
         assert!(!set.is_usable(&clock));
         set.is_doubtful = true;
         assert!(set.is_usable(&clock));
         clock.learn(clock.seconds());
-        assert!(!set.is_usable(&clock), "S3 agrees that it has ended");
+        assert!(!set.is_usable(&clock), "S3 agrees that they have expired");
         clock.learn(clock.seconds() - 3_600);
         assert!(set.is_usable(&clock), "this machine's clock was ahead");
     }
 
     #[test]
-    fn a_new_set_has_a_new_generation_and_ends_at_its_time() {
+    fn new_credentials_have_a_new_generation_and_expire_in_time() {
         let source = Source::new(Login::Instance, None);
         assert!(source.load().is_none());
         source.fail("no answer".to_owned());

@@ -1,15 +1,15 @@
-//! How credentials are come by, in the words of the configuration.
+//! The ways to get credentials, as the configuration names them.
 
 use std::fmt;
 
 use crate::s3::credentials::Credentials;
 
-/// A way to credentials. Two that are equal give the same ones.
+/// A way to get credentials. Equal logins give the same credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// They were written down in the configuration and never change.
+    /// Fixed keys of the configuration.
     Keys(Credentials),
-    /// The same in the environment.
+    /// Fixed keys of the environment.
     EnvironmentKeys(Credentials),
     /// The order in which AWS's own tools look: environment, profile files, web identity,
     /// container, instance (AWS SDKs and Tools Reference Guide, "Standardized credential
@@ -17,40 +17,40 @@ pub enum Login {
     Chain,
     /// A profile of the shared files, by name: keys, SSO, a role, or a program.
     Profile(String),
-    /// The token file and the role that the environment names (IRSA on EKS).
+    /// The token file and the role named by the environment (IRSA on EKS).
     WebIdentity,
-    /// A token file that is exchanged for a role.
+    /// A token file that is exchanged for a role's credentials.
     TokenFile {
-        /// The file's path.
+        /// To the file with the token.
         path: String,
-        /// The role's ARN.
+        /// `arn:aws:iam::…:role/…`.
         role_arn: String,
-        /// The name that the session gets in CloudTrail; STS needs one, a default is given.
+        /// The session's name in CloudTrail.
         session_name: Option<String>,
     },
-    /// The endpoint that a container is told of in its environment (ECS, EKS pod identity).
+    /// The endpoint named by a container's environment (ECS, EKS pod identity).
     Container,
     /// The instance metadata service, version 2.
     Instance,
-    /// A role, assumed with other credentials.
+    /// A role that is assumed with other credentials.
     Role(Role),
 }
 
 /// A role to assume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// The role's ARN.
+    /// `arn:aws:iam::…:role/…`.
     pub arn: String,
-    /// What the role's owner wants to hear, so that nobody can be made to use it for another.
+    /// A value that the role's trust policy may require, against confused deputies.
     pub external_id: Option<String>,
-    /// The name that the session gets in CloudTrail.
+    /// The session's name in CloudTrail.
     pub session_name: Option<String>,
-    /// Whose credentials assume it.
+    /// The credentials that assume it.
     pub source: Box<Login>,
 }
 
 impl Login {
-    /// The keys, where they were written down.
+    /// The keys, if they are fixed.
     pub fn keys(&self) -> Option<&Credentials> {
         match self {
             Login::Keys(keys) | Login::EnvironmentKeys(keys) => Some(keys),
@@ -58,7 +58,7 @@ impl Login {
         }
     }
 
-    /// What an operator should look at where it fails.
+    /// What an operator should check if it fails.
     pub fn advice(&self) -> &'static str {
         match self {
             Login::Keys(_) => "check the access key id, the secret access key and their expiry",
@@ -71,8 +71,8 @@ impl Login {
             }
             Login::Profile(_) => {
                 "check the profile in ~/.aws/config and ~/.aws/credentials (AWS_CONFIG_FILE, \
-                 AWS_SHARED_CREDENTIALS_FILE); with SSO run 'aws sso login'; a credential_process \
-                 tells more when run by hand"
+                 AWS_SHARED_CREDENTIALS_FILE); with SSO run 'aws sso login'; run a credential_process \
+                 by hand to see its messages"
             }
             Login::WebIdentity => {
                 "check AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and the role's trust policy"
@@ -119,7 +119,7 @@ mod tests {
     use crate::s3::credentials;
 
     #[test]
-    fn what_is_said_of_a_login_names_it_and_shows_no_secret() {
+    fn a_login_is_shown_by_name_and_without_secrets() {
         let keys = credentials::fixed("AKIAEXAMPLE", "hush", Some("hush".to_owned()));
         let role = Role {
             arn: "arn:aws:iam::111122223333:role/reader".to_owned(),

@@ -1,4 +1,4 @@
-//! Arbitrary text as a configuration file: every mistake has a line that exists, and is one line.
+//! Arbitrary text as a configuration file: every mistake names an existing line, in one line.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use s3proxy::config::{self, Environment, File, Overrides, Source};
 fuzz_target!(|text: &str| {
     let file = File { name: "config.yaml", text };
     match config::resolve(Some(file), &Environment::new(), &Overrides::default()) {
-        Ok(config) => assert!(!config.mounts.is_empty() && !config.listen.is_empty()),
+        Ok(config) => assert!(!config.live.mounts.is_empty() && !config.settings.listen.is_empty()),
         Err(diagnostics) => {
             assert!(diagnostics.iter().next().is_some());
             for diagnostic in diagnostics.iter() {

@@ -1,4 +1,4 @@
-//! `Range` and `Content-Range`: no range leads out of the object, and none changes on its way on.
+//! `Range` and `Content-Range`: a resolved range is inside the object, and a parsed one is written as it was read.
 
 #![no_main]
 

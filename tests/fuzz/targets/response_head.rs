@@ -1,4 +1,4 @@
-//! An upstream's response head, and the metadata that is kept of it.
+//! An upstream's response head, and the metadata that is cached from it.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request target, its one decoding into a key, and the version that its query asks for.
+//! A request target, its one decoding into a key, and the version in its query.
 
 #![no_main]
 

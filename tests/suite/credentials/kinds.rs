@@ -34,7 +34,7 @@ fn the_token_file_of_a_pod_may_change(driver: Driver) {
     let path = process.path_of("token");
     let process = process.environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &path);
     let proxy = Proxy::start(process);
-    let said = the_warning(&proxy, "requests are answered 502");
+    let said = the_warning(&proxy, "requests get a 502 response");
     assert!(said.contains("line break"), "{said}");
     std::fs::write(proxy.directory().join("token"), CONTAINER_TOKEN).expect("our own directory");
     eventually("the file is read again", || get(&proxy, TARGET).status == 200);
@@ -63,7 +63,7 @@ fn a_role_that_may_not_be_assumed_is_named_with_the_reason(driver: Driver) {
     let world = World::new(driver, HOUR, &role);
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert_error(502);
-    let said = the_warning(&proxy, "requests are answered 502");
+    let said = the_warning(&proxy, "requests get a 502 response");
     for part in [ROLE_ARN, "AccessDenied: not authorized to assume the role", "external_id"] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -194,7 +194,7 @@ fn the_chain_finds_what_there_is(driver: Driver) {
     let nothing = world.process().environment("AWS_EC2_METADATA_DISABLED", "true");
     let proxy = Proxy::start(nothing);
     get(&proxy, TARGET).assert_error(502);
-    let said = the_warning(&proxy, "requests are answered 502");
+    let said = the_warning(&proxy, "requests get a 502 response");
     assert!(said.contains("the AWS credential chain") && said.contains("anonymous"), "{said}");
 }
 
@@ -211,7 +211,7 @@ fn check_says_which_credentials_and_why_there_are_none(driver: Driver) {
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(bad.stdout.contains("FAILED: there are no credentials: "), "{bad:?}");
     assert!(
-        bad.stdout.contains("it answered 404;") && bad.stdout.contains("has a role"),
+        bad.stdout.contains("it responded 404;") && bad.stdout.contains("has a role"),
         "{bad:?}"
     );
     for finished in [good, bad] {

@@ -1,4 +1,4 @@
-//! Credentials that are found and renewed, told in a world of their own.
+//! How credentials are found and refreshed, over stand-ins for AWS's credential services.
 
 mod kinds;
 mod refused;

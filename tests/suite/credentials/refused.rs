@@ -1,5 +1,5 @@
-//! Sets that S3 refuses or that have ended, while the service that gives them out has newer ones:
-//! no client notices.
+//! Credentials that S3 rejects or that have expired, while their provider has newer ones: no client
+//! notices.
 
 use super::*;
 use crate::support::object::synthetic_bytes;

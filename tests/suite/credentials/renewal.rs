@@ -1,4 +1,4 @@
-//! Sets change, end, are revoked, and the services that give them out have bad days.
+//! Credentials change, expire and are revoked, and their providers fail.
 
 use super::*;
 
@@ -52,10 +52,10 @@ fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Drive
     for _ in 0..5 {
         get(&proxy, TARGET).assert_error(502);
     }
-    let said = the_warning(&proxy, "requests are answered 502");
+    let said = the_warning(&proxy, "requests get a 502 response");
     assert!(said.contains("credentials of the instance metadata service"), "{said}");
     assert_eq!(world.s3.server.accepted_connections(), 0, "S3 is not even connected to");
-    eventually("more attempts fail", || failed_attempts_after(&proxy, "cannot be had") >= 2);
+    eventually("more attempts fail", || failed_attempts_after(&proxy, "cannot be loaded") >= 2);
     assert_eq!(warnings(&proxy).len(), 1, "{:#?}", warnings(&proxy));
     world.services.set(Mode::Up);
     eventually("there are credentials", || get(&proxy, TARGET).status == 200);
@@ -68,11 +68,11 @@ fn the_last_good_set_is_used_while_the_service_is_down(driver: Driver) {
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Down);
-    let said = the_warning(&proxy, "cannot be renewed");
+    let said = the_warning(&proxy, "cannot be refreshed");
     assert!(said.contains("Those in use are valid until 2"), "{said}");
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Up);
-    eventually("they are renewed", || proxy.stderr().contains("renewed again"));
+    eventually("they are renewed", || proxy.stderr().contains("refreshed again"));
     get(&proxy, TARGET).assert(200, "ACGT");
     assert_eq!(world.access_keys_used().len(), 2);
     assert_eq!(warnings(&proxy).len(), 1);
@@ -127,10 +127,10 @@ fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
                 let token = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
                 let proxy = Proxy::start(process.environment(token, CONTAINER_TOKEN));
                 get(&proxy, TARGET).assert_error(502);
-                let said = the_warning(&proxy, "requests are answered 502");
+                let said = the_warning(&proxy, "requests get a 502 response");
                 assert!(said.contains(kind), "{said}");
                 // Whether a set has ended is for S3 to say, once; the clock here may be wrong.
-                let most = usize::from(said.contains("those given out were valid until"));
+                let most = usize::from(said.contains("those issued were valid until"));
                 assert!(world.s3.server.requests().len() <= most, "{said}");
                 world.assert_no_secret_in(&proxy.stderr());
             });
@@ -164,7 +164,7 @@ fn nonsense_in_the_environment_is_reported_clearly(driver: Driver) {
                 }
                 let proxy = Proxy::start(process.environment(variable, value));
                 get(&proxy, TARGET).assert_error(502);
-                let said = the_warning(&proxy, "requests are answered 502");
+                let said = the_warning(&proxy, "requests get a 502 response");
                 let log = proxy.stderr();
                 assert!(!log.contains("panicked"), "{variable}={value}: {log}");
                 assert!(said.matches("; ").count() >= 1, "without a remedy: {said}");

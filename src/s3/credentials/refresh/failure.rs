@@ -1,8 +1,8 @@
-//! Why credentials could not be loaded, in words that may be logged.
+//! Turns errors of the AWS libraries into one line without secrets.
 //!
-//! Errors of the AWS libraries come as chains, and some of their links show what they were given:
-//! the body of an answer, an authorization token, what a program wrote. Those are left out here,
-//! and so is whatever looks like a key.
+//! These errors are chains, and some of their links show their input: the body of a response, an
+//! authorization token, the output of a program. Those are left out here, and so is everything that
+//! looks like a key.
 
 use std::error::Error;
 
@@ -17,13 +17,13 @@ use crate::transport::error_text::words as tls_words;
 /// Longest reason, in characters.
 const REASON_CHARACTERS: usize = 300;
 
-/// Most links of a chain that are looked at.
+/// Links of a chain that are read at most.
 const LINKS: usize = 16;
 
-/// From this length on a word of key characters is taken for a key; AWS's secrets have 40.
+/// A word of key characters that is at least so long may be a key; AWS's secrets have 40.
 const KEY_CHARACTERS: usize = 40;
 
-/// The reason in one line.
+/// The error in one line.
 pub(super) fn words(error: &CredentialsError) -> String {
     let mut said: Vec<String> = Vec::new();
     let mut link: Option<&(dyn Error + 'static)> = Some(error);
@@ -37,16 +37,16 @@ pub(super) fn words(error: &CredentialsError) -> String {
         link = error.source();
     }
     if said.is_empty() {
-        said.push("there are none".to_owned());
+        said.push("no credentials found".to_owned());
     }
     line(&said.join(": "))
 }
 
-/// What one link of a chain adds; `None` where that is nothing, or nothing to be shown.
+/// The text of one link; `None` if it says nothing, or nothing that may be shown.
 fn text(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(ImdsError::ErrorResponse(context)) = error.downcast_ref::<ImdsError>() {
-        // Its own words hold the answer's body.
-        return Some(format!("it answered {}", context.response().status().as_u16()));
+        // Its own text contains the response's body.
+        return Some(format!("it responded {}", context.response().status().as_u16()));
     }
     if let Some(metadata) = error.downcast_ref::<ErrorMetadata>() {
         let code = metadata.code().unwrap_or("an error without a code");
@@ -58,23 +58,25 @@ fn text(error: &(dyn Error + 'static)) -> Option<String> {
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(tls) = tls.or(error.downcast_ref::<rustls::Error>()) {
-        // These services are asked with the system's authorities.
+        // These services are verified with the system's certificate authorities.
         return Some(tls_words(tls).replace("'ca_file'", "SSL_CERT_FILE"));
     }
-    // The words of an error about a header's value begin with the value.
+    // The text of an error about a header's value begins with the value.
     let is_about_a_value = error.source().is_some_and(|source| source.is::<InvalidHeaderValue>());
     if is_about_a_value {
-        return Some("the authorization token holds a line break or the like".to_owned());
+        return Some(
+            "the authorization token contains a line break or another control character".to_owned(),
+        );
     }
     if let Some(error) = error.downcast_ref::<CredentialsError>() {
         return match error {
-            CredentialsError::ProviderTimedOut(_) => Some("no answer in time".to_owned()),
-            // All others say no more than that there was an error.
+            CredentialsError::ProviderTimedOut(_) => Some("no response in time".to_owned()),
+            // All others only say that there was an error.
             _ => None,
         };
     }
     let text = error.to_string();
-    // What a credential_process writes to its standard error is for whoever runs it by hand.
+    // The standard error of a credential_process is not shown; operators can run it by hand.
     let text = text.split(" Stderr:").next().unwrap_or_default();
     let says_nothing = matches!(text, "service error" | "dispatch failure" | "io error")
         || text.starts_with("unhandled error");
@@ -91,7 +93,7 @@ fn line(text: &str) -> String {
         .join(" ")
 }
 
-/// Whether a word may be a secret or a token. Paths start with a slash, ARNs and URLs hold colons.
+/// Whether a word may be a secret or a token. Paths start with a slash; ARNs and URLs contain colons.
 fn is_key(word: &str) -> bool {
     let bare = word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '/');
     let is_key_character = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_sts_says_is_said_without_the_layers_around_it() {
+    fn the_message_of_sts_is_shown_without_the_layers_around_it() {
         let metadata = ErrorMetadata::builder()
             .code("AccessDenied")
             .message("User: arn:aws:iam::111122223333:user/x may not sts:AssumeRole")
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_tls_is_told_in_our_words() {
+    fn a_tls_error_is_told_in_our_words() {
         let fault = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
         let error = std::io::Error::new(std::io::ErrorKind::InvalidData, fault);
         let said = words(&CredentialsError::provider_error(error));
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_value_of_a_header_is_not_repeated() {
+    fn the_value_of_a_header_is_not_shown() {
         #[derive(Debug, thiserror::Error)]
         #[error("`{0}` could not be used")]
         struct Invalid(&'static str, #[source] InvalidHeaderValue);
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_wrote_and_what_looks_like_a_key_is_left_out() {
+    fn output_of_programs_and_what_looks_like_a_key_is_left_out() {
         let key = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
         for text in [
             format!("exited with code 1. Stderr: hush {key}"),
@@ -150,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_says_nothing_still_has_words() {
-        assert_eq!(words(&CredentialsError::not_loaded_no_source()), "there are none");
+    fn an_error_without_text_still_has_a_reason() {
+        assert_eq!(words(&CredentialsError::not_loaded_no_source()), "no credentials found");
         let long = words(&CredentialsError::unhandled("x ".repeat(1000)));
         assert!(long.chars().count() <= REASON_CHARACTERS);
     }

@@ -1,12 +1,11 @@
-//! Keeps credentials fresh: one task per source, all of them on the side thread.
+//! Refreshes credentials: one task per source, all of them on the background thread.
 //!
-//! A set is renewed well before its end. While that fails, the last good set stays in use for as
-//! long as it is valid, and attempts go on with growing pauses. An operator is told of changes
-//! only: when there is a first set, when a renewal fails, when the last set has ended, and when
-//! all is well again.
+//! Credentials are refreshed well before they expire. While that fails, the last good ones stay in
+//! use as long as they are valid, and retries back off. Only changes are logged: the first
+//! credentials, the first failure, expiry, and recovery.
 //!
-//! Requests ask for a load when they find no valid set or S3 refuses the one there is: it then
-//! begins at once, unless others that were asked for just before did not help.
+//! Requests ask for a load if they find no valid credentials or S3 rejects them. It begins at once,
+//! unless loads that were asked for shortly before did not help.
 
 mod failure;
 mod provider;
@@ -22,12 +21,12 @@ use crate::s3::credentials::handle::{Current, NO_GENERATION, Source};
 use crate::s3::credentials::{Credentials, have_same_keys};
 use crate::sys::background::{Background, Task};
 
-/// Longest sleep. The clock that sleeps are measured with stands still while a machine is
-/// suspended, and the one that credentials end by does not.
+/// Longest sleep. The clock that measures sleeps stops while a machine is suspended; the clock by
+/// which credentials expire does not.
 const SLEEP: Duration = Duration::from_secs(30);
 
 /// Starts refreshing `sources`, until their tasks are dropped, and waits up to `patience` for the
-/// first attempt of each.
+/// first load of each.
 pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duration) -> Vec<Task> {
     let deadline = Instant::now() + patience;
     let waits: Vec<_> = sources
@@ -44,11 +43,11 @@ pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duratio
         let left = deadline.saturating_duration_since(Instant::now());
         if first.recv_timeout(left).is_err() {
             log::warn!(
-                "credentials of {}: none after {} s; until they come, requests are answered 502",
+                "credentials of {}: none after {} s; until they arrive, requests get a 502 response",
                 source.login(),
                 patience.as_secs()
             );
-            source.fail(format!("no answer within {} s", patience.as_secs()));
+            source.fail(format!("no response within {} s", patience.as_secs()));
         }
     }
     tasks
@@ -62,37 +61,37 @@ async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
         let was_asked = source.begin_load();
         let loaded = load(&source).await;
         let due = refresher.take(loaded, was_asked);
-        source.end_load(schedule::until_asked(refresher.failures > 0, refresher.in_vain));
+        source.end_load(schedule::until_asked(refresher.failures > 0, refresher.fruitless));
         if let Some(attempted) = attempted.take() {
-            // It fails where start-up has stopped waiting.
+            // Fails if start-up has stopped waiting.
             let _ = attempted.send(());
         }
         wait(&source, due).await;
     }
 }
 
-/// Loads in a task of its own: a defect in what others wrote ends the load, not the renewing.
+/// Loads in a task of its own, so that a panic in a provider ends the load, not the refresher.
 async fn load(source: &Arc<Source>) -> Result<Credentials, String> {
     let source = Arc::clone(source);
     let task =
         async move { provider::load(source.login(), source.sts_region(), source.proxies()).await };
     let loaded = tokio::spawn(task).await;
-    loaded.unwrap_or_else(|_| Err("loading them ended by a defect of s3proxy".to_owned()))
+    loaded.unwrap_or_else(|_| Err("bug: the load panicked".to_owned()))
 }
 
 /// When the next load is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
-    /// What there is does not end.
+    /// The credentials do not expire.
     Never,
-    /// At this time of S3, since 1970.
+    /// At this time by S3's clock, since 1970.
     AtS3Time(Duration),
     /// After a failure.
     At(Instant),
 }
 
 impl Due {
-    /// Time until then; `None` is never.
+    /// Time left; `None` is never.
     fn left(self, source: &Source) -> Option<Duration> {
         match self {
             Due::Never => None,
@@ -113,44 +112,44 @@ async fn wait(source: &Source, due: Due) {
         let slice = left.map_or(SLEEP, |left| left.min(SLEEP));
         match wanted {
             Some(_) => tokio::time::sleep(slice).await,
-            // Who asks has said so before; that it was asked is seen in the next round.
+            // The next round sees what was asked for.
             None => drop(tokio::time::timeout(slice, source.asked()).await),
         }
     }
 }
 
-/// How a source is doing, as far as an operator was told.
+/// The state of a source, as last logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
-    /// Nothing has been tried yet.
+    /// Before the first load.
     New,
-    /// There is a set, and the last attempt to renew it did not fail.
+    /// There are valid credentials, and the last load succeeded.
     Good,
-    /// The last attempt failed; the set before it is still valid.
+    /// The last load failed; the credentials before it are still valid.
     Failing,
-    /// There is no valid set.
+    /// There are no valid credentials.
     Gone,
 }
 
-/// What one source has been through.
+/// Refreshes one source.
 struct Refresher {
     source: Arc<Source>,
     health: Health,
-    /// Attempts that failed since the last that did not.
+    /// Failed loads since the last successful one.
     failures: u32,
-    /// Loads in a row that were asked for and did not help.
-    in_vain: u32,
-    /// The generation of the last set that was asked for.
+    /// Loads in a row that were asked for and brought nothing that S3 accepts.
+    fruitless: u32,
+    /// The last generation that was asked for.
     asked_generation: u64,
 }
 
 impl Refresher {
     fn new(source: Arc<Source>) -> Refresher {
         let asked_generation = NO_GENERATION;
-        Refresher { source, health: Health::New, failures: 0, in_vain: 0, asked_generation }
+        Refresher { source, health: Health::New, failures: 0, fruitless: 0, asked_generation }
     }
 
-    /// Publishes what was loaded, or keeps what there is.
+    /// Publishes the loaded credentials, or keeps the current ones after a failure.
     fn take(&mut self, loaded: Result<Credentials, String>, was_asked: bool) -> Due {
         match loaded.and_then(|loaded| self.current(loaded)) {
             Ok(current) => self.succeed(current, was_asked),
@@ -158,14 +157,14 @@ impl Refresher {
         }
     }
 
-    /// What was loaded as a set to use. One that has ended already is refused or, as long as S3 has
-    /// not told its time, doubtful: this machine's clock may be what is wrong.
+    /// Checks loaded credentials. Expired ones are an error or, as long as S3 has not told its time,
+    /// doubtful: this machine's clock may be wrong.
     fn current(&self, loaded: Credentials) -> Result<Current, String> {
         let clock = self.source.clock();
         let mut current = Current::new(loaded);
         if !current.is_valid_at(clock.seconds()) {
             if clock.was_told_lately() || self.has_valid_set() {
-                return Err(format!("those given out were {}", End(current.expiry())));
+                return Err(format!("those issued were {}", End(current.expiry())));
             }
             current.is_doubtful = true;
         }
@@ -173,7 +172,7 @@ impl Refresher {
             && have_same_keys(&known.credentials, &current.credentials)
             && known.expiry() == current.expiry()
         {
-            // Who waits for a newer set is not to take it for one.
+            // Requests that wait for newer credentials must not take these for newer.
             current.generation = known.generation;
         }
         Ok(current)
@@ -185,7 +184,7 @@ impl Refresher {
     }
 
     fn succeed(&mut self, current: Current, was_asked: bool) -> Due {
-        self.count_in_vain(&current, was_asked);
+        self.count_fruitless(&current, was_asked);
         if current.is_doubtful {
             return self.doubt(current);
         }
@@ -197,8 +196,8 @@ impl Refresher {
                 let id = current.credentials.access_key_id();
                 log::info!("credentials of {login}: access key {id}, {end}");
             }
-            Health::Failing => log::info!("credentials of {login}: renewed again, {end}"),
-            Health::Good => log::debug!("credentials of {login}: renewed, {end}"),
+            Health::Failing => log::info!("credentials of {login}: refreshed again, {end}"),
+            Health::Good => log::debug!("credentials of {login}: refreshed, {end}"),
         }
         self.health = Health::Good;
         let expires = current.expiry().map(Duration::from_secs);
@@ -209,28 +208,28 @@ impl Refresher {
         Due::AtS3Time(now + schedule::until_refresh(left, fastrand::f64()))
     }
 
-    /// Counts a load that was asked for and brought what is refused already, or the next set in the
-    /// place of one that was asked for and that S3 never accepted.
-    fn count_in_vain(&mut self, current: &Current, was_asked: bool) {
+    /// Counts a load that was asked for and brought credentials that S3 rejects already, or others
+    /// after some that were asked for and that S3 never accepted.
+    fn count_fruitless(&mut self, current: &Current, was_asked: bool) {
         if !was_asked {
-            self.in_vain = 0;
+            self.fruitless = 0;
             return;
         }
         let known = self.source.load();
-        let is_in_vain = known.as_ref().is_some_and(|known| {
+        let is_fruitless = known.as_ref().is_some_and(|known| {
             let was_asked_for = self.asked_generation == known.generation;
             have_same_keys(&known.credentials, &current.credentials)
                 || was_asked_for && !self.source.has_accepted(known.generation)
         });
         drop(known);
-        self.in_vain = if is_in_vain { self.in_vain.saturating_add(1) } else { 0 };
+        self.fruitless = if is_fruitless { self.fruitless.saturating_add(1) } else { 0 };
         self.asked_generation = current.generation;
     }
 
-    /// Publishes a set that seems to have ended, and goes on as after a failure.
+    /// Publishes credentials that seem to have expired, and retries as after a failure.
     fn doubt(&mut self, current: Current) -> Due {
         let reason = format!(
-            "those given out were {} by this machine's clock, which S3's may contradict",
+            "those issued were {} by this machine's clock, which may be wrong",
             End(current.expiry())
         );
         self.source.publish(current);
@@ -250,12 +249,12 @@ impl Refresher {
             let login = self.source.login();
             log::debug!("credentials of {login}: attempt {} failed: {reason}", self.failures);
         } else {
-            self.tell_of_failure(&reason, valid_until);
+            self.log_failure(&reason, valid_until);
             self.health = health;
         }
         self.source.fail(reason);
         let pause = schedule::until_retry(self.failures, fastrand::f64());
-        // The moment in which the last set ends is not slept through: it is to be told of.
+        // Wakes up when the current credentials expire, to log that.
         let pause = match valid_until.flatten().map(Duration::from_secs) {
             Some(end) => pause.min(end.saturating_sub(now)).max(schedule::LEAST_PAUSE),
             None => pause,
@@ -263,22 +262,22 @@ impl Refresher {
         Due::At(Instant::now() + pause)
     }
 
-    /// Tells an operator that there is no set any more, or that the one there is will be the last.
-    fn tell_of_failure(&self, reason: &str, valid_until: Option<Option<u64>>) {
+    /// Logs that there are no valid credentials, or that the current ones cannot be refreshed.
+    fn log_failure(&self, reason: &str, valid_until: Option<Option<u64>>) {
         let login = self.source.login();
         let advice = login.advice();
         match (valid_until, self.health) {
             (Some(expires), _) => log::warn!(
-                "credentials of {login} cannot be renewed: {reason}; {advice}. Those in use are {}",
+                "credentials of {login} cannot be refreshed: {reason}; {advice}. Those in use are {}",
                 End(expires)
             ),
             (None, Health::New) => log::error!(
-                "credentials of {login} cannot be had: {reason}; {advice}. Until there are some, \
-                 requests are answered 502"
+                "credentials of {login} cannot be loaded: {reason}; {advice}. Until there are some, \
+                 requests get a 502 response"
             ),
             (None, _) => log::error!(
-                "credentials of {login} have expired and cannot be renewed: {reason}; {advice}. \
-                 Until there are others, requests are answered 502"
+                "credentials of {login} have expired and cannot be refreshed: {reason}; {advice}. \
+                 Until there are others, requests get a 502 response"
             ),
         }
     }
@@ -291,7 +290,7 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Some(end) => write!(f, "valid until {}", Iso8601(end)),
-            None => f.write_str("valid without an end"),
+            None => f.write_str("valid without expiry"),
         }
     }
 }
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_set_is_kept_while_it_is_valid() {
+    fn the_last_good_credentials_are_kept_while_they_are_valid() {
         let mut refresher = refresher();
         refresher.take(set("A", 3600), false);
         refresher.take(down(), false);
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_has_ended_does_not_take_the_place_of_a_valid_one() {
+    fn expired_credentials_do_not_replace_valid_ones() {
         let mut refresher = refresher();
         refresher.take(set("A", 3600), false);
         refresher.take(set("B", 0), false);
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_set_the_source_is_gone_and_tries_again_soon() {
+    fn without_credentials_a_load_is_retried_soon() {
         let mut refresher = refresher();
         let due = refresher.take(down(), false).left(&refresher.source);
         assert_eq!(refresher.health, Health::Gone);
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_last_set_is_not_slept_through() {
+    fn the_refresher_wakes_up_when_the_credentials_expire() {
         let mut refresher = refresher();
         refresher.take(set("A", 5), false);
         for _ in 0..10 {
@@ -368,24 +367,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_in_vain_is_counted_until_something_new_comes() {
+    fn fruitless_loads_are_counted_until_s3_accepts_new_credentials() {
         let mut refresher = refresher();
         refresher.take(set("A", 3600), false);
         refresher.take(set("A", 3600), true);
         refresher.take(set("A", 3600), true);
-        assert_eq!(refresher.in_vain, 2);
+        assert_eq!(refresher.fruitless, 2);
         // Something new, and then something new again that S3 never accepted.
         refresher.take(set("C", 3600), true);
         refresher.take(set("D", 3600), true);
         refresher.take(set("E", 3600), true);
-        assert_eq!(refresher.in_vain, 5);
+        assert_eq!(refresher.fruitless, 5);
         refresher.source.note_accepted(refresher.source.generation());
         refresher.take(set("F", 3600), true);
-        assert_eq!(refresher.in_vain, 0);
+        assert_eq!(refresher.fruitless, 0);
     }
 
     #[test]
-    fn what_is_loaded_again_is_no_newer_set() {
+    fn the_same_credentials_again_are_not_newer() {
         let mut refresher = refresher();
         let end = clock::unix_time();
         let set = |seconds| Ok(set_until("A", end + Duration::from_secs(seconds)));
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_seems_to_have_ended_is_left_to_s3_as_long_as_it_has_not_told_its_time() {
+    fn credentials_that_seem_expired_are_left_to_s3_until_it_tells_its_time() {
         let mut refresher = refresher();
         refresher.take(set("A", 0), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Gone, Some("A")));

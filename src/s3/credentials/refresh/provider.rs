@@ -1,9 +1,8 @@
-//! From a login to credentials, through the providers of the aws-config crate.
+//! Loads credentials through the providers of the aws-config crate.
 //!
-//! Each load builds its provider anew, with a connection of its own. The providers keep what they
-//! know for as long as they live: files once read, and the metadata service's last answer, which
-//! they give again in place of an error. Here every load is to see what is there now, and errors
-//! are to be seen.
+//! Each load builds a new provider with a connection of its own. Providers cache for as long as they
+//! live: files once read, and the metadata service's last response, which they return again instead
+//! of an error. Here every load must see the current state, and errors must be seen.
 
 use std::time::Duration;
 
@@ -32,13 +31,14 @@ use crate::upstream::proxy::Proxies;
 /// Longest time for one load. A credential_process may ask a slow service in turn.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a session is called in CloudTrail unless the configuration says otherwise.
+/// The default name of a session in CloudTrail.
 const SESSION_NAME: &str = "s3proxy";
 
-/// The region of STS where neither configuration nor profile names one.
+/// The region of STS if neither the configuration nor the profile names one.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// A client for HTTP and HTTPS without state; its type belongs to a crate that is not named here.
+/// A stateless client for HTTP and HTTPS. A macro, since its type is in a crate that is not a
+/// dependency of ours.
 macro_rules! http_client {
     ($proxies:expr) => {{
         let proxies = proxied::config($proxies);
@@ -55,7 +55,7 @@ macro_rules! http_client {
 /// Loads credentials.
 ///
 /// # Errors
-/// The reason in words that may be logged.
+/// The reason, without secrets.
 pub(super) async fn load(
     login: &Login,
     region: Option<&str>,
@@ -63,14 +63,12 @@ pub(super) async fn load(
 ) -> Result<Credentials, String> {
     let loaded = match tokio::time::timeout(LOAD_TIMEOUT, provide(login, region, proxies)).await {
         Ok(provided) => provided.map_err(|error| describe(login, &error))?,
-        Err(_) => return Err(format!("no answer within {} s", LOAD_TIMEOUT.as_secs())),
+        Err(_) => return Err(format!("no response within {} s", LOAD_TIMEOUT.as_secs())),
     };
     if !fit_a_head(&loaded) {
-        return Err(
-            "what was given out is no set of credentials: a part of it is empty, too long, \
+        return Err("the credentials issued are malformed: a part of them is empty, too long, \
                     or holds a space or a line break"
-                .to_owned(),
-        );
+            .to_owned());
     }
     Ok(loaded)
 }
@@ -130,7 +128,7 @@ async fn provide(login: &Login, region: Option<&str>, proxies: &Proxies) -> Prov
     }
 }
 
-/// Refuses what the container provider would panic on.
+/// Rejects values on which the container provider would panic.
 fn check_container_variables() -> Result<(), CredentialsError> {
     for (variable, beginnings) in [
         ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["/"][..]),
@@ -140,7 +138,7 @@ fn check_container_variables() -> Result<(), CredentialsError> {
         if !beginnings.iter().any(|beginning| value.starts_with(beginning)) {
             let beginnings = beginnings.join(" or ");
             return Err(CredentialsError::invalid_configuration(format!(
-                "{variable} does not begin with {beginnings}"
+                "{variable} must begin with {beginnings}"
             )));
         }
     }
@@ -168,9 +166,8 @@ async fn assume(role: &Role, region: Option<&str>, proxies: &Proxies) -> Provide
     provider.build().await.provide_credentials().await
 }
 
-/// The region whose STS is asked: the configuration's, the profile's, or AWS's first one. The
-/// libraries would ask the instance metadata service as well, which takes seconds where there is
-/// none.
+/// The region whose STS is asked: the configuration's, the profile's, or the default. The libraries
+/// would also ask the instance metadata service, which takes seconds if there is none.
 async fn sts_region(configured: Option<&str>, profile: Option<&str>) -> Region {
     if let Some(region) = configured {
         return Region::new(region.to_owned());

@@ -1,20 +1,20 @@
-//! Proxies on the way to the services that give credentials out, as the AWS libraries want them.
+//! HTTP proxies for requests to the services that issue credentials.
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 
 use crate::upstream::proxy::{HttpProxy, Proxies};
 
 /// Addresses of the instance and container metadata services (Amazon EC2 User Guide, "Use the
-/// Instance Metadata Service"; Amazon ECS and EKS User Guides). They are this machine's own, and a
-/// proxy would answer with the credentials of its own machine.
+/// Instance Metadata Service"; Amazon ECS and EKS User Guides). They belong to this
+/// machine: through a proxy they would return the credentials of the proxy's machine.
 const METADATA: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 
-/// Variables that may name others.
+/// Variables that may name other addresses of them.
 const METADATA_VARIABLES: [&str; 2] =
     ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
-/// STS and SSO are asked over HTTPS; only where both schemes have the same proxy, or only http has
-/// one, is it used for http too.
+/// The AWS libraries take one proxy per client. STS and SSO are asked over HTTPS, so the https proxy
+/// wins if the two differ.
 pub(super) fn config(proxies: &Proxies) -> ProxyConfig {
     let url = |proxy: &HttpProxy| proxy.url.clone();
     let configured = match (&proxies.https, &proxies.http) {
@@ -32,7 +32,7 @@ pub(super) fn config(proxies: &Proxies) -> ProxyConfig {
             exempt.push_str(host);
         }
     }
-    // They have been checked when they were read.
+    // Invalid URLs were rejected when the configuration was read.
     configured.map_or_else(|_| ProxyConfig::disabled(), |proxies| proxies.no_proxy(exempt))
 }
 

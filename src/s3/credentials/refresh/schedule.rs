@@ -1,48 +1,48 @@
-//! When credentials are loaded next. Nothing here reads a clock or rolls dice: time left and
-//! `jitter`, from 0 to 1, are arguments.
+//! When credentials are loaded next. Pure functions: the time left and the random `jitter`, from 0
+//! to 1, are arguments.
 
 use std::time::Duration;
 
 /// Least time between two loads, however short credentials live.
 pub(super) const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Credentials are renewed when a third of their time is left, but not earlier than this before
-/// their end: services hand out the next set only some minutes before.
+/// Credentials are refreshed when a third of their lifetime is left, but at most so long before
+/// they expire: services issue the next ones only some minutes before.
 const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 
-/// Longest time between two attempts while they fail.
+/// Longest time between two retries.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 
-/// Least time from a load that failed to one that is asked for.
+/// Least time from a failed load to one that is asked for.
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
 
-/// Least time from a load that was asked for, and brought what S3 refuses, to the next one.
+/// Least time from a load that was asked for, and brought credentials that S3 rejects, to the next.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
-/// The same where such loads keep bringing what S3 refuses.
+/// The same after many such loads.
 const REFUSED_PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
-/// Time until a set is renewed that is valid for `left`. Jitter makes it up to half as much again
-/// earlier, since proxies that started together would otherwise ask together for ever.
+/// Time until credentials are refreshed that are valid for `left`. Jitter moves it up to half as
+/// much again ahead, since proxies that started together would otherwise always ask together.
 pub(super) fn until_refresh(left: Duration, jitter: f64) -> Duration {
     let ahead = (left / 3).min(REFRESH_AHEAD).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0);
     left.saturating_sub(ahead).max(LEAST_PAUSE)
 }
 
-/// Time until the next attempt after `failures` in a row, of which there is at least one: twice
-/// as long each time, the half of it by chance.
+/// Time until the next retry after `failures` in a row, at least one: exponential backoff, half of
+/// it random.
 pub(super) fn until_retry(failures: u32, jitter: f64) -> Duration {
     let full = doubled(2 * LEAST_PAUSE, failures.saturating_sub(1)).min(RETRY_PAUSE);
     full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-/// Least time from the end of a load to one that is asked for, where the last `in_vain` of those
+/// Least time from the end of a load to one that is asked for, if the last `fruitless` of those
 /// that were asked for did not help.
-pub(super) fn until_asked(has_failed: bool, in_vain: u32) -> Duration {
-    match in_vain {
+pub(super) fn until_asked(has_failed: bool, fruitless: u32) -> Duration {
+    match fruitless {
         _ if has_failed => FAILED_PAUSE,
         0 => LEAST_PAUSE,
-        _ => doubled(REFUSED_PAUSE, in_vain - 1).min(REFUSED_PAUSE_LONGEST),
+        _ => doubled(REFUSED_PAUSE, fruitless - 1).min(REFUSED_PAUSE_LONGEST),
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lived_sets_are_renewed_some_minutes_before_their_end() {
+    fn long_lived_credentials_are_refreshed_some_minutes_before_they_expire() {
         for hours in [1, 6, 12, 36] {
             let left = seconds(hours * 3600);
             assert_eq!(left - until_refresh(left, 0.0), seconds(600));
@@ -68,21 +68,21 @@ mod tests {
     }
 
     #[test]
-    fn short_lived_sets_are_renewed_with_a_third_of_their_time_left() {
+    fn short_lived_credentials_are_refreshed_with_a_third_of_their_time_left() {
         assert_eq!(until_refresh(seconds(900), 0.0), seconds(600));
         assert_eq!(until_refresh(seconds(900), 1.0), seconds(450));
         assert_eq!(until_refresh(seconds(6), 0.0), seconds(4));
     }
 
     #[test]
-    fn however_short_they_live_there_is_a_pause() {
+    fn loads_have_a_pause_between_them_however_short_credentials_live() {
         for left in [seconds(0), Duration::from_millis(10), seconds(1)] {
             assert_eq!(until_refresh(left, 1.0), LEAST_PAUSE);
         }
     }
 
     #[test]
-    fn a_renewal_always_comes_before_the_end_where_there_is_time_for_it() {
+    fn a_refresh_comes_before_the_expiry_if_there_is_time_for_it() {
         for left in (3..5000).map(seconds) {
             for jitter in [0.0, 0.3, 1.0] {
                 assert!(until_refresh(left, jitter) < left, "{left:?}");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_fail_become_rarer_up_to_a_bound() {
+    fn retries_back_off_up_to_a_bound() {
         assert_eq!(until_retry(1, 0.0), LEAST_PAUSE);
         assert_eq!(until_retry(1, 1.0), seconds(2));
         assert_eq!(until_retry(3, 1.0), seconds(8));
@@ -101,12 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn asking_in_vain_is_answered_ever_more_slowly() {
+    fn fruitless_loads_back_off() {
         assert_eq!(until_asked(false, 0), LEAST_PAUSE);
         assert_eq!(until_asked(false, 1), REFUSED_PAUSE);
         assert_eq!(until_asked(false, 3), seconds(8));
         assert_eq!(until_asked(false, u32::MAX), REFUSED_PAUSE_LONGEST);
-        // A service that is down is asked often: it may be well again at any moment.
+        // A service that is down is asked often: it may recover at any moment.
         assert_eq!(until_asked(true, u32::MAX), FAILED_PAUSE);
     }
 }

@@ -1,5 +1,5 @@
-//! What a request for an object asks for, in which GET and HEAD do not differ: which version, at
-//! whose cost, and with which encryption key.
+//! The parameters of a request for an object, which are the same for GET and HEAD: version, requester
+//! pays, encryption key and preconditions.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,47 +7,47 @@ use md5::{Digest, Md5};
 use s3s::dto::{GetObjectInput, HeadObjectInput, RequestPayer};
 use s3s::{S3Result, s3_error};
 
-/// What is asked for.
-pub(crate) struct Asked<'a> {
+use super::conditions::Conditions;
+
+/// One request for an object.
+pub(crate) struct ObjectRequest<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) key: &'a str,
     pub(crate) version_id: Option<&'a str>,
-    /// Whether the one who asks agrees to pay.
+    /// Whether the requester agrees to pay.
     pub(crate) requester_pays: bool,
     pub(crate) encryption: Encryption<'a>,
+    pub(crate) conditions: Conditions<'a>,
 }
 
-impl<'a> From<&'a GetObjectInput> for Asked<'a> {
-    fn from(input: &'a GetObjectInput) -> Asked<'a> {
-        Asked {
-            bucket: &input.bucket,
-            key: &input.key,
-            version_id: input.version_id.as_deref(),
-            requester_pays: agrees(input.request_payer.as_ref()),
-            encryption: Encryption {
-                algorithm: input.sse_customer_algorithm.as_deref(),
-                key: input.sse_customer_key.as_deref(),
-                md5: input.sse_customer_key_md5.as_deref(),
-            },
+/// `s3s` has an input type per method, with the same fields.
+macro_rules! read_from {
+    ($($input:ty),+) => {$(
+        impl<'a> From<&'a $input> for ObjectRequest<'a> {
+            fn from(input: &'a $input) -> ObjectRequest<'a> {
+                ObjectRequest {
+                    bucket: &input.bucket,
+                    key: &input.key,
+                    version_id: input.version_id.as_deref(),
+                    requester_pays: agrees(input.request_payer.as_ref()),
+                    encryption: Encryption {
+                        algorithm: input.sse_customer_algorithm.as_deref(),
+                        key: input.sse_customer_key.as_deref(),
+                        md5: input.sse_customer_key_md5.as_deref(),
+                    },
+                    conditions: Conditions {
+                        if_match: input.if_match.as_ref(),
+                        if_none_match: input.if_none_match.as_ref(),
+                        if_modified_since: input.if_modified_since.as_ref(),
+                        if_unmodified_since: input.if_unmodified_since.as_ref(),
+                    },
+                }
+            }
         }
-    }
+    )+};
 }
 
-impl<'a> From<&'a HeadObjectInput> for Asked<'a> {
-    fn from(input: &'a HeadObjectInput) -> Asked<'a> {
-        Asked {
-            bucket: &input.bucket,
-            key: &input.key,
-            version_id: input.version_id.as_deref(),
-            requester_pays: agrees(input.request_payer.as_ref()),
-            encryption: Encryption {
-                algorithm: input.sse_customer_algorithm.as_deref(),
-                key: input.sse_customer_key.as_deref(),
-                md5: input.sse_customer_key_md5.as_deref(),
-            },
-        }
-    }
-}
+read_from!(GetObjectInput, HeadObjectInput);
 
 fn agrees(payer: Option<&RequestPayer>) -> bool {
     payer.is_some_and(|payer| payer.as_str() == RequestPayer::REQUESTER)
