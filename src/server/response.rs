@@ -199,7 +199,7 @@ impl Context<'_> {
         let (sent, bytes) = match client {
             Connection::Plain(stream) => stream.send(bytes, 0..length, timeout).await,
             // Boxed: its state would be part of every idle connection.
-            tls => Box::pin(tls.send(bytes, 0..length, timeout)).await,
+            tls @ Connection::Tls(_) => Box::pin(tls.send(bytes, 0..length, timeout)).await,
         };
         *out = bytes;
         let complete = sent.is_ok();
