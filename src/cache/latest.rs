@@ -1,4 +1,4 @@
-//! What S3 last said of each key, for all workers: a fingerprint of the ETag, size and date, or
+//! What S3 last said of each key, for all workers: a fingerprint of the `ETag`, size and date, or
 //! that there is no object.
 //!
 //! Each worker remembers metadata by itself. A lookup there counts only if this table has the same

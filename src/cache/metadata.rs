@@ -242,7 +242,7 @@ mod tests {
     fn size(known: Option<Known>) -> Option<u64> {
         match known? {
             Known::Object(metadata) => Some(metadata.size),
-            _ => None,
+            Known::Miss(_) => None,
         }
     }
 

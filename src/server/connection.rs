@@ -216,7 +216,7 @@ async fn receive(
     match stream {
         Connection::Plain(stream) => stream.receive(buf, limit, timeout).await,
         // Boxed: its state would be part of every idle connection.
-        tls => Box::pin(tls.receive(buf, limit, timeout)).await,
+        tls @ Connection::Tls(_) => Box::pin(tls.receive(buf, limit, timeout)).await,
     }
 }
 

@@ -161,7 +161,9 @@ impl Context<'_> {
             write_content_length(out, body_bytes);
         }
         out.extend_from_slice(b"\r\n");
-        body.iter().for_each(|part| out.extend_from_slice(part));
+        for part in body {
+            out.extend_from_slice(part);
+        }
         Outcome::whole(response.status, body_bytes, keep_alive)
     }
 
@@ -197,7 +199,7 @@ impl Context<'_> {
         let (sent, bytes) = match client {
             Connection::Plain(stream) => stream.send(bytes, 0..length, timeout).await,
             // Boxed: its state would be part of every idle connection.
-            tls => Box::pin(tls.send(bytes, 0..length, timeout)).await,
+            tls @ Connection::Tls(_) => Box::pin(tls.send(bytes, 0..length, timeout)).await,
         };
         *out = bytes;
         let complete = sent.is_ok();
