@@ -226,13 +226,14 @@ fn keys(c: &mut Criterion) {
     }
 }
 
+fn in_bucket(bucket: BucketId, key: &str) -> ObjectId<'_> {
+    ObjectId { bucket, key, version_id: None }
+}
+
 fn metadata_map(c: &mut Criterion) {
     let settings = Settings::default();
     let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
     let (metadata, now, bucket) = (metadata(), Instant::now(), BucketId::unique());
-    fn in_bucket(bucket: BucketId, key: &str) -> ObjectId<'_> {
-        ObjectId { bucket, key, version_id: None }
-    }
     for number in 0..settings.max_entries {
         let key = format!("runs/2024/sample {number}.bam");
         map.learn_object(in_bucket(bucket, &key), &metadata, now, now);

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut() {
         assert!(line(&"k".repeat(10_000)).len() < 2_300);
-        for bytes in [[b'k'; 20_000], [0xff; 20_000]] {
+        for bytes in [vec![b'k'; 20_000], vec![0xff; 20_000]] {
             let line = line_of(RequestLine::Refused(&bytes), &bytes);
             assert!((3_000..logging::LINE_BYTES).contains(&line.len()), "{}", line.len());
         }

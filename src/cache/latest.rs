@@ -1,4 +1,4 @@
-//! The latest response of S3 about each key, for all workers: a fingerprint of the ETag, size and
+//! The latest response of S3 about each key, for all workers: a fingerprint of the `ETag`, size and
 //! date, or that there is no object.
 //!
 //! Each worker has a metadata cache of its own. A lookup there is a hit only if this table has the

@@ -247,7 +247,7 @@ mod tests {
     fn size(hit: Option<Cached>) -> Option<u64> {
         match hit? {
             Cached::Object(metadata) => Some(metadata.size),
-            _ => None,
+            Cached::Negative(_) => None,
         }
     }
 

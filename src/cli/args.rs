@@ -1,5 +1,7 @@
 //! The command line and the exit codes.
 
+#![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};

@@ -14,7 +14,8 @@ use crate::cli::args::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
 use crate::cli::output::{complain, say};
 use crate::config::{self, Config};
 use crate::logging::{self, LogWriter, UNBOUNDED};
-use crate::server::{self, Running, check};
+use crate::server::check::{self, Finding};
+use crate::server::{self, Running};
 use crate::sys::process;
 
 /// The whole program.
@@ -27,9 +28,9 @@ pub fn main() -> ExitCode {
             Some(object) => run_check(config, object.as_deref()),
             None => serve(config),
         },
-        Err(problems) => {
+        Err(diagnostics) => {
             // Each on a line of its own that starts with where it is, as compilers do.
-            let _ = writeln!(io::stderr(), "{problems}");
+            let _ = writeln!(io::stderr(), "{diagnostics}");
             EXIT_CONFIG
         }
     };
@@ -130,7 +131,7 @@ fn run_check(config: Config, object: Option<&str>) -> u8 {
             for finding in &findings {
                 let _ = writeln!(io::stdout(), "{finding}");
             }
-            if findings.iter().all(|finding| finding.works()) { EXIT_OK } else { EXIT_FAILED }
+            if findings.iter().all(Finding::works) { EXIT_OK } else { EXIT_FAILED }
         }
         Err(error) => {
             complain(&error);

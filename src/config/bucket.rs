@@ -9,7 +9,7 @@ use crate::s3::endpoint::{is_aws_region, is_region};
 pub(super) struct Name {
     /// As sent in requests.
     pub(super) name: String,
-    /// The region that the ARN of an access point names.
+    /// The region in the ARN of an access point.
     pub(super) access_point_in: Option<String>,
 }
 
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn bucket_names_of_any_store_pass_and_urls_get_a_remedy() {
+    fn bucket_names_of_any_store_pass_and_urls_get_help() {
         for good in ["abc", "my-bucket", "Old_Style.Bucket", "12345", &"x".repeat(255)] {
             assert_eq!(name(good).unwrap().name, good);
         }

@@ -1,8 +1,8 @@
 //! Diagnostics: the mistakes in a configuration, with their locations.
 //!
-//! A run that is refused prints every mistake at once, one line each: where it is, what is wrong,
-//! and how to fix it. No line ever shows a secret: user text passes through [`quoted`] or
-//! [`key_name`], and the readers of secrets quote nothing.
+//! All mistakes are printed at once, one line each: where it is, what is wrong, and how to fix it. No
+//! line ever shows a secret: user text passes through [`quoted`] or [`key_name`], and the readers of
+//! secrets quote nothing.
 
 use std::fmt;
 
@@ -125,6 +125,7 @@ impl Diagnostics {
     }
 
     /// In reading order.
+    #[expect(clippy::iter_without_into_iter, reason = "tests and the fuzz target walk it by hand")]
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
     }
@@ -181,7 +182,7 @@ pub(super) fn quoted(text: &str) -> String {
 const SECRET_BYTES: usize = 16;
 
 /// The key if it is safe to show. In a malformed file a secret can end up in the place of a key;
-/// known keys and paths of mounts are no secrets.
+/// known keys and paths of mounts are not secrets.
 pub(super) fn key_name(key: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let is_short = key.len() < SECRET_BYTES || (is_mount_path(key) && key.len() < 40);

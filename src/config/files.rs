@@ -1,23 +1,22 @@
-//! The files that settings name. They are looked at while the configuration is read, so that one
-//! that cannot be used is a mistake with its line, like any other.
+//! Access to the files that settings name. They are checked while the configuration is read, so that
+//! an unusable file is a mistake with its line, like any other.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// How files are looked at.
+/// How files are accessed.
 #[derive(Clone, Copy)]
 pub(super) struct Files {
-    /// Reads a file, up to one byte more than it may have.
+    /// Reads a file, up to one byte beyond the given size.
     pub(super) read: fn(&Path, usize) -> io::Result<Vec<u8>>,
-    /// Finds out whether a file can be appended to, or could be if it existed.
+    /// Checks whether a file can be appended to, or could be if it existed.
     pub(super) try_append: fn(&Path) -> io::Result<()>,
 }
 
-/// Those of this machine.
 pub(super) const OF_THIS_MACHINE: Files = Files { read: read_bounded, try_append };
 
-/// None at all, which keeps a configuration that is only text away from the disk.
+/// No access: a configuration that is only text never touches the disk.
 pub(super) const NONE: Files = Files {
     read: |_, _| Err(ErrorKind::Unsupported.into()),
     try_append: |_| Err(ErrorKind::Unsupported.into()),
@@ -31,13 +30,12 @@ pub(super) fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 
 fn try_append(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        // A pipe or a device: to open one may mean to wait, or something to whoever has the other
-        // end.
-        Ok(known) if !known.is_file() && !known.is_dir() => Ok(()),
+        // A pipe or a device: opening it may block, or may have an effect at its other end.
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => Ok(()),
         Ok(_) => OpenOptions::new().append(true).open(path).map(drop),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             OpenOptions::new().append(true).create_new(true).open(path)?;
-            // `--check` may run as another user than the server, who could then not write to it.
+            // `--check` may run as another user than the server, which could not write to it then.
             fs::remove_file(path)
         }
         Err(error) => Err(error),
@@ -49,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_appended_to_is_left_as_it_was() {
+    fn a_check_for_appending_leaves_files_as_they_were() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         try_append(&path).unwrap();

@@ -71,7 +71,7 @@ fn unix(path: &str) -> Result<ListenAddress, Fault> {
     Ok(ListenAddress::Unix(PathBuf::from(path)))
 }
 
-/// Digits that are a port; `SocketAddr` would take no sign either.
+/// Digits only: `u16` would accept a sign.
 fn port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

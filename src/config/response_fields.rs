@@ -5,7 +5,7 @@ use crate::config::key::Reading;
 use crate::config::values::{Kind, Word};
 use crate::policy::cors::Policy;
 
-/// Longest `cache_control`, in bytes. Real values measure below 100.
+/// Longest `cache_control`, in bytes. Real values have less than 100.
 const CACHE_CONTROL_BYTES: usize = 256;
 
 /// The `Cache-Control` of objects that are stored without one: a field value, or `off`.
@@ -69,7 +69,7 @@ impl Kind<Policy> for Cors {
     }
 }
 
-/// Longest host with its port, in bytes: a name of the DNS has 253 at most (RFC 1035 §2.3.4).
+/// Longest host with its port, in bytes: a DNS name has 253 at most (RFC 1035 §2.3.4).
 const HOST_AND_PORT_BYTES: usize = 253 + ":65535".len();
 
 /// One item of `cors`.

@@ -277,9 +277,9 @@ mod tests {
     #[test]
     fn durations_carry_their_unit() {
         assert_eq!(DURATION.parse("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(DURATION.parse("30s"), Ok(Duration::from_millis(30_000)));
-        assert_eq!(DURATION.parse("5m"), Ok(Duration::from_millis(300_000)));
-        assert_eq!(DURATION.parse("2h"), Ok(Duration::from_millis(7_200_000)));
+        assert_eq!(DURATION.parse("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(DURATION.parse("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(DURATION.parse("2h"), Ok(Duration::from_secs(7_200)));
         assert_eq!(DURATION.parse("0s"), Ok(Duration::from_millis(0)));
         assert_eq!(say(DURATION.parse("300")), "300 has no unit; write '300s' for seconds");
         for wrong in ["", "s", "-1s", "1.5s", "5 m", "5M", "5min", "1h30m", "٣s", "5d"] {

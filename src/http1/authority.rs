@@ -1,12 +1,13 @@
-//! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute target.
+//! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute
+//! target.
 //!
-//! Who can slip other characters in can make two servers in a row see two hosts, or make a log and
-//! a cache disagree. User information has no place in either (RFC 9110 §4.2.4).
+//! Other characters could make two servers in a chain see two different hosts, or make a log and a
+//! cache disagree. User information is not allowed in either (RFC 9110 §4.2.4).
 
 use std::net::Ipv6Addr;
 
 /// Whether `value` is a host with or without a port (RFC 3986 §3.2.2, §3.2.3), or empty, which a
-/// client sends in `Host` where its target has no authority (RFC 9112 §3.2).
+/// client sends in `Host` if its target has no authority (RFC 9112 §3.2).
 pub fn is_valid(value: &[u8]) -> bool {
     match value {
         b"" => true,
@@ -30,7 +31,7 @@ fn is_port(value: &[u8]) -> bool {
     }
 }
 
-/// What stands between brackets: an IPv6 address, or a later version (`v1.…`).
+/// The part between brackets: an IPv6 address, or a later version (`v1.…`).
 fn is_ip_literal(value: &[u8]) -> bool {
     if let [b'v' | b'V', future @ ..] = value {
         let Some(dot) = memchr::memchr(b'.', future) else { return false };

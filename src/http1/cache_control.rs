@@ -1,5 +1,5 @@
-//! `Cache-Control`: how old a response from memory may be (RFC 9111 §5.2). The two directives that are
-//! looked at mean the same in requests and responses.
+//! `Cache-Control`: how old a cached response may be (RFC 9111 §5.2). The two directives that are
+//! used, `no-cache` and `max-age`, mean the same in requests and responses.
 
 /// Collects the `Cache-Control` and `Pragma` fields of one message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,13 +27,13 @@ impl CacheControl {
         }
     }
 
-    /// Reads a `Pragma` field, which counts only without `Cache-Control` (RFC 9111 §5.4).
+    /// Reads a `Pragma` field, which is ignored if there is a `Cache-Control` (RFC 9111 §5.4).
     pub fn pragma(&mut self, value: &[u8]) {
         let is_no_cache = |item: &[u8]| item.trim_ascii().eq_ignore_ascii_case(b"no-cache");
         self.no_cache_by_pragma |= value.split(|&byte| byte == b',').any(is_no_cache);
     }
 
-    /// The greatest age that is accepted, in seconds; `None` is any.
+    /// The greatest age that is accepted, in seconds; `None` accepts any.
     pub fn max_age_s(&self) -> Option<u32> {
         match self.is_given {
             true => self.max_age_s,
@@ -42,8 +42,7 @@ impl CacheControl {
     }
 }
 
-/// An age, perhaps in quotation marks (RFC 9111 §5.2). One that makes no sense is none at all
-/// (§4.2.1).
+/// An age, with or without quotation marks (RFC 9111 §5.2). An invalid one counts as 0 (§4.2.1).
 fn seconds(value: &[u8]) -> u32 {
     let value = value.trim_ascii();
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
@@ -62,8 +61,12 @@ mod tests {
 
     fn max_age(fields: &[&str], pragma: &[&str]) -> Option<u32> {
         let mut control = CacheControl::default();
-        fields.iter().for_each(|value| control.cache_control(value.as_bytes()));
-        pragma.iter().for_each(|value| control.pragma(value.as_bytes()));
+        for value in fields {
+            control.cache_control(value.as_bytes());
+        }
+        for value in pragma {
+            control.pragma(value.as_bytes());
+        }
         control.max_age_s()
     }
 

@@ -17,21 +17,21 @@ pub struct Decoder {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In the digits of a chunk's size, of which there were so many.
+    /// In the digits of a chunk's size, of which this many were read.
     Size { digits: u8, size: u64 },
-    /// Behind them, in extensions or spaces that are read over.
+    /// After them, in ignored extensions or spaces.
     Extension { size: u64 },
-    /// Behind the CR of a size line.
+    /// After the CR of a size line.
     SizeEnd { size: u64 },
-    /// So many bytes of the chunk are still to come.
+    /// Bytes of the chunk that have not arrived yet.
     Data { left: u64 },
-    /// Behind a chunk's last byte.
+    /// After a chunk's last byte.
     DataEnd,
-    /// Behind the CR there.
+    /// After the CR there.
     DataLineEnd,
-    /// In a trailer's line, of which so many bytes came.
+    /// In a trailer's line, of which this many bytes were read.
     Trailer { length: usize },
-    /// Behind the CR of a trailer's line.
+    /// After the CR of a trailer's line.
     TrailerEnd { is_last: bool },
     /// The body has ended.
     Done,
@@ -44,13 +44,13 @@ impl Default for State {
 }
 
 impl Decoder {
-    /// Decodes the next bytes of a body in their place, and returns how many it left at the start of
-    /// `bytes`. What follows the end of the body is an error, since nothing was asked for that could
-    /// be answered there.
+    /// Decodes the next bytes of a body in place, and returns how many decoded ones are now at the
+    /// start of `bytes`. Bytes after the end of the body are an error: no further request was sent
+    /// that they could be the response to.
     ///
     /// # Errors
-    /// [`ChunkedError`]. The bytes in front of the error are lost: a body with invalid framing cannot
-    /// be trusted.
+    /// [`ChunkedError`]. The bytes in front of the error are lost: a body with invalid framing
+    /// cannot be trusted.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<usize, ChunkedError> {
         let (mut at, mut decoded) = (0, 0);
         while at < bytes.len() {
@@ -73,7 +73,7 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// The state behind a byte that is not a chunk's data.
+    /// The state after a byte that is not a chunk's data.
     fn after(&mut self, byte: u8) -> Result<State, ChunkedError> {
         Ok(match (self.state, byte) {
             // Fifteen digits are more than any object has, and cannot overflow.
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_not_in_the_coding_is_refused() {
-        let long = [&b"1;"[..], &[b'x'; 20_000], b"\r\na\r\n0\r\n\r\n"].concat();
+        let long = [&b"1;"[..], &b"x".repeat(20_000), b"\r\na\r\n0\r\n\r\n"].concat();
         let trailers = [&b"0\r\n"[..], &b"A: b\r\n".repeat(10_000), b"\r\n"].concat();
         for bad in [
             &b"x\r\n"[..],

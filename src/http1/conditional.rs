@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110 §13): entity tags, dates, and the order they are looked at.
+//! Conditional requests (RFC 9110 §13): entity tags, dates, and their order of precedence.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,14 +25,14 @@ pub struct Preconditions<'a> {
     pub if_unmodified_since: Option<&'a [u8]>,
 }
 
-/// What the conditions say about an object.
+/// The result of evaluating the conditions of a request against an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Answer as if there were no conditions.
+    /// Respond as if there were no conditions.
     Proceed,
-    /// 304.
+    /// Respond with 304.
     NotModified,
-    /// 412.
+    /// Respond with 412.
     PreconditionFailed,
 }
 
@@ -45,7 +45,8 @@ impl<'a> Preconditions<'a> {
             && self.if_unmodified_since.is_none()
     }
 
-    /// Judges a GET or HEAD of an existing object in the order of RFC 9110 §13.2.2.
+    /// Evaluates the conditions of a GET or HEAD of an existing object, in the order of RFC 9110
+    /// §13.2.2.
     pub fn evaluate(&self, object: Validators<'_>) -> Verdict {
         match (self.if_match, self.if_unmodified_since.and_then(http_date)) {
             (Some(list), _) if !matches_strongly(list, object.etag) => {
@@ -65,40 +66,41 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// The conditions that a server of S3's API is sure to understand; a 200 or 206 is judged again
-    /// with [`evaluate`](Self::evaluate). Lists, weak tags and `*` stay here: S3 documents a single
-    /// entity tag.
+    /// The conditions that every server with S3's API understands; those of a 200 or 206 are
+    /// evaluated again with [`evaluate`](Self::evaluate). Lists, weak tags and `*` are not sent: S3
+    /// documents a single entity tag.
     pub fn for_s3(&self) -> Preconditions<'a> {
         let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
         Preconditions {
             if_match: self.if_match.filter(|&value| is_tag_for_s3(value)),
             if_none_match: self.if_none_match.filter(|&value| is_tag_for_s3(value)),
-            // A tag takes precedence over its date, whether or not the tag is sent on.
+            // A tag takes precedence over its date, whether or not the tag is forwarded.
             if_modified_since: date(self.if_modified_since)
                 .filter(|_| self.if_none_match.is_none()),
             if_unmodified_since: date(self.if_unmodified_since).filter(|_| self.if_match.is_none()),
         }
     }
 
-    /// Whether S3 can judge all of them. Where it cannot, its 304 or 416 may be wrong, because a
-    /// condition that was left out comes first (RFC 9110 §13.2.2): the object's metadata must be known
-    /// before it is asked for. `If-Match: *` holds for whatever exists.
+    /// Whether S3 can evaluate all of them. If it cannot, its 304 or 416 may be wrong, because a
+    /// condition that was not sent may take precedence (RFC 9110 §13.2.2): the object's metadata is
+    /// then needed before the GET. `If-Match: *` is true for any object.
     pub fn are_for_s3(&self) -> bool {
         self.if_match.is_none_or(|value| value == b"*" || is_tag_for_s3(value))
             && self.if_none_match.is_none_or(is_tag_for_s3)
     }
 }
 
-/// Longest entity tag that S3 is sent, in bytes. Its own have 34 to about 70; a request head of more
-/// than 8 KiB is refused as a whole, and then the client's field would look like a fault of S3.
+/// Longest entity tag that is sent to S3, in bytes. Its own have 34 to about 70. S3 rejects a
+/// request head of more than 8 KiB, which would look like a fault of S3 and not of the client's
+/// field.
 const TAG_BYTES: usize = 256;
 
 fn is_tag_for_s3(value: &[u8]) -> bool {
     value.len() <= TAG_BYTES && single_strong_tag(value) && value.iter().all(u8::is_ascii_graphic)
 }
 
-/// An entity tag as servers of S3's API send it, in the form of RFC 9110 §8.8.3. Some leave the
-/// quotation marks away; `None` is for one that is empty or malformed, and so tells nothing.
+/// An entity tag from S3 in the form of RFC 9110 §8.8.3: some servers omit the quotation marks.
+/// `None` if it is empty or malformed.
 pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (prefix, opaque) = match value.strip_prefix(b"W/") {
         Some(opaque) => (&b"W/"[..], opaque),
@@ -106,7 +108,7 @@ pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     };
     let quoted = opaque.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let inner = quoted.unwrap_or(opaque);
-    // etagc: visible characters but the quotation mark, and those beyond ASCII.
+    // etagc: visible characters except the quotation mark, and those beyond ASCII.
     if inner.is_empty() || !inner.iter().all(|&byte| byte > b' ' && byte != b'"' && byte != 0x7f) {
         return None;
     }
@@ -123,7 +125,7 @@ pub enum IfRange<'a> {
     Tag(&'a [u8]),
     /// A date in seconds since 1970.
     Date(u64),
-    /// A weak tag or nonsense: never true.
+    /// A weak tag or an invalid value: never true.
     Never,
 }
 
@@ -136,8 +138,8 @@ impl<'a> IfRange<'a> {
         http_date(value).map_or(IfRange::Never, IfRange::Date)
     }
 
-    /// Whether the range is to be served: the tag is the object's own, or the date is exactly
-    /// its `Last-Modified`.
+    /// Whether the range may be served: the tag is the object's own, or the date is exactly its
+    /// `Last-Modified`.
     pub fn holds(self, object: Validators<'_>) -> bool {
         match self {
             IfRange::Tag(tag) => object.etag == Some(tag),
@@ -148,7 +150,7 @@ impl<'a> IfRange<'a> {
 }
 
 /// An HTTP date in any of the three forms of RFC 9110 §5.6.7, in seconds since 1970. `None` for
-/// anything else, which makes a condition void (RFC 9110 §13.1.3).
+/// anything else, so that the condition is ignored (RFC 9110 §13.1.3).
 pub fn http_date(value: &[u8]) -> Option<u64> {
     let time: SystemTime = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
@@ -159,7 +161,7 @@ fn matches_strongly(list: &[u8], etag: Option<&[u8]>) -> bool {
     list == b"*" || tags(list).any(|tag| Some(tag) == etag && tag.first() == Some(&b'"'))
 }
 
-/// `If-None-Match`: `*`, or a tag of the list is the object's own but for weakness (§8.8.3.2).
+/// `If-None-Match`: `*`, or a tag of the list is the object's own, weak or not (§8.8.3.2).
 fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
     let opaque = |tag| <[u8]>::strip_prefix(tag, b"W/").unwrap_or(tag);
     list == b"*" || etag.is_some_and(|etag| tags(list).any(|tag| opaque(tag) == opaque(etag)))
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_s3_may_not_understand_is_judged_here() {
+    fn conditions_that_s3_may_not_understand_are_evaluated_here() {
         let none_match = |value| Preconditions { if_none_match: Some(value), ..Default::default() };
         let matches = |value| Preconditions { if_match: Some(value), ..Default::default() };
         let long = [b"\"", &b"x".repeat(9_000)[..], b"\""].concat();

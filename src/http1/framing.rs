@@ -1,11 +1,11 @@
 //! Where a head ends and how long a body is (RFC 9112 §2.2, §6).
 
-/// What the bytes received so far hold.
+/// Where the head ends in the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadEnd {
     /// The head with its empty line takes this many bytes.
     At(usize),
-    /// The empty line has not come yet.
+    /// The empty line has not arrived yet.
     Missing,
     /// A line ends with LF alone. RFC 9112 §2.2 lets a recipient accept it, but peers that
     /// disagree about line ends can be made to disagree about where a message ends.
@@ -39,7 +39,7 @@ pub enum BodyLength {
 }
 
 impl BodyLength {
-    /// Whether a body of `length` bytes may follow, for all that the head tells.
+    /// Whether a body of `length` bytes agrees with the head.
     pub fn may_be(self, length: u64) -> bool {
         match self {
             BodyLength::Known(known) => known == length,
@@ -48,7 +48,7 @@ impl BodyLength {
     }
 }
 
-/// A head whose framing fields cannot be believed (RFC 9112 §6.3, rules 3 to 5).
+/// A head whose framing fields contradict each other (RFC 9112 §6.3, rules 3 to 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// Both `Content-Length` and `Transfer-Encoding`.
@@ -73,8 +73,9 @@ impl FramingFields {
     /// Takes the value of a `Content-Length` field.
     ///
     /// # Errors
-    /// [`FramingError::ContentLength`] where it is the second one or not a plain number. Equal
-    /// repeated values are refused too: RFC 9112 §6.3 allows that, and no client of ours sends it.
+    /// [`FramingError::ContentLength`] if it is the second one or not a plain number. Equal
+    /// repeated values are rejected too, as RFC 9112 §6.3 allows: no client that we know sends
+    /// them.
     pub fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.content_length.is_some() {
             return Err(FramingError::ContentLength);
@@ -95,10 +96,10 @@ impl FramingFields {
         Ok(())
     }
 
-    /// The body's length, `None` where the head says nothing.
+    /// The body's length, `None` if the head does not declare one.
     ///
     /// # Errors
-    /// [`FramingError::LengthAndEncoding`] where both are present.
+    /// [`FramingError::LengthAndEncoding`] if both are present.
     pub fn body_length(self) -> Result<Option<BodyLength>, FramingError> {
         match (self.content_length, self.chunked) {
             (Some(_), true) => Err(FramingError::LengthAndEncoding),

@@ -2,11 +2,11 @@
 
 use crate::http1::framing::decimal;
 
-/// Positions are cut to this; no object is as large (S3's limit is 50 TB), and a server that
-/// keeps positions in a signed 64-bit integer still understands it.
+/// Positions are clamped to this. No object is as large (S3's limit is 50 TB), and it still fits
+/// into a signed 64-bit integer, in which many servers keep positions.
 const LARGEST_POSITION: u64 = 1 << 60;
 
-/// One range of bytes as a client asks for it, before the object's size is known.
+/// One range of bytes as requested, before the object's size is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
     /// `bytes=first-last`, both inclusive, `first <= last`.
@@ -45,7 +45,7 @@ impl Extent {
 }
 
 impl ByteRange {
-    /// Reads the value of a `Range` field. `None` means that the field is to be ignored
+    /// Reads the value of a `Range` field. `None` means that the field must be ignored
     /// (RFC 9110 §14.2): another unit, several ranges, or no valid range.
     pub fn parse(value: &[u8]) -> Option<ByteRange> {
         let equals = memchr::memchr(b'=', value)?;
@@ -64,8 +64,8 @@ impl ByteRange {
         }
     }
 
-    /// The part of an object of `size` bytes that is meant; `None` where there is none, which
-    /// is answered 416 (RFC 9110 §15.5.17).
+    /// The part of an object of `size` bytes that the range selects; `None` if it selects nothing,
+    /// which is a 416 (RFC 9110 §15.5.17).
     pub fn resolve(self, size: u64) -> Option<Extent> {
         let end = size.checked_sub(1)?;
         match self {
@@ -79,8 +79,8 @@ impl ByteRange {
         }
     }
 
-    /// The same part of an object of `size` bytes, asked for without an end behind the object's, which
-    /// not every server takes.
+    /// The range that selects the same part of an object of `size` bytes and does not end past it:
+    /// some servers reject a range that does.
     pub fn clamp(self, size: u64) -> ByteRange {
         let Some(end) = size.checked_sub(1) else { return self };
         match self {
@@ -116,8 +116,7 @@ impl ByteRange {
     }
 }
 
-/// A position; digits beyond the largest position are cut to it, since "past the end" is all
-/// they can mean.
+/// A position. One beyond the largest is clamped to it: both are past the end.
 fn position(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -125,12 +124,12 @@ fn position(digits: &[u8]) -> Option<u64> {
     Some(decimal(digits).unwrap_or(LARGEST_POSITION).min(LARGEST_POSITION))
 }
 
-/// What a `Content-Range` field says (RFC 9110 §14.4).
+/// The value of a `Content-Range` field (RFC 9110 §14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentRange {
     /// `bytes first-last/size` of a 206.
     Part {
-        /// The bytes that the answer holds.
+        /// The bytes in the response.
         extent: Extent,
         /// The object's size in bytes.
         size: u64,
@@ -144,20 +143,20 @@ pub enum ContentRange {
 
 impl ContentRange {
     /// Reads the value of a `Content-Range` field; `None` for anything that is not one of the
-    /// two forms or contradicts itself. An unknown size (`/*`) is not accepted: S3 knows it.
+    /// two forms or contradicts itself. An unknown size (`/*`) is not accepted: S3 always knows it.
     pub fn parse(value: &[u8]) -> Option<ContentRange> {
         let value = value.strip_prefix(b"bytes ")?;
         let slash = memchr::memchr(b'/', value)?;
         let size = decimal(&value[slash + 1..])?;
-        // There is no part of nothing. Garage 2.5 says `bytes 0-18446744073709551615/0` when it is
-        // asked for the last bytes of an empty object.
+        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for the
+        // last bytes of one.
         if &value[..slash] == b"*" || size == 0 {
             return Some(ContentRange::Unsatisfied { size });
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
-        // A server that is asked for what begins at the end or behind it may say so with a part of no
-        // bytes: its own last byte is then the last one of the object.
+        // For a range that starts at or past the end, some servers send a part without bytes, whose
+        // last byte is the last one of the object.
         if first >= size && last == size - 1 {
             return Some(ContentRange::Unsatisfied { size });
         }

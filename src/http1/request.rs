@@ -1,7 +1,8 @@
 //! A client's request head, parsed under the strict reading of RFC 9112.
 //!
-//! What two servers in a row could read differently is refused, not repaired: contradicting or
-//! repeated framing fields, line folding, bare line feeds, white space before a colon.
+//! Syntax that two servers in a chain could read differently is rejected, not repaired:
+//! contradicting or repeated framing fields, line folding, bare line feeds, white space before a
+//! colon.
 
 use std::mem::MaybeUninit;
 
@@ -12,7 +13,7 @@ use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_to
 use crate::http1::target::Target;
 use crate::limits;
 
-/// The methods that are told apart; only the first two ever reach S3.
+/// The request methods; only the first two are ever sent to S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `GET`.
@@ -21,7 +22,7 @@ pub enum Method {
     Head,
     /// `OPTIONS`.
     Options,
-    /// Any other, answered 405.
+    /// Any other: 405.
     Other,
 }
 
@@ -38,10 +39,10 @@ pub struct Request<'a> {
     pub target: Target<'a>,
     /// The minor version: 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub minor_version: u8,
-    /// Whether the client wants the connection kept after the answer (RFC 9112 §9.3).
+    /// Whether the client keeps the connection open after the response (RFC 9112 §9.3).
     pub keep_alive: bool,
-    /// Whether a body follows the head. None is wanted with any method; the connection is
-    /// closed after the answer.
+    /// Whether a body follows the head. No method that we serve has one, so it is never read and
+    /// the connection is closed after the response.
     pub has_body: bool,
     /// `Range`.
     pub range: Option<&'a [u8]>,
@@ -49,8 +50,8 @@ pub struct Request<'a> {
     pub if_range: Option<&'a [u8]>,
     /// The other conditions.
     pub preconditions: Preconditions<'a>,
-    /// The greatest age of a response from memory that the client accepts, in seconds; `None` is
-    /// any (`Cache-Control`, `Pragma`).
+    /// The greatest age of a cached response that the client accepts, in seconds (`Cache-Control`,
+    /// `Pragma`); `None` accepts any.
     pub max_age_s: Option<u32>,
     /// The fields of a cross-origin request.
     pub cross_origin: CrossOrigin<'a>,
@@ -96,7 +97,7 @@ pub struct CrossOrigin<'a> {
     pub private_network: bool,
 }
 
-/// Why a head is refused; every one of them ends the connection.
+/// Why a request head is rejected; each ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Not a request line and fields.
@@ -105,25 +106,25 @@ pub enum RequestError {
     /// More fields than the limit: 431.
     #[error("the request has more than 100 header fields")]
     TooManyFields,
-    /// A target that is no path.
+    /// The target is not a path.
     #[error("the request target is not a path")]
     Target,
     /// `Host` is missing from an HTTP/1.1 request or repeated (RFC 9112 §3.2).
     #[error("an HTTP/1.1 request needs exactly one Host field")]
     Host,
-    /// `Host` is something else than a host and perhaps a port (RFC 9112 §3.2).
+    /// `Host` is not a host with an optional port (RFC 9112 §3.2).
     #[error("the Host field is not a host name or address, with or without a port")]
     HostSyntax,
-    /// A field that may occur once occurs again.
+    /// A field that may occur only once is repeated.
     #[error("header field {0} is repeated")]
     Repeated(&'static str),
     /// The framing fields contradict each other.
-    #[error("the request's framing is wrong: {0}")]
+    #[error("the framing of the request is invalid: {0}")]
     Framing(#[from] FramingError),
 }
 
-/// Has a head of a later minor version read as HTTP/1.1, which is what a recipient that knows none
-/// must do (RFC 9110 §2.5). The parser knows 1.0 and 1.1 only.
+/// Makes a request line of a later minor version HTTP/1.1, as which a recipient must treat it (RFC
+/// 9110 §2.5). httparse accepts 1.0 and 1.1 only.
 pub fn lower_minor_version(head: &mut [u8]) {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
     if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())
@@ -180,7 +181,7 @@ fn read_fields<'a>(
     let (mut close, mut keep_alive) = (false, false);
     for field in fields {
         let (name, value) = (field.name, field.value);
-        // The length sorts nearly all names apart before any letter is compared.
+        // Nearly all names differ in length, so few are compared letter by letter.
         match name.len() {
             4 if is(name, "host") => {
                 if !authority::is_valid(value) {

@@ -1,4 +1,5 @@
-//! An upstream's response head, parsed into positions so that it outlives moves of its buffer.
+//! The head of an upstream's response. It is kept as positions in the buffer that it was parsed
+//! from, so that it survives when that buffer moves.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use http::StatusCode;
 use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
 use crate::limits;
 
-/// The response fields that are looked at; all others are dropped.
+/// The response fields that are used; all others are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the field of that name")]
 pub enum Field {
@@ -26,34 +27,43 @@ pub enum Field {
     VersionId,
 }
 
+/// The name of each field, as it is sent to clients, in the order of [`Field`].
 const FIELDS: [(&str, Field); 12] = [
     ("x-amz-bucket-region", Field::BucketRegion),
-    ("cache-control", Field::CacheControl),
-    ("content-disposition", Field::ContentDisposition),
-    ("content-encoding", Field::ContentEncoding),
-    ("content-range", Field::ContentRange),
-    ("content-type", Field::ContentType),
-    ("date", Field::Date),
-    ("etag", Field::ETag),
-    ("last-modified", Field::LastModified),
+    ("Cache-Control", Field::CacheControl),
+    ("Content-Disposition", Field::ContentDisposition),
+    ("Content-Encoding", Field::ContentEncoding),
+    ("Content-Range", Field::ContentRange),
+    ("Content-Type", Field::ContentType),
+    ("Date", Field::Date),
+    ("ETag", Field::ETag),
+    ("Last-Modified", Field::LastModified),
     ("x-amz-request-id", Field::RequestId),
-    ("retry-after", Field::RetryAfter),
+    ("Retry-After", Field::RetryAfter),
     ("x-amz-version-id", Field::VersionId),
 ];
 
-/// A response head without its bytes.
+impl Field {
+    /// The field's name.
+    pub fn name(self) -> &'static str {
+        FIELDS[self as usize].0
+    }
+}
+
+/// A response head, without the bytes that it was parsed from.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
     /// The status code, 200 to 599.
     pub status: StatusCode,
-    /// The body's length as declared; what a HEAD, 204 or 304 declares does not follow.
+    /// The body's length as declared. A response to HEAD, a 204 and a 304 have no body, whatever
+    /// they declare.
     pub body_length: BodyLength,
     /// Whether the connection may be used again after the body (RFC 9112 §9.3).
     pub keep_alive: bool,
     positions: [Range<u16>; FIELDS.len()],
 }
 
-/// Why a response head is refused.
+/// Why a response head is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     /// Not a status line and fields.
@@ -62,11 +72,11 @@ pub enum ResponseError {
     /// The empty line is missing.
     #[error("the response head is incomplete")]
     Incomplete,
-    /// 1xx where no further response is to be expected, or a number that is no status.
-    #[error("status {0} makes no sense as an answer")]
+    /// An interim response where a final one must follow, or a number outside 200 to 599.
+    #[error("status {0} is not that of a final response")]
     Status(u16),
     /// The framing fields contradict each other.
-    #[error("the response's framing is wrong: {0}")]
+    #[error("the framing of the response is invalid: {0}")]
     Framing(#[from] FramingError),
 }
 
@@ -79,7 +89,7 @@ impl ResponseHead {
         let mut fields = [const { MaybeUninit::uninit() }; limits::RESPONSE_FIELDS];
         match ResponseHead::parse_with(head, &mut fields) {
             Err(ResponseError::Malformed(httparse::Error::TooManyHeaders)) => {
-                // As many as a head of its size can hold, each with a name, a colon and a line end.
+                // Room for as many as fit into the head: a name, a colon and a line end each.
                 let mut fields = vec![MaybeUninit::uninit(); head.len() / b"a:\r\n".len()];
                 ResponseHead::parse_with(head, &mut fields)
             }
@@ -131,7 +141,7 @@ impl ResponseHead {
                         && (self.keep_alive || list_has_token(value, b"keep-alive"));
                 }
                 14 if name.eq_ignore_ascii_case("content-length") => {
-                    framing.content_length(value)?
+                    framing.content_length(value)?;
                 }
                 17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                     framing.transfer_encoding(value)?;
@@ -148,8 +158,8 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// The value of a field; `head` must be the bytes that were parsed. `None` where the field
-    /// is missing or empty.
+    /// The value of a field; `head` must be the bytes that were parsed. `None` if the field is
+    /// missing or empty.
     pub fn field<'a>(&self, head: &'a [u8], field: Field) -> Option<&'a [u8]> {
         let Range { start, end } = self.positions[field as usize];
         head.get(usize::from(start)..usize::from(end)).filter(|value| !value.is_empty())
@@ -168,6 +178,13 @@ fn position(head: &[u8], value: &[u8]) -> Range<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_of_names_is_in_the_order_of_the_fields() {
+        for (index, (name, field)) in FIELDS.into_iter().enumerate() {
+            assert_eq!((field as usize, field.name()), (index, name));
+        }
+    }
 
     #[test]
     fn fields_are_found_again_in_the_same_bytes() {
@@ -201,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn a_malformed_head_is_rejected() {
         assert!(ResponseHead::parse(b"SSH-2.0-OpenSSH_9.2\r\n\r\n").is_err());
         assert_eq!(
             ResponseHead::parse(b"HTTP/1.1 100 Continue\r\n\r\n").err(),

@@ -1,4 +1,4 @@
-//! The request target (RFC 9112 §3.2): path and query, and the one percent-decoding.
+//! The request target (RFC 9112 §3.2): path and query, and percent-decoding.
 
 use crate::http1::authority;
 
@@ -9,7 +9,7 @@ pub enum Target<'a> {
     Resource {
         /// The path, starting with `/`, still percent-encoded.
         path: &'a str,
-        /// The query without its `?`, empty where there is none.
+        /// The query without its `?`, empty if there is none.
         query: &'a str,
     },
     /// `*`, of `OPTIONS *`.
@@ -18,7 +18,7 @@ pub enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Splits a request target. `None` for anything that is neither origin-form, absolute-form
-    /// over HTTP, nor `*`, and for one with a fragment, which no client may send.
+    /// over HTTP, nor `*`, and for one with a fragment, which clients must not send.
     pub fn parse(target: &'a str) -> Option<Target<'a>> {
         if target == "*" {
             return Some(Target::Asterisk);
@@ -46,16 +46,16 @@ fn after_authority(target: &str) -> Option<&str> {
     (!authority.is_empty() && authority::is_valid(authority)).then(|| &rest[authority_end..])
 }
 
-/// Why a path is not a key.
+/// Why a path cannot be decoded to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// `%` is not followed by two hexadecimal digits.
     #[error("'%' in the path is not followed by two hexadecimal digits")]
     PercentSign,
-    /// The decoded bytes are not UTF-8, as S3 wants its keys.
+    /// The decoded bytes are not UTF-8, as S3 requires of keys.
     #[error("the path is not UTF-8")]
     Utf8,
-    /// `%00`, which no S3 server stores and many cut a string at.
+    /// `%00`, which no S3 server stores; many end a string at it.
     #[error("the path holds a NUL byte")]
     Nul,
     /// More bytes than the limit.
@@ -67,8 +67,8 @@ pub enum DecodeError {
 /// stays a plus, and `%2F`, `//`, `.` and `..` come out as they are.
 ///
 /// # Errors
-/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. `out` is then of no
-/// use any more.
+/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. `out` then holds a
+/// part.
 pub fn percent_decode(path: &str, limit: usize, out: &mut String) -> Result<(), DecodeError> {
     let mut bytes = std::mem::take(out).into_bytes();
     append_decoded(path.as_bytes(), limit, &mut bytes)?;

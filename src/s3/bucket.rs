@@ -1,4 +1,4 @@
-//! One bucket: what is configured about it, and what was learned of it.
+//! One bucket: its configuration, and what S3's responses have told about it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::s3::credentials::handle::Source;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 use crate::s3::sse_c::CustomerKey;
 
-/// Tells the buckets of this process apart, also across reloads of the configuration: what was
-/// remembered of one bucket is never served for another.
+/// Identifies a bucket in this process, also across reloads of the configuration: what is cached of
+/// one bucket is never served for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BucketId(u64);
 
 impl BucketId {
-    /// An id that no other bucket of this process has or had.
+    /// An id that is never used again in this process.
     pub fn unique() -> BucketId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         BucketId(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -29,14 +29,14 @@ impl BucketId {
     }
 }
 
-/// One bucket, with all that is needed to sign and send a request for an object of it.
+/// One bucket, with everything that is needed to sign and send a request for one of its objects.
 #[derive(Debug)]
 pub struct Bucket {
-    /// What caches and connections know it by.
+    /// The key of caches and of connections.
     pub id: BucketId,
     /// The bucket's name.
     pub name: String,
-    /// The server or servers that have it.
+    /// The server, or AWS.
     pub endpoint: Endpoint,
     /// Whether the bucket's name is part of the path or of the host.
     pub addressing: Addressing,
@@ -45,15 +45,15 @@ pub struct Bucket {
     /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
     /// User Guide, "Using Requester Pays buckets").
     pub requester_pays: bool,
-    /// The path that the endpoint's URL ends with, encoded and without a slash at its end: in front
-    /// of all that is asked for, and empty for most.
+    /// The path of the endpoint's URL, encoded and without a slash at its end. It precedes each
+    /// request's path and is usually empty.
     pub base_path: String,
-    /// The key that the objects are encrypted with, where S3 does not keep it itself.
+    /// The key that the objects are encrypted with, if S3 does not store it (SSE-C).
     pub customer_key: Option<Arc<CustomerKey>>,
     learned: Learned,
 }
 
-/// What S3 itself has told about a bucket.
+/// What S3's responses have told about a bucket.
 #[derive(Debug)]
 struct Learned {
     location: ArcSwap<Location>,
@@ -61,7 +61,7 @@ struct Learned {
 }
 
 impl Bucket {
-    /// A bucket that is taken to be in `region`.
+    /// A bucket that is in `region`, as far as is known.
     pub fn new(
         name: String,
         region: &str,
@@ -89,7 +89,7 @@ impl Bucket {
         self.learned.location.load()
     }
 
-    /// Learns that the bucket is in another region than was thought, unless that makes no sense.
+    /// Learns that the bucket is in another region, if the endpoint has such a region.
     pub fn learn_region(&self, region: &str) {
         if !self.endpoint.takes_region(region) || self.location().region == region {
             return;
@@ -109,7 +109,7 @@ impl Bucket {
         &self.learned.clock
     }
 
-    /// Learns S3's time, in seconds since 1970; says so if it is news.
+    /// Learns S3's time, in seconds since 1970, and logs it if it differs.
     pub fn learn_time(&self, seconds: u64) {
         let is_news = self.clock().seconds().abs_diff(seconds) >= CLOCK_NEWS_S;
         self.clock().learn(seconds);
@@ -128,7 +128,7 @@ impl Bucket {
         }
     }
 
-    /// Goes by this machine's clock again, since what S3 has told of its own does not fit.
+    /// Uses this machine's clock again, because the time that S3 has told is wrong.
     pub fn forget_time(&self) {
         self.clock().forget();
         if let Some(source) = &self.credentials {
@@ -136,8 +136,8 @@ impl Bucket {
         }
     }
 
-    /// Whether a customer key travels over a network where others can read it. AWS refuses such
-    /// requests, other stores may take them.
+    /// Whether a customer key would be sent unencrypted over a network. AWS rejects such requests,
+    /// other stores may not.
     pub fn exposes_customer_key(&self) -> bool {
         let origin = Arc::clone(&self.location().origin);
         let host = origin.host.as_str();

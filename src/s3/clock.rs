@@ -1,8 +1,8 @@
-//! S3's time: this machine's until S3 has told its own.
+//! S3's time: this machine's clock, unless S3's responses show that it is wrong.
 //!
 //! S3 refuses requests that are signed more than 15 minutes off its clock, and credentials expire
-//! by it. A time that S3 has told is kept against the time since boot, which nobody sets: a machine
-//! whose clock is put right later, or jumps, does not make it wrong.
+//! by it. A time from S3 is kept relative to the time since boot, which nobody sets, so that it
+//! stays right if this machine's clock is corrected or jumps.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// A difference between two clocks that is worth a new try, in seconds: S3 refuses 15 minutes.
+/// The smallest difference between two clocks that is worth a retry, in seconds: S3 rejects 15
+/// minutes.
 pub const CLOCK_NEWS_S: u64 = 60;
 
-/// How long S3's word about the time is beyond doubt, in seconds.
+/// How long a time from S3 is certainly right, in seconds.
 const BEYOND_DOUBT_S: u64 = 60;
 
 /// S3's clock, shared by all workers.
 #[derive(Debug)]
 pub struct S3Clock {
-    /// When the machine was started by S3's clock, in seconds since 1970; [`UNTOLD`] until S3 has
-    /// told its time.
+    /// The time of boot by S3's clock, in seconds since 1970; [`UNTOLD`] until S3 has told its
+    /// time.
     boot: AtomicI64,
-    /// When S3 told it, in seconds since the machine's start.
+    /// When S3 told it, in seconds since boot.
     told_at: AtomicU64,
 }
 
@@ -47,12 +48,12 @@ impl S3Clock {
         }
     }
 
-    /// The same in whole seconds.
+    /// The time since 1970 in whole seconds.
     pub fn seconds(&self) -> u64 {
         self.time().as_secs()
     }
 
-    /// Whether S3 told its time a moment ago. What it told long ago may have become wrong.
+    /// Whether S3 told its time recently. Clocks drift.
     pub fn was_told_lately(&self) -> bool {
         let told_at = self.told_at.load(Ordering::Relaxed);
         let age = clock::time_since_boot().as_secs().saturating_sub(told_at);
@@ -67,7 +68,7 @@ impl S3Clock {
         self.boot.store(boot.max(UNTOLD + 1), Ordering::Relaxed);
     }
 
-    /// Goes by this machine's clock again.
+    /// Uses this machine's clock again.
     pub fn forget(&self) {
         self.boot.store(UNTOLD, Ordering::Relaxed);
     }
@@ -87,7 +88,7 @@ impl Skew {
         Skew { s3_is_ahead: s3_seconds.cast_signed().saturating_sub(own) }
     }
 
-    /// Whether the clocks agree, as far as it matters.
+    /// Whether the clocks agree closely enough for S3.
     pub fn is_small(self) -> bool {
         self.s3_is_ahead.unsigned_abs() < CLOCK_NEWS_S
     }

@@ -1,34 +1,34 @@
-//! Which server a bucket is asked at (Amazon S3 User Guide, "Virtual hosting of general purpose
+//! Which server has a bucket (Amazon S3 User Guide, "Virtual hosting of general purpose
 //! buckets", "Using dual-stack endpoints", "FIPS"; AWS SDKs, `partitions.json`).
 
 use std::sync::Arc;
 
 use crate::upstream::Origin;
 
-/// Where buckets are served.
+/// The server or servers of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// AWS, at the server of the bucket's region.
+    /// AWS: the server of the bucket's region.
     Aws(Aws),
     /// One server for all buckets and regions.
     At(Arc<Origin>),
 }
 
-/// Which of a region's servers.
+/// Which of the servers in a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aws {
     /// Reached over IPv6 too.
     pub dual_stack: bool,
     /// With FIPS 140 validated cryptography.
     pub fips: bool,
-    /// For an access point, whose name stands for that of a bucket.
+    /// For an access point, whose name replaces that of a bucket.
     pub access_point: bool,
 }
 
 /// How the bucket's name is put into a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressing {
-    /// Virtual where AWS and its certificates can do it, path elsewhere.
+    /// Virtual-hosted at AWS if its certificates allow the name, otherwise path-style.
     Auto,
     /// `http://endpoint/bucket/key`.
     Path,
@@ -36,12 +36,12 @@ pub enum Addressing {
     Virtual,
 }
 
-/// Where the requests for one bucket go.
+/// Where the requests for one bucket are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// The region that goes into the signature.
     pub region: String,
-    /// The server; its host starts with the bucket's name where the path does not.
+    /// The server; its host starts with the bucket's name if the path does not.
     pub origin: Arc<Origin>,
     /// Whether the path starts with the bucket's name.
     pub name_in_path: bool,
@@ -72,21 +72,21 @@ impl Aws {
 /// Longest name of a region, in bytes.
 const REGION_BYTES: usize = 64;
 
-/// Whether a text may be the name of a region of AWS, where it becomes part of a host's name.
+/// Whether a text may be the name of an AWS region, which becomes part of a host name.
 pub fn is_aws_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// Whether a text may be the name of a region anywhere. It goes into signatures only, whose parts
-/// slashes and commas divide.
+/// Whether a text may be the name of a region elsewhere. It is only part of signatures, in which
+/// slashes and commas separate the parts.
 pub fn is_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b',';
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 impl Endpoint {
-    /// Whether the region of this name can be asked here.
+    /// Whether requests for buckets in this region can be sent here.
     pub fn takes_region(&self, region: &str) -> bool {
         match self {
             Endpoint::Aws(_) => is_aws_region(region),
@@ -94,7 +94,7 @@ impl Endpoint {
         }
     }
 
-    /// Where the bucket of this name is, if it is in this region.
+    /// Where requests for the bucket are sent if it is in this region.
     pub fn locate(&self, bucket: &str, region: &str, addressing: Addressing) -> Location {
         let server = match self {
             Endpoint::Aws(aws) => Arc::new(Origin { tls: true, host: aws.host(region), port: 443 }),
@@ -116,8 +116,8 @@ impl Endpoint {
     }
 }
 
-/// Whether a name can stand before a host's name: AWS's certificates are for `*.s3…`, which a name
-/// with a dot does not fit (RFC 6125 §6.4.3).
+/// Whether a bucket's name can be part of the host name: AWS's certificates are for `*.s3…`, which
+/// does not match a name with a dot (RFC 6125 §6.4.3).
 fn is_label(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (3..=63).contains(&name.len()) && name.bytes().all(allowed)

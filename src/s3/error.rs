@@ -1,4 +1,4 @@
-//! What S3 says when it does not give the object (Amazon S3 API Reference, "Error responses").
+//! S3's error responses, parsed and classified (Amazon S3 API Reference, "Error responses").
 
 use std::fmt;
 
@@ -10,32 +10,32 @@ use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
 use crate::logging::is_disturbing;
 
-/// The parts of an error answer that are acted upon. Empty where the answer has no such part; a
-/// HEAD's never has any.
+/// The parts of an error response that are used. They are empty if the response lacks them; one to
+/// HEAD has no body and so no code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceError {
     /// The HTTP status.
     pub status: StatusCode,
     /// `<Code>`, for example `NoSuchKey`.
     pub code: String,
-    /// `<Message>`, for the log only: it may hold what a client should not see.
+    /// `<Message>`, for the log only: it may contain what clients must not see.
     pub message: String,
     /// `<ActualObjectSize>` of a 416, in bytes.
     pub actual_object_size: Option<u64>,
     /// `x-amz-request-id`, which AWS support asks for.
     pub request_id: String,
-    /// The region that the bucket is in, where the request was signed for another:
+    /// The bucket's region, if the request was signed for another:
     /// `x-amz-bucket-region` or `<Region>`.
     pub region: Option<String>,
-    /// S3's time by the `Date` field, in seconds since 1970.
+    /// S3's time in the `Date` field, in seconds since 1970.
     pub date: Option<u64>,
-    /// How long S3 wants no further request, in seconds: `Retry-After`.
+    /// `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
-    /// S3's time by the `<ServerTime>` of a `RequestTimeTooSkewed`, in seconds since 1970.
+    /// S3's time in the `<ServerTime>` of a `RequestTimeTooSkewed`, in seconds since 1970.
     pub server_time: Option<u64>,
 }
 
-/// Whose fault an error is, and so what the client is told.
+/// The cause of an error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// No such key or bucket.
@@ -44,34 +44,34 @@ pub enum Kind {
     AccessDenied,
     /// The object is in an archive (S3 Glacier) and cannot be read before it is restored.
     Archived,
-    /// A HEAD's bare 400 or 403: S3 did not say whether the object or the credentials are at
-    /// fault.
+    /// 400, 401 or 403 without a code, as to HEAD: either the object or the credentials may be the
+    /// cause.
     Unexplained,
-    /// The proxy's credentials are missing, expired or refused.
+    /// The proxy's credentials are missing, expired or rejected.
     Credentials,
     /// The proxy's clock is more than 15 minutes off.
     Clock,
-    /// Another region or endpoint is right for this bucket.
+    /// The bucket is in another region or at another endpoint.
     WrongEndpoint,
-    /// The object is encrypted with a customer key and none was sent, or one was sent that is not
-    /// wanted. A wrong one is [`AccessDenied`](Kind::AccessDenied).
+    /// The object is encrypted with a customer key and none was sent, or one was sent for an object
+    /// that is not. A wrong key is [`AccessDenied`](Kind::AccessDenied).
     CustomerKey,
-    /// S3 wants fewer requests.
+    /// S3 throttles.
     SlowDown,
-    /// S3 could not answer in time.
+    /// S3 timed out.
     TimedOut,
-    /// The object's condition failed.
+    /// A condition of the request failed.
     PreconditionFailed,
     /// The range lies outside the object.
     RangeNotSatisfiable,
-    /// No object can have such a key at this server.
+    /// The server does not allow such keys.
     InvalidKey,
-    /// Anything else, an internal error of S3 above all.
+    /// Anything else, such as an internal error of S3.
     Other,
 }
 
 impl ServiceError {
-    /// Reads an error answer; `body` may be empty, cut short, or not XML at all.
+    /// Parses an error response; `body` may be empty, truncated, or not XML.
     pub fn parse(status: StatusCode, body: &[u8], request_id: Option<&[u8]>) -> ServiceError {
         let text = |name| element(body, name).map(unescape).unwrap_or_default();
         ServiceError {
@@ -91,7 +91,7 @@ impl ServiceError {
         }
     }
 
-    /// Whose fault it is. The code says more than the status; the status decides without one.
+    /// The cause, by the code, or by the status if there is no known code.
     pub fn kind(&self) -> Kind {
         match self.code.as_str() {
             "AccessDenied" if self.is_refusal_by_garage() => Kind::Credentials,
@@ -108,7 +108,7 @@ impl ServiceError {
             | "AccountProblem"
             | "MissingSecurityHeader" => Kind::Credentials,
             "RequestTimeTooSkewed" | "RequestExpired" => Kind::Clock,
-            // Garage has no code of its own for it.
+            // Garage has no specific code for it.
             "InvalidRequest" if self.message.contains("Date is too old") => Kind::Clock,
             "PermanentRedirect"
             | "TemporaryRedirect"
@@ -121,7 +121,7 @@ impl ServiceError {
             | "TooManyRequests" => Kind::SlowDown,
             "RequestTimeout" => Kind::TimedOut,
             "PreconditionFailed" => Kind::PreconditionFailed,
-            // S3 has no code of its own for it, only these words: "The object was stored using a
+            // S3 has no specific code for it, only these messages: "The object was stored using a
             // form of Server Side Encryption. …", "The encryption parameters are not applicable …".
             "InvalidRequest" | "InvalidArgument" if self.message.contains("ncryption") => {
                 Kind::CustomerKey
@@ -137,34 +137,33 @@ impl ServiceError {
         }
     }
 
-    /// Whether it says no more than that there is no such key.
+    /// Whether it is a 404 for a missing key, not for a missing bucket or version.
     pub fn is_plain_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && matches!(self.code.as_str(), "" | "NoSuchKey")
     }
 
-    /// The `target` of log messages about it. They are counted apart for each bucket and code, so
-    /// that a flood of one does not hide another.
+    /// The `target` of log messages about it. The log limits each bucket and code separately, so
+    /// that many errors of one kind do not suppress another.
     pub fn log_target(&self, bucket: &str) -> String {
         format!("s3proxy::s3::{bucket}::{} {}", self.status.as_str(), self.code)
     }
 
-    /// Whether this is what S3 says of a key that does not exist to those who may not list the
-    /// bucket. An archived object has a code of its own, and so have refused credentials.
+    /// Whether the key may not exist: S3 denies access to a missing key if the bucket may not be
+    /// listed. Archived objects and rejected credentials have other codes.
     pub fn may_be_missing(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
             && self.code == "AccessDenied"
             && self.kind() == Kind::AccessDenied
     }
 
-    /// Garage has no codes for a wrong secret and for an access key that it does not know, only
-    /// these words.
+    /// Garage has no codes for a wrong secret and for an unknown access key, only these messages.
     fn is_refusal_by_garage(&self) -> bool {
         self.message.starts_with("Forbidden: Invalid signature")
             || self.message.starts_with("Forbidden: No such key: ")
     }
 
-    /// Whether S3 does not accept these credentials for any request. A wrong signature may be about
-    /// one key that S3 canonicalises in another way.
+    /// Whether S3 rejects the credentials for every request. A wrong signature may be due to one
+    /// key that S3 canonicalises in another way.
     pub fn is_about_credentials(&self) -> bool {
         matches!(
             self.code.as_str(),
@@ -172,12 +171,12 @@ impl ServiceError {
         ) || self.message.starts_with("Forbidden: No such key: ")
     }
 
-    /// Whether the next try may go better (Amazon S3 User Guide, "Best practices design patterns").
-    /// A status that nobody knows is what the first of its class is (RFC 9110 §15).
+    /// Whether a retry may succeed (Amazon S3 User Guide, "Best practices design patterns"). An
+    /// unknown status is treated as the first of its class (RFC 9110 §15).
     pub fn is_transient(&self) -> bool {
         match self.kind() {
             Kind::SlowDown | Kind::TimedOut => true,
-            // It never will be.
+            // It will not be implemented meanwhile.
             _ => self.status.is_server_error() && self.code != "NotImplemented",
         }
     }
@@ -206,7 +205,7 @@ impl ServiceError {
 /// For the log: `S3 said 403 SignatureDoesNotMatch: The request … (request id 4442587FB7D0A2F9)`.
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No server of S3 says that.
+        // It is the proxy's on the way: no S3 server sends it.
         if self.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return f.write_str(
                 "the HTTP proxy wants a name and a password (407), or others than its URL has: \
@@ -230,11 +229,11 @@ impl fmt::Display for ServiceError {
     }
 }
 
-/// Longest text taken from an error answer, in characters.
+/// Longest text that is kept of an error response, in characters.
 const TEXT_CHARACTERS: usize = 300;
 
 /// The content of the first `<name>…</name>`. S3's error documents are flat and their element
-/// names carry no prefix, so looking for the tags is enough.
+/// names have no prefix, so searching for the tags is enough.
 fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let open = format!("<{name}>");
     let start = memchr::memmem::find(body, open.as_bytes())? + open.len();
@@ -242,7 +241,7 @@ fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(&body[start..start + length])
 }
 
-/// A moment in seconds since 1970, as ISO 8601 or as in a `Date` field.
+/// A time in ISO 8601 or as in a `Date` field, in seconds since 1970.
 fn timestamp(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
     let iso = || {
@@ -253,7 +252,7 @@ fn timestamp(text: &[u8]) -> Option<u64> {
     iso().or_else(|| http_date(text))
 }
 
-/// The five entities of XML, then [`printable`].
+/// Replaces the five entities of XML, then [`printable`].
 fn unescape(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text)
         .replace("&lt;", "<")
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_says_whose_fault_a_403_is() {
+    fn the_code_tells_the_cause_of_a_403() {
         let kind = |code: &str| {
             let body = format!("<Error><Code>{code}</Code></Error>");
             parse(403, body.as_bytes(), None).kind()
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn garages_refusal_of_credentials_is_known_by_its_words() {
+    fn garages_rejection_of_credentials_is_recognised_by_its_message() {
         let kind = |message: &str| {
             let body =
                 format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
@@ -374,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matter_of_encryption_is_known_by_its_words() {
+    fn an_error_about_encryption_is_recognised_by_its_message() {
         let kind = |message: &str| {
             let body =
                 format!("<Error><Code>InvalidRequest</Code><Message>{message}</Message></Error>");
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_s3_may_pass_and_refusals_do_not() {
+    fn failures_of_s3_are_transient_and_refusals_are_not() {
         let is_transient = |status: u16, code: &str| {
             let body = format!("<Error><Code>{code}</Code></Error>");
             let with_code = parse(status, body.as_bytes(), None).is_transient();
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error_without_a_code() {
+    fn a_malformed_body_is_an_error_without_a_code() {
         for body in [&b""[..], b"<Code>", b"<Code>x", b"<html>503</html>", b"<Code>x</Cod", b"<"] {
             let error = parse(503, body, None);
             assert_eq!((error.code.as_str(), error.kind()), ("", Kind::SlowDown));

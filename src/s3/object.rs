@@ -1,4 +1,4 @@
-//! An object's metadata: its size and the header fields that a client is shown.
+//! An object's metadata: its size, and the header fields that clients are sent.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use crate::http1::framing::{BodyLength, list_has_token};
 use crate::http1::range::ContentRange;
 use crate::http1::response::{Field, ResponseHead};
 
-/// What is known of an object without its bytes.
+/// An object's metadata, as S3's last response gave it.
 ///
-/// The header fields are kept as they will be sent, so that an answer from memory is three copies
-/// and no formatting.
+/// The header fields are kept as they will be sent, so that a response from the cache is three
+/// copies and no formatting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The object's size in bytes.
@@ -29,14 +29,14 @@ pub struct Metadata {
     part_end: usize,
 }
 
-/// Which of the stored fields clients are shown; the others they are shown always.
+/// Which of the optional fields clients are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown<'a> {
     /// `Content-Encoding`.
     pub content_encoding: bool,
     /// `x-amz-version-id`.
     pub version_id: bool,
-    /// The `Cache-Control` of an object that none is stored with.
+    /// The `Cache-Control` of an object that is stored without one.
     pub default_cache_control: Option<&'a str>,
 }
 
@@ -50,43 +50,43 @@ impl Shown<'_> {
     }
 }
 
-/// The fields of a 304 besides `ETag` and `Cache-Control`, then those that only a 200 or 206 has. A 304 names the version
-/// too, since an object that is stored once more has the same entity tag and another version.
-const CACHE_FIELDS: [(&str, Field); 2] =
-    [("Last-Modified: ", Field::LastModified), ("x-amz-version-id: ", Field::VersionId)];
-const CONTENT_FIELDS: [(&str, Field); 2] =
-    [("Content-Type: ", Field::ContentType), ("Content-Disposition: ", Field::ContentDisposition)];
+/// The fields of a 304 besides `ETag` and `Cache-Control`. A 304 names the version too: an object
+/// that is stored once more has the same entity tag and another version.
+const CACHE_FIELDS: [Field; 2] = [Field::LastModified, Field::VersionId];
 
-/// What AWS's SDKs call their framing of an upload. Some S3 servers store it as part of the
-/// object's `Content-Encoding`, of which it says nothing.
+/// The fields that only a 200 or a 206 has.
+const CONTENT_FIELDS: [Field; 2] = [Field::ContentType, Field::ContentDisposition];
+
+/// What AWS's SDKs call their framing of an upload. Some S3 servers store it in the object's
+/// `Content-Encoding`, although the object that they serve is not framed.
 const UPLOAD_FRAMING: &[u8] = b"aws-chunked";
 
 impl Metadata {
-    /// Takes the metadata from an answer to GET or HEAD, reusing this value's memory. `false`
-    /// where the answer does not say how large the object is; the value is then of no use.
+    /// Reads the metadata from a response to GET or HEAD, reusing this value's memory. `false` if
+    /// the response does not say how large the object is; the value must then not be used.
     pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
         (self.etag, self.cache_control) = (0..0, 0..0);
         if let Some(tag) = head.field(bytes, Field::ETag).and_then(entity_tag) {
-            self.etag = self.push("ETag: ", &tag);
+            self.etag = self.push(Field::ETag, &tag);
         }
-        for (name, field) in CACHE_FIELDS {
+        for field in CACHE_FIELDS {
             if let Some(value) = head.field(bytes, field)
                 && shown.allows(field)
             {
-                self.push(name, value);
+                self.push(field, value);
             }
         }
         let default = shown.default_cache_control.map(str::as_bytes);
         if let Some(value) = head.field(bytes, Field::CacheControl).or(default) {
-            self.cache_control = self.push("Cache-Control: ", value);
+            self.cache_control = self.push(Field::CacheControl, value);
         }
         self.validators_end = self.fields.len();
-        for (name, field) in CONTENT_FIELDS {
+        for field in CONTENT_FIELDS {
             if let Some(value) = head.field(bytes, field)
                 && shown.allows(field)
             {
-                self.push(name, value);
+                self.push(field, value);
             }
         }
         self.part_end = self.fields.len();
@@ -97,7 +97,7 @@ impl Metadata {
         }
         self.last_modified = head.field(bytes, Field::LastModified).and_then(http_date);
         let size = match head.field(bytes, Field::ContentRange).map(ContentRange::parse) {
-            // With a Content-Range a 200 is a part too, and its length not that of the object.
+            // A 200 with a Content-Range is a part too: its length is not the object's.
             Some(Some(ContentRange::Part { size, .. })) => Some(size),
             Some(Some(ContentRange::Unsatisfied { size }))
                 if size == 0
@@ -117,18 +117,19 @@ impl Metadata {
     }
 
     /// Appends a field and returns the position of its value.
-    fn push(&mut self, name: &str, value: &[u8]) -> Range<usize> {
-        self.fields.extend_from_slice(name.as_bytes());
+    fn push(&mut self, field: Field, value: &[u8]) -> Range<usize> {
+        self.fields.extend_from_slice(field.name().as_bytes());
+        self.fields.extend_from_slice(b": ");
         let start = self.fields.len();
         self.fields.extend_from_slice(value);
         self.fields.extend_from_slice(b"\r\n");
         start..start + value.len()
     }
 
-    /// Appends a `Content-Encoding` without the framing of the upload; as it is stored otherwise.
+    /// Appends `Content-Encoding` as it is stored, but for the framing of the upload.
     fn push_content_encoding(&mut self, value: &[u8]) {
         if !list_has_token(value, UPLOAD_FRAMING) {
-            self.push("Content-Encoding: ", value);
+            self.push(Field::ContentEncoding, value);
             return;
         }
         let is_coding =
@@ -149,8 +150,8 @@ impl Metadata {
         &self.fields
     }
 
-    /// The header fields of a 206. A part of an encoded object cannot be decoded by itself, so it is
-    /// sent as bytes without a meaning.
+    /// The header fields of a 206, without `Content-Encoding`: a part of an encoded object cannot
+    /// be decoded by itself.
     pub fn part_fields(&self) -> &[u8] {
         &self.fields[..self.part_end]
     }
@@ -160,8 +161,8 @@ impl Metadata {
         &self.fields[..self.validators_end]
     }
 
-    /// Whether a copy may only be used after S3 has said that it is still right: by `no-cache`
-    /// (RFC 9111 §5.2.2.4), or `max-age=0`.
+    /// Whether S3 must validate a copy before each use: `no-cache` (RFC 9111 §5.2.2.4) or
+    /// `max-age=0`.
     pub fn is_always_validated(&self) -> bool {
         let mut control = CacheControl::default();
         control.cache_control(&self.fields[self.cache_control.clone()]);
@@ -173,13 +174,13 @@ impl Metadata {
         Some(&self.fields[self.etag.clone()]).filter(|etag| !etag.is_empty())
     }
 
-    /// What conditions are judged by.
+    /// The validators that conditions are evaluated against.
     pub fn validators(&self) -> Validators<'_> {
         Validators { etag: self.etag(), last_modified: self.last_modified }
     }
 }
 
-/// The `Content-Range` of an answer.
+/// The `Content-Range` of a response.
 pub fn content_range(head: &ResponseHead, bytes: &[u8]) -> Option<ContentRange> {
     ContentRange::parse(head.field(bytes, Field::ContentRange)?)
 }
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_framing_of_an_upload_is_no_content_encoding() {
+    fn the_framing_of_an_upload_is_not_a_content_encoding() {
         let shown = |value: &str| {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: {value}\r\n\r\n"
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_tell_the_size_is_of_no_use() {
+    fn a_response_without_the_size_is_not_used() {
         assert!(!read("HTTP/1.1 200 OK\r\n\r\n", ALL).0);
         assert!(!read("HTTP/1.1 206 OK\r\nContent-Length: 5\r\n\r\n", ALL).0);
         assert!(!read("HTTP/1.1 206 OK\r\nContent-Range: bytes */5\r\n\r\n", ALL).0);

@@ -1,17 +1,19 @@
-//! AWS Signature Version 4 in the `Authorization` header, by hand.
+//! AWS Signature Version 4 in the `Authorization` header.
 //!
-//! The signing key depends on secret, day, region and service only, so one HMAC state is kept for
+//! The signing key depends only on secret, day, region and service, so its HMAC state is cached for
 //! the day; a signature then costs two SHA-256 passes over a few hundred bytes and no allocation.
+//! (The aws-sigv4 crate derives the key anew and allocates for each; tests compare the signatures.)
 //! See "Create a signed AWS API request" in the AWS IAM User Guide.
 
 use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::s3::credentials::Credentials;
 use crate::s3::credentials::handle::Current;
 
-/// SHA-256 of nothing, the payload hash of every request without a body.
+/// SHA-256 of the empty string, the payload hash of every request without a body.
 pub const EMPTY_PAYLOAD_SHA256: &str =
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -19,12 +21,12 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// A moment as SigV4 writes it: `20150830T123600Z`.
+/// A time as SigV4 writes it: `20150830T123600Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp([u8; 16]);
 
 impl Timestamp {
-    /// The moment `unix_seconds` after 1970-01-01 UTC; a time beyond the year 9999 is cut to it.
+    /// The moment `unix_seconds` after 1970-01-01 UTC; one after the year 9999 is clamped.
     pub fn new(unix_seconds: u64) -> Timestamp {
         let utc = clock::utc(unix_seconds);
         let ((year, month, day), (hour, minute, second)) = (utc.to_calendar_date(), utc.as_hms());
@@ -55,7 +57,7 @@ impl Timestamp {
     }
 }
 
-/// What is signed of a request.
+/// The parts of a request that are signed.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedParts<'a> {
     /// The method.
@@ -71,7 +73,7 @@ pub struct SignedParts<'a> {
     pub payload_hash: &'a str,
 }
 
-/// Signs for one region and service, with the day's key kept.
+/// Signs for one region and service, and caches the day's key.
 pub struct Signer {
     region: String,
     service: &'static str,
@@ -91,7 +93,7 @@ impl Signer {
         Signer { region: region.to_owned(), service, key: None }
     }
 
-    /// The signature of a request at a moment, in hexadecimal.
+    /// The signature of a request at a time, in hexadecimal.
     pub fn sign(
         &mut self,
         current: &Current,
@@ -209,31 +211,22 @@ fn hex(bytes: &[u8]) -> [u8; 64] {
     text
 }
 
-/// Appends `key` percent-encoded as a URI path for S3: all bytes but the unreserved characters
-/// of RFC 3986 §2.3 and `/` (SigV4's `UriEncode` with `encodeSlash` false).
+/// The bytes that are encoded in a query: all but the unreserved characters of RFC 3986 §2.3.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The bytes that are encoded in a path.
+const PATH: &AsciiSet = &QUERY.remove(b'/');
+
+/// Appends `key` percent-encoded as a URI path for S3: SigV4's `UriEncode` with `encodeSlash`
+/// false.
 pub fn write_encoded_path(key: &[u8], out: &mut Vec<u8>) {
-    uri_encode(key, true, out);
+    percent_encode(key, PATH).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
-/// Appends the value of a query parameter in its canonical form, in which it is sent as well as
-/// signed: all bytes percent-encoded but the unreserved characters (SigV4's `UriEncode`).
+/// Appends the value of a query parameter in its canonical form, in which it is both sent and
+/// signed: SigV4's `UriEncode`.
 pub fn write_encoded_query_value(value: &[u8], out: &mut Vec<u8>) {
-    uri_encode(value, false, out);
-}
-
-fn uri_encode(text: &[u8], keeps_slashes: bool, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in text {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
-            b'/' if keeps_slashes => out.push(byte),
-            _ => out.extend_from_slice(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
-        }
-    }
+    percent_encode(value, QUERY).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 #[cfg(test)]

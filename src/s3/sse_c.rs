@@ -1,4 +1,4 @@
-//! A key that S3 decrypts objects with and does not keep (Amazon S3 User Guide, "Using server-side
+//! A key that S3 decrypts objects with and does not store (Amazon S3 User Guide, "Using server-side
 //! encryption with customer-provided keys", SSE-C).
 
 use std::fmt;
@@ -7,15 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
-/// Length of a key, in bytes: it is one of AES-256, the only algorithm that S3 knows here.
+/// Length of a key, in bytes: AES-256 is the only algorithm that S3 supports for it.
 pub const KEY_BYTES: usize = 32;
 
-/// A customer key, as it is sent with each request. `Debug` shows nothing of it.
+/// A customer key, as it is sent with each request. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CustomerKey {
     /// In base64.
     key: String,
-    /// The MD5 of the key's bytes in base64, by which S3 sees that it arrived unharmed.
+    /// The MD5 of the key's bytes in base64, by which S3 checks that it arrived intact.
     md5: String,
 }
 

@@ -1,4 +1,5 @@
-//! What a client is told: failures and their status, and response heads.
+//! Why a request fails, and the response that the client gets: the only place that maps failures to
+//! statuses.
 
 use std::borrow::Cow;
 
@@ -10,11 +11,10 @@ use crate::http1::request::RequestError;
 use crate::http1::target::DecodeError;
 use crate::s3::object_name::VersionIdError;
 
-/// Why a request is not answered with an object. The one list of all error answers; what the
-/// operator should know beyond it is logged where it happened.
+/// Why the response is not an object. Details for the operator are logged where the failure occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The head cannot be parsed.
+    /// The request head is invalid.
     Request(RequestError),
     /// A line of the head ends with LF alone.
     BareLineFeed,
@@ -24,55 +24,55 @@ pub enum Failure {
     Body,
     /// Another method.
     Method,
-    /// The path is no key.
+    /// The path cannot be decoded to a key.
     Key(DecodeError),
-    /// The `versionId` is none.
+    /// The `versionId` cannot be the id of a version.
     VersionId(VersionIdError),
-    /// S3 says that the `versionId` is none.
+    /// S3 rejects the `versionId`.
     VersionRefused,
     /// The path is outside every mount.
     NotMounted,
-    /// The path is that of a mount: there is no key behind it.
+    /// The path is that of a mount, without a key.
     NoKey,
     /// S3 has no such key, version or bucket.
     NotFound,
-    /// S3 does not accept such a key, so no object has it.
+    /// S3 rejects such keys, so no object has it.
     InvalidKey,
-    /// S3 does not let the proxy read it.
+    /// The proxy's credentials may not read the object.
     AccessDenied,
     /// The object is in an archive and must be restored before it can be read.
     Archived,
     /// A condition failed.
     PreconditionFailed,
-    /// No byte of the range exists.
+    /// The range is outside the object.
     RangeNotSatisfiable {
         /// The object's size in bytes.
         size: u64,
     },
-    /// The proxy has no valid credentials at the moment, or S3 refuses them.
+    /// The proxy has no valid credentials, or S3 rejects them.
     Credentials,
-    /// S3 refuses the proxy's clock.
+    /// S3 rejects the request because the proxy's clock is wrong.
     Clock,
-    /// S3 answers from another region or endpoint.
+    /// The bucket is in another region or at another endpoint.
     WrongEndpoint,
-    /// The object needs another customer key than the mount has, or none.
+    /// The mount's customer key is missing, wrong, or not wanted.
     CustomerKey,
     /// S3 cannot be reached.
     Unreachable,
-    /// S3's answer makes no sense, or is an error of its own.
+    /// S3's response is invalid, or an internal error of S3.
     BadResponse,
-    /// S3 is slow to answer.
+    /// S3 did not respond in time.
     TimedOut,
-    /// S3 asks for fewer requests.
+    /// S3 throttles the proxy.
     SlowDown {
-        /// Seconds after which the client may try again.
+        /// Seconds after which the client may retry.
         retry_after: u64,
     },
-    /// All upstream connections of the core are busy.
+    /// All upstream connections of the worker are busy, or this machine lacks resources.
     Overloaded,
 }
 
-/// Seconds after which a client may try again, on 503, where S3 names no other time.
+/// Seconds after which a client may retry after a 503, unless S3 sends another `Retry-After`.
 pub const RETRY_AFTER: u64 = 1;
 
 impl Failure {
@@ -107,8 +107,8 @@ impl Failure {
         }
     }
 
-    /// Whether the connection cannot be used after it, since where the next request starts is
-    /// not known or not to be believed.
+    /// Whether the connection must be closed, because it is uncertain where the next request
+    /// starts.
     pub fn ends_connection(self) -> bool {
         matches!(
             self.status(),
@@ -116,7 +116,7 @@ impl Failure {
         )
     }
 
-    /// The body: one line without its line end. It never holds what S3 said.
+    /// The body: one line, without its line end. It never repeats text from S3.
     pub fn line(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Failure::Request(error) => return Cow::Owned(error.to_string()),
@@ -142,14 +142,14 @@ impl Failure {
             Failure::WrongEndpoint => "the bucket is in another region or at another endpoint",
             Failure::CustomerKey => "the encryption key of this proxy does not fit this object",
             Failure::Unreachable => "S3 cannot be reached",
-            Failure::BadResponse => "S3 gave an answer that makes no sense or failed",
-            Failure::TimedOut => "S3 did not answer in time",
+            Failure::BadResponse => "S3 sent an invalid response, or failed",
+            Failure::TimedOut => "S3 did not respond in time",
             Failure::SlowDown { .. } => "S3 asks for fewer requests: try again",
             Failure::Overloaded => "this proxy is busy: try again",
         })
     }
 
-    /// The header fields that belong to the status, each with its CRLF.
+    /// The header fields that the status requires, each with its CRLF.
     pub fn fields(self) -> Cow<'static, str> {
         match self {
             Failure::Method => Cow::Borrowed("Allow: GET, HEAD, OPTIONS\r\n"),
@@ -164,7 +164,7 @@ impl Failure {
         }
     }
 
-    /// What is wrong with a head that did not end as it should.
+    /// Why a head has no end within the limit.
     pub fn from_head_end(end: HeadEnd) -> Failure {
         match end {
             HeadEnd::BareLineFeed => Failure::BareLineFeed,
@@ -193,7 +193,9 @@ mod tests {
             fn failures() -> Vec<(Failure, u16)> {
                 let has_row = |failure: Failure| match failure { $($variant => {})+ };
                 let all = vec![$($(($failure, $status)),+),+];
-                all.iter().for_each(|&(failure, _)| has_row(failure));
+                for &(failure, _) in &all {
+                    has_row(failure);
+                }
                 all
             }
         };

@@ -161,7 +161,9 @@ impl Context<'_> {
             write_content_length(out, body_bytes);
         }
         out.extend_from_slice(b"\r\n");
-        body.iter().for_each(|part| out.extend_from_slice(part));
+        for part in body {
+            out.extend_from_slice(part);
+        }
         Outcome::whole(response.status, body_bytes, keep_alive)
     }
 

@@ -44,6 +44,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_this_process_lacks_is_told_from_what_the_peer_does() {
+        for (errno, descriptors, resources) in [
+            (libc::EMFILE, true, true),
+            (libc::ENFILE, true, true),
+            (libc::ENOBUFS, false, true),
+            (libc::ENOMEM, false, true),
+            (libc::EADDRNOTAVAIL, false, true),
+            (libc::ECONNREFUSED, false, false),
+            (libc::ETIMEDOUT, false, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(is_out_of_descriptors(&error), descriptors, "{error}");
+            assert_eq!(is_out_of_resources(&error), resources, "{error}");
+        }
+    }
+
+    #[test]
     fn the_soft_limit_becomes_the_hard_one() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         // One less is enough to see the change, and does not disturb the tests beside this one.

@@ -179,7 +179,7 @@ mod tests {
         deadlines.tell_of_stalls(start + AFTER / 2, AFTER, 0);
         assert!(!looks(&watch), "it has not lasted");
         // It reads just before its time is over.
-        peer.read_exact(&mut [0; 100_000]).expect("bytes that were sent");
+        peer.read_exact(&mut vec![0; 100_000]).expect("bytes that were sent");
         deadlines.tell_of_stalls(start + AFTER, AFTER, 0);
         assert!(!looks(&watch), "it takes bytes");
         deadlines.tell_of_stalls(start + 2 * AFTER, AFTER, 0);
@@ -208,7 +208,7 @@ mod tests {
         let (watch, [_sender, mut peer]) = full(&deadlines, start);
         let time = Duration::from_secs(600);
         deadlines.sweep(start);
-        peer.read_exact(&mut [0; 100_000]).expect("bytes that were sent");
+        peer.read_exact(&mut vec![0; 100_000]).expect("bytes that were sent");
         deadlines.sweep(start + time);
         assert!(deadlines.wait(watch.slot) != Wait::Expired);
         deadlines.sweep(start + 2 * time);

@@ -1,14 +1,14 @@
-//! What is wrong with a TLS connection, in words that an operator can act on. rustls' own texts are
-//! for programmers, and none of them gets past here.
+//! Errors of TLS in words that an operator can act on. rustls' own texts are for programmers and
+//! are not shown.
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use crate::transport::verifier::pki_error;
 
-/// Most names of a certificate that are repeated.
+/// Most names of a certificate that are listed.
 const NAMES: usize = 3;
 
-/// The words.
+/// Describes an error, as a clause about the server.
 pub fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(fault) => of_certificate(fault, error),
@@ -18,9 +18,9 @@ pub fn words(error: &Error) -> String {
         Error::PeerIncompatible(fault) => of_incompatibility(fault).to_owned(),
         Error::AlertReceived(alert) => of_alert(*alert),
         Error::NoCertificatesPresented => "it shows no certificate".to_owned(),
-        Error::UnsupportedNameType => "its name is none that a certificate can be for".to_owned(),
+        Error::UnsupportedNameType => "its name is not valid in a certificate".to_owned(),
         Error::DecryptError | Error::PeerSentOversizedRecord => {
-            "what it sent was damaged on the way".to_owned()
+            "its data was damaged on the way".to_owned()
         }
         Error::FailedToGetCurrentTime => "this machine's clock cannot be read".to_owned(),
         Error::FailedToGetRandomBytes => "this machine gives no random numbers".to_owned(),
@@ -28,8 +28,7 @@ pub fn words(error: &Error) -> String {
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::PeerMisbehaved(_) => {
-            "it does not keep to the rules of TLS; is there a proxy or a firewall between?"
-                .to_owned()
+            "it violates the TLS protocol; is there a proxy or a firewall in between?".to_owned()
         }
         _ => "TLS with it failed".to_owned(),
     }
@@ -39,8 +38,8 @@ fn of_certificate(fault: &CertificateError, error: &Error) -> String {
     use CertificateError as Fault;
     let words = match fault {
         Fault::UnknownIssuer => {
-            "its certificate is of no authority that is believed here; name the file with that \
-             authority's certificate in 'ca_file'"
+            "its certificate is not from a trusted authority; name the file with the authority's \
+             certificate in 'ca_file'"
         }
         Fault::Expired | Fault::ExpiredContext { .. } => {
             "its certificate has expired (if not, this machine's clock is wrong)"
@@ -53,14 +52,12 @@ fn of_certificate(fault: &CertificateError, error: &Error) -> String {
         Fault::Revoked => "its certificate has been revoked",
         Fault::BadEncoding => "its certificate cannot be read",
         Fault::BadSignature => {
-            "its certificate or its handshake has a wrong signature: the certificate is not of the \
-             authority that it names, or the key is not the certificate's"
+            "its certificate or its handshake has a wrong signature: the certificate is not from the \
+             authority that it names, or the key does not belong to the certificate"
         }
         Fault::UnsupportedSignatureAlgorithmContext { .. }
         | Fault::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => WEAK,
-        Fault::UnhandledCriticalExtension => {
-            "its certificate has a critical extension that is not known here"
-        }
+        Fault::UnhandledCriticalExtension => "its certificate has an unknown critical extension",
         Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => {
             "its certificate is not for servers (its extended key usage lacks serverAuth)"
         }
@@ -69,8 +66,8 @@ fn of_certificate(fault: &CertificateError, error: &Error) -> String {
     words.to_owned()
 }
 
-const WEAK: &str = "its certificate is signed in a way that is not believed any more; one with RSA of \
-                    2048 bits or more, or ECDSA, and SHA-256 is";
+const WEAK: &str = "its certificate has a weak signature; use RSA with 2048 bits or more, or ECDSA, and \
+                    SHA-256";
 
 fn of_pki_error(error: &Error) -> &'static str {
     match pki_error(error) {
@@ -79,7 +76,7 @@ fn of_pki_error(error: &Error) -> &'static str {
              certificate into 'ca_file', or make one with -addext basicConstraints=critical,CA:FALSE"
         }
         Some(webpki::Error::EndEntityUsedAsCa) => {
-            "its certificate was signed with one that is no authority's (it lacks CA:TRUE)"
+            "its certificate was signed with one that is not an authority's (it lacks CA:TRUE)"
         }
         Some(webpki::Error::UnsupportedCertVersion) => {
             "its certificate is not of X.509 version 3; make one with -addext \
@@ -95,11 +92,11 @@ fn of_pki_error(error: &Error) -> &'static str {
         Some(
             webpki::Error::InvalidSignatureForPublicKey | webpki::Error::SignatureAlgorithmMismatch,
         ) => WEAK,
-        _ => "its certificate is not one that can be believed",
+        _ => "its certificate cannot be trusted",
     }
 }
 
-/// The names come from the other side: only what names are made of is repeated.
+/// The names come from the server: only characters of host names are repeated.
 fn of_names(presented: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-*_:".contains(c);
     // They are written as `DnsName("a.example.org")` or `IpAddress(10.0.0.1)`.
@@ -124,26 +121,24 @@ fn of_incompatibility(fault: &PeerIncompatible) -> &'static str {
         PeerIncompatible::ExtendedMasterSecretExtensionRequired => {
             "it lacks the extended master secret of TLS 1.2 (RFC 7627)"
         }
-        _ => "it and this program have no way of encryption in common",
+        _ => "it and this program have no cipher suite in common",
     }
 }
 
-const OLD: &str = "it speaks no TLS of version 1.2 or 1.3";
+const OLD: &str = "it does not speak TLS 1.2 or 1.3";
 
 fn of_alert(alert: AlertDescription) -> String {
     let words = match alert {
         AlertDescription::ProtocolVersion => OLD,
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            "it ends the handshake: it and this program have no way of encryption in common, or it \
-             wants a certificate of the client"
+            "it ends the handshake: it and this program have no cipher suite in common, or it \
+             wants a client certificate"
         }
         AlertDescription::CertificateRequired
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA => {
-            "it wants a certificate of the client, which is not supported"
-        }
-        AlertDescription::UnrecognisedName => "it does not know the name that it was asked by",
+        | AlertDescription::UnknownCA => "it wants a client certificate, which is not supported",
+        AlertDescription::UnrecognisedName => "it does not know the host name of the request",
         AlertDescription::AccessDenied => "it denies access",
         _ => return format!("it ends the connection with TLS alert {}", u8::from(alert)),
     };

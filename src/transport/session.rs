@@ -87,7 +87,7 @@ impl Session {
         let mut plaintext = Plaintext { buf, room: room - taken, plain };
         let mut consumed = 0;
         let mut waits = false;
-        while !waits && !(*state == State::Open && plaintext.room == 0) {
+        while !waits && (*state != State::Open || plaintext.room > 0) {
             let records = &mut incoming[consumed..];
             let (discard, processed) = match role {
                 Role::Client(session) => {

@@ -1,4 +1,4 @@
-//! Whose certificates are believed.
+//! The trusted certificate authorities.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use rustls::{RootCertStore, SupportedProtocolVersion};
 use crate::transport::error_text::words;
 use crate::transport::verifier::Verifier;
 
-/// Sessions that one core remembers to resume, each a server's name with its newest tickets.
+/// TLS sessions that one worker keeps for resumption, each a server's name with its newest tickets.
 const SESSIONS: usize = 64;
 
 /// What an operator may set about TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Certificates of authorities that are believed besides the system's.
+    /// Certificates that are trusted in addition to the system's (`ca_file`).
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Why there is nobody to believe.
+/// Why there are no trusted authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The system has no certificates and no file was named.
     #[error(
-        "HTTPS needs the certificates of the authorities to be believed, and this system has none: \
-         install ca-certificates, or name a file in 'ca_file'"
+        "HTTPS needs certificates of trusted authorities, and this system has none: install \
+         ca-certificates, or name a file in 'ca_file'"
     )]
     NoRoots,
     /// The TLS library refuses its own defaults, or certificates that it has accepted before.
@@ -35,7 +35,7 @@ pub enum TrustError {
     Tls(#[from] rustls::Error),
 }
 
-/// The authorities that are believed, shared by all cores.
+/// The trusted authorities, shared by all workers.
 #[derive(Clone, Debug)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
@@ -57,7 +57,7 @@ impl Trust {
         for error in &system.errors {
             log::warn!("a certificate of the system cannot be read: {error}");
         }
-        // What is no authority's certificate is left out, as every TLS library does.
+        // Certificates that cannot be an authority's are ignored, as in every TLS library.
         roots.add_parsable_certificates(system.certs);
         for certificate in &settings.certificates {
             roots.add(certificate.clone())?;
@@ -69,7 +69,7 @@ impl Trust {
         Ok(Trust { roots: Arc::new(roots), named })
     }
 
-    /// How one core speaks TLS, with sessions of its own to resume.
+    /// The TLS configuration of one worker, with its own session cache.
     ///
     /// # Errors
     /// [`TrustError::Tls`].
@@ -92,7 +92,7 @@ impl Trust {
 /// The certificates of a PEM file's text.
 ///
 /// # Errors
-/// What is wrong with the file, as the rest of a sentence that begins with its name.
+/// The fault of the file, to be written after its name.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {

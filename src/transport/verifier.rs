@@ -1,11 +1,10 @@
-//! Whether a server is the one that it says it is.
+//! Verifies that a server is the one it claims to be.
 //!
-//! As in every TLS library, a certificate must lead to an authority that is believed, be valid now,
-//! and be for the server's name. There is one addition: a certificate that is byte for byte among
-//! those that the operator named needs no authority above it. `openssl req -x509` makes
-//! certificates that call themselves an authority's, which a server's may not be (RFC 5280
-//! §4.2.1.9); curl and Python believe them where they are named, and so does this. Their time and
-//! their name are checked all the same.
+//! As in every TLS library, a certificate must chain to a trusted authority, be valid now, and
+//! match the server's name. There is one addition: a certificate that is itself in `ca_file` needs
+//! no authority. `openssl req -x509` makes self-signed certificates that are marked as an
+//! authority's, which a server's must not be (RFC 5280 §4.2.1.9); curl and Python accept them if
+//! they are named, and so do we. Their validity and their name are checked all the same.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Verifies servers by authorities and by certificates that were named.
+/// Verifies servers by trusted authorities and by named certificates.
 #[derive(Debug)]
 pub(super) struct Verifier {
     by_authority: Arc<WebPkiServerVerifier>,
@@ -48,7 +47,8 @@ impl ServerCertVerifier for Verifier {
             ocsp_response,
             now,
         ) {
-            // Found after its time has been checked, and before its name would be.
+            // webpki reports this after it has checked the validity, and before it would check the
+            // name.
             Err(error) if lacks_an_authority(&error) && self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -80,14 +80,14 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a server's certificate was refused only because no authority stands above it: it calls
-/// itself one, or is of one that is not known.
+/// Whether a certificate was rejected only for lack of a trusted issuer: it is marked as an
+/// authority's own, or its issuer is unknown.
 fn lacks_an_authority(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer))
         || matches!(pki_error(error), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// The fault of a certificate that rustls has no name of its own for.
+/// A fault of a certificate for which rustls has no variant.
 pub(super) fn pki_error(error: &Error) -> Option<&webpki::Error> {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),

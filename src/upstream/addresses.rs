@@ -1,19 +1,19 @@
-//! Which of a server's addresses to try: all of them in turn, and those last that failed lately.
+//! The order in which to try a server's addresses: round robin, with recently failed ones last.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// An address that could not be connected to is tried after all others for this long.
+/// How long an address is tried last after a connection to it failed.
 const AVOIDED_FOR: Duration = Duration::from_secs(30);
 
-/// Failures that are remembered at once; S3 names eight addresses at a time.
+/// Failures remembered at once; a name of S3 has eight addresses at a time.
 const REMEMBERED: usize = 256;
 
-/// What one core has learned of addresses.
+/// The recent failures of one worker.
 #[derive(Default)]
 pub struct Addresses {
-    /// Moves on with each connection, so that all addresses get their share.
+    /// Advances with each connection, so that the addresses share the load.
     turn: Cell<usize>,
     failed: RefCell<Vec<(SocketAddr, Instant)>>,
 }
@@ -28,7 +28,7 @@ impl Addresses {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         order.rotate_left(turn % addresses.len());
         let failed = self.failed.borrow();
-        // Stable, so the turn still counts among those that are as good as one another.
+        // A stable sort: the rotation stays among addresses without a failure.
         order.sort_by_key(|address| {
             let failure = failed.iter().rev().find(|(known, _)| known == address);
             failure.filter(|(_, since)| now.duration_since(*since) < AVOIDED_FOR).map(|f| f.1)
@@ -36,7 +36,7 @@ impl Addresses {
         order
     }
 
-    /// Remembers that a connection to an address failed.
+    /// A connection to this address failed.
     pub fn note_failure(&self, address: SocketAddr, now: Instant) {
         let mut failed = self.failed.borrow_mut();
         failed
@@ -47,7 +47,7 @@ impl Addresses {
         failed.push((address, now));
     }
 
-    /// Remembers that an address works.
+    /// A connection to this address succeeded.
     pub fn note_success(&self, address: SocketAddr) {
         let mut failed = self.failed.borrow_mut();
         if !failed.is_empty() {

@@ -1,4 +1,4 @@
-//! One connection to S3: how it is opened and how a response head is read from it.
+//! One connection to S3: opening it, and receiving a response head.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,35 +26,34 @@ use crate::upstream::tunnel;
 
 /// A connection to S3 or to a proxy.
 pub struct Connection {
-    /// What is sent and received over.
+    /// Plain or TLS.
     pub stream: transport::Connection,
     /// The address that it was opened to.
     pub address: SocketAddr,
-    /// The origin's [`changes`](ResolvedOrigin::changes) when the address was last one of those
-    /// that connections are kept to.
+    /// The origin's [`changes`](ResolvedOrigin::changes) when the connection was last checked.
     pub(super) named_at: u64,
 }
 
-/// Opens the connections of one core.
+/// Opens the connections of one worker.
 pub struct Connector {
     settings: Settings,
     addresses: Addresses,
-    /// `None` where no origin has TLS.
+    /// `None` if no origin has TLS.
     tls: Option<Arc<ClientConfig>>,
     deadlines: Rc<Deadlines>,
 }
 
-/// Why no response head came.
+/// Why no response head was received.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
-    /// The connection ended or broke before the first byte of an answer.
-    #[error("the connection was closed without an answer")]
+    /// The connection ended or broke before the first byte.
+    #[error("the connection was closed without a response")]
     NoResponse(io::Error),
     /// It ended or broke inside the head.
     #[error("the connection broke inside the response head: {0}")]
     Cut(io::Error),
-    /// Nothing came in time.
-    #[error("no answer in time")]
+    /// Nothing was received in time.
+    #[error("no response in time")]
     TimedOut,
     /// The head is larger than the limit, or its lines do not end with CRLF.
     #[error("{0}")]
@@ -62,7 +61,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// Whether a retry may succeed: a server that does not speak HTTP will not learn it.
+    /// Whether a retry may succeed. A server that does not speak HTTP never will.
     pub fn is_transient(&self) -> bool {
         match self {
             HeadError::NoResponse(_) | HeadError::Cut(_) | HeadError::TimedOut => true,
@@ -71,11 +70,11 @@ impl HeadError {
     }
 }
 
-/// Time between two looks for the addresses of a name that is being looked up.
+/// Time between two looks for the result of a lookup. Other threads do not wake workers.
 const LOOK_UP_PERIOD: Duration = Duration::from_millis(10);
 
 impl Connector {
-    /// A connector for one core.
+    /// A connector whose sockets have their deadlines in `deadlines`.
     pub fn new(
         settings: Settings,
         tls: Option<Arc<ClientConfig>>,
@@ -84,16 +83,16 @@ impl Connector {
         Connector { settings, addresses: Addresses::default(), tls, deadlines }
     }
 
-    /// Gives up the client that has been idle for longest; `false` where there is none.
+    /// Closes the client connection that has been idle longest; `false` if none is idle.
     pub(super) fn give_up_idle_client(&self) -> bool {
         self.deadlines.give_up_idle(Instant::now())
     }
 
-    /// Opens a connection to one of the addresses of `origin`, each tried in turn: the origin of
-    /// `route`, or the proxy before it.
+    /// Opens a connection to `origin`, which is the origin of `route` or the proxy in front of it.
+    /// Tries its addresses in turn.
     ///
     /// # Errors
-    /// That of the last address, or the timeout of another if one did not answer.
+    /// That of the last address, or a timeout if any address timed out.
     pub async fn connect(
         &self,
         origin: &ResolvedOrigin,
@@ -101,7 +100,7 @@ impl Connector {
         ahead: Ahead,
     ) -> Result<Connection, ConnectError> {
         let mut failure = ConnectError::Unresolved;
-        // Before the addresses are read, which may change at once.
+        // Read before the addresses, so that a change in between counts as one since.
         let named_at = origin.changes();
         let addresses = self.addresses_of(origin).await;
         for address in self.addresses.order(&addresses, Instant::now()) {
@@ -120,7 +119,7 @@ impl Connector {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     self.addresses.note_failure(address, Instant::now());
-                    // A silent address says more than another that nobody listens at.
+                    // A timeout at one address says more than a refusal at another.
                     if !failure.is_timeout() {
                         failure = error;
                     }
@@ -131,7 +130,7 @@ impl Connector {
         Err(failure)
     }
 
-    /// Waits for the addresses of a name that was never looked up before.
+    /// The addresses; waits for a name that is being looked up for the first time.
     async fn addresses_of(&self, origin: &ResolvedOrigin) -> Arc<Vec<SocketAddr>> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         loop {
@@ -143,8 +142,7 @@ impl Connector {
         }
     }
 
-    /// Speaks TLS on a new socket, where the origin does; with the origin itself, behind whatever
-    /// proxy.
+    /// Sets up a new socket: the tunnel through a proxy and TLS, if the origin has TLS.
     async fn secure(
         &self,
         route: &Route,
@@ -171,8 +169,7 @@ impl Connector {
 }
 
 impl Connection {
-    /// Whether it may be kept for the next request: its address has not been taken from the
-    /// origin's name.
+    /// Whether it may be used for another request: the origin's name still has its address.
     pub(super) fn is_current(&mut self, origin: &ResolvedOrigin) -> bool {
         let changes = origin.changes();
         if self.named_at != changes && origin.may_keep(self.address) {
@@ -231,7 +228,7 @@ impl Connection {
 }
 
 /// Removes interim responses from `buf[start..]` and looks for the end of the head behind them.
-/// `skipped` counts them. 101 ends HTTP on a connection and is no interim response to us.
+/// `skipped` counts them. 101 is none of them: it would end HTTP on the connection.
 fn skip_interim(buf: &mut Vec<u8>, start: usize, skipped: &mut usize) -> HeadEnd {
     loop {
         match find_head_end(&buf[start..]) {

@@ -9,10 +9,10 @@ use crate::upstream::tunnel::ProxyError;
 /// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The DNS has no address for the name, or none was found in time.
+    /// The name has no address, or none was found in time.
     #[error("its name cannot be resolved")]
     Unresolved,
-    /// The server, or the proxy in front of it, did not answer in time.
+    /// The server, or the proxy in front of it, did not respond in time.
     #[error("timed out")]
     TimedOut,
     /// TCP failed: refused, unreachable, reset.
@@ -21,7 +21,7 @@ pub enum ConnectError {
     /// The server is not the one it claims to be, or does not speak TLS.
     #[error(transparent)]
     Tls(TlsError),
-    /// The HTTP proxy gives no way through to the server.
+    /// The HTTP proxy does not open a tunnel to the server.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// This process or machine has no file descriptor left.
@@ -54,7 +54,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether it is that somebody did not answer in time.
+    /// Whether the server or a proxy did not respond in time.
     pub fn is_timeout(&self) -> bool {
         match self {
             ConnectError::TimedOut => true,
@@ -106,18 +106,17 @@ mod tests {
     #[test]
     fn each_error_has_a_side_and_says_whether_a_retry_may_help() {
         let tcp = |kind: ErrorKind| ConnectError::from(io::Error::from(kind));
-        let errno = |number| ConnectError::from(io::Error::from_raw_os_error(number));
+        let other = || io::Error::other("x");
         let tls = || TlsError::from(rustls::Error::from(rustls::CertificateError::Expired));
         let host = || "s3:443".to_owned();
         // Side, transient, timeout.
         let table = [
             (ConnectError::Unresolved, Side::Upstream, true, false),
             (tcp(ErrorKind::TimedOut), Side::Upstream, true, true),
-            (errno(libc::ETIMEDOUT), Side::Upstream, true, true),
             (tcp(ErrorKind::ConnectionRefused), Side::Upstream, true, false),
             (tcp(ErrorKind::UnexpectedEof), Side::Upstream, true, false),
             (tcp(ErrorKind::InvalidData), Side::Upstream, true, false),
-            (errno(libc::EHOSTUNREACH), Side::Upstream, true, false),
+            (tcp(ErrorKind::HostUnreachable), Side::Upstream, true, false),
             (HandshakeError::Tls(tls()).into(), Side::Upstream, false, false),
             (
                 HandshakeError::Io(ErrorKind::ConnectionReset.into()).into(),
@@ -125,11 +124,8 @@ mod tests {
                 true,
                 false,
             ),
-            (errno(libc::EMFILE), Side::Us, false, false),
-            (errno(libc::ENFILE), Side::Us, false, false),
-            (errno(libc::ENOBUFS), Side::Us, false, false),
-            (errno(libc::ENOMEM), Side::Us, false, false),
-            (errno(libc::EADDRNOTAVAIL), Side::Us, false, false),
+            (ConnectError::OutOfDescriptors(other()), Side::Us, false, false),
+            (ConnectError::OutOfResources(other()), Side::Us, false, false),
             (ConnectError::Proxy(ProxyError::TimedOut), Side::Upstream, true, true),
             (ConnectError::Proxy(ProxyError::HostTimedOut(host())), Side::Upstream, true, true),
             (

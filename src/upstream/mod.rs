@@ -1,4 +1,4 @@
-//! Connections to S3: opened, pooled and given back on one core.
+//! Connections to S3 and to the proxies in front of it: names, connecting, and the pool.
 
 pub mod addresses;
 pub mod connection;
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// A server that connections are opened to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// Whether TLS is spoken: `https` in a URL.
+    /// Whether the scheme is `https`.
     pub tls: bool,
     /// Host name or IP address, as in a URL but without the brackets of IPv6.
     pub host: String,
@@ -25,14 +25,14 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The value of a `Host` field: without the port where it is the scheme's own, as every HTTP
+    /// The value of a `Host` field: without the port if it is the scheme's default, as every HTTP
     /// library sends it (RFC 9110 §7.2).
     pub fn authority(&self) -> String {
         let default = if self.tls { 443 } else { 80 };
         if self.port == default { self.url_host() } else { self.host_and_port() }
     }
 
-    /// The same with the port in any case.
+    /// Always with the port.
     pub fn host_and_port(&self) -> String {
         format!("{}:{}", self.url_host(), self.port)
     }
@@ -49,33 +49,32 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An origin's position in the list of one core.
+/// An origin's position in the pool of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OriginId(pub usize);
 
-/// What an operator may set about upstream connections.
+/// The settings of upstream connections; limits are per worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Connections that one core may have open at once, busy and idle.
+    /// Connections open at once, busy and idle.
     pub max_connections: usize,
-    /// Requests of one core that may wait for one of them to become free. Beyond it a request is
-    /// answered 503.
+    /// Requests that may wait for a connection. Further ones get a 503 response.
     pub max_waiting: usize,
-    /// How long they may wait.
+    /// How long a request may wait for a connection.
     pub wait_timeout: Duration,
-    /// Idle connections that one core keeps.
+    /// Idle connections that are kept.
     pub max_idle_connections: usize,
-    /// An idle connection is closed after this time. S3 closes its own side after some 20 s.
+    /// How long an idle connection is kept. S3 closes it after some 20 s.
     pub idle_timeout: Duration,
-    /// Time for a TCP connection to be established with one of the server's addresses.
+    /// Limit for a TCP connection to one of the server's addresses, and for a proxy's tunnel.
     pub connect_timeout: Duration,
-    /// Time for the TLS handshake on it.
+    /// Limit for the TLS handshake.
     pub tls_timeout: Duration,
-    /// Time from a request sent to the first byte of its answer.
+    /// Limit from sending a request to the first byte of its response.
     pub first_byte_timeout: Duration,
-    /// Longest silence of S3 in the middle of a body.
+    /// Longest pause of S3 within a response.
     pub stall_timeout: Duration,
-    /// How far S3 may send ahead of a client that may leave at any moment, in bytes.
+    /// Bytes that S3 may send ahead of a client that may leave at any moment.
     pub read_ahead: usize,
 }
 

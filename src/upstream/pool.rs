@@ -37,7 +37,7 @@ struct Idle {
     since: Instant,
 }
 
-/// Why there is no connection.
+/// Why a request gets no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// All connections are in use, and none was released in time.

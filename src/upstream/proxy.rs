@@ -1,8 +1,8 @@
-//! HTTP proxies: which origins are asked through one, and which one that is.
+//! HTTP proxies, and which origins are reached through them.
 //!
-//! An https origin is reached by CONNECT, so that TLS is spoken with the origin itself. An http
-//! origin is asked in absolute-form (RFC 9112 §3.2.2), as every client does: most proxies allow
-//! CONNECT to the ports of HTTPS alone. Either way the proxy resolves the origin's name.
+//! An https origin is reached by CONNECT, so that TLS is end to end. Requests to an http origin are
+//! sent in absolute-form (RFC 9112 §3.2.2), as every client does, since most proxies allow CONNECT to
+//! HTTPS ports only. In both cases the proxy resolves the origin's name.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use crate::upstream::Origin;
 
-/// A proxy that is spoken to in plain HTTP.
+/// A proxy that is reached over plain HTTP.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpProxy {
-    /// Where it is.
+    /// The proxy's host and port.
     pub origin: Arc<Origin>,
-    /// The value of `Proxy-Authorization`, where it wants one. A secret.
+    /// The value of `Proxy-Authorization`, if its URL has credentials. A secret.
     pub authorization: Option<String>,
-    /// The URL that it was named by, credentials included. A secret.
+    /// As configured, credentials included. A secret.
     pub url: String,
 }
 
@@ -34,31 +34,31 @@ impl fmt::Debug for HttpProxy {
     }
 }
 
-/// The proxies of both schemes, and who is asked without them.
+/// The proxies for both schemes, and the hosts reached without them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For https origins.
     pub https: Option<Arc<HttpProxy>>,
     /// For http origins.
     pub http: Option<Arc<HttpProxy>>,
-    /// Who is asked directly.
+    /// Hosts reached directly.
     pub exempt: Exempt,
 }
 
 impl Proxies {
-    /// The proxy that an origin is asked through.
+    /// The proxy through which an origin is reached.
     pub fn of(&self, origin: &Origin) -> Option<&Arc<HttpProxy>> {
         let proxy = if origin.tls { &self.https } else { &self.http };
         proxy.as_ref().filter(|_| !self.exempt.covers(&origin.host, origin.port))
     }
 }
 
-/// An origin, and the way to it.
+/// An origin and the proxy in front of it.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The origin.
+    /// The server that requests are for.
     pub origin: Arc<Origin>,
-    /// The proxy that stands between.
+    /// `None` if the origin is reached directly.
     pub via: Option<Arc<HttpProxy>>,
 }
 
@@ -73,18 +73,18 @@ impl fmt::Display for Route {
     }
 }
 
-/// Hosts that are asked directly: the value of `NO_PROXY`.
+/// Hosts reached directly: the value of `NO_PROXY`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exempt {
     text: String,
     rules: Vec<Rule>,
 }
 
-/// One entry of it.
+/// One entry of `NO_PROXY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     host: Host,
-    /// `None` is any.
+    /// `None` for any.
     port: Option<u16>,
 }
 
@@ -93,26 +93,25 @@ enum Host {
     Any,
     /// A name, and all names below it.
     Name(String),
-    /// The addresses that begin with these bits.
+    /// All addresses with this prefix of so many bits.
     Network(IpAddr, u32),
 }
 
 impl Exempt {
-    /// Reads a list as curl does: separated by commas or spaces; `*` is all hosts, a name stands for
-    /// the names below it too, with a dot before it or without; addresses and networks
-    /// (`10.0.0.0/8`) count for hosts that are given by their address. As in Go an entry may end
-    /// with a port. What is none of these is passed over.
+    /// Parses a list as curl does: separated by commas or spaces; `*` is all hosts; a name includes
+    /// its subdomains, with or without a leading dot; addresses and networks (`10.0.0.0/8`) match
+    /// hosts given by address. As in Go, an entry may end with a port. Other entries are ignored.
     pub fn parse(text: &str) -> Exempt {
         let entries = text.split([',', ' ', '\t']).map(str::trim).filter(|entry| !entry.is_empty());
         Exempt { text: text.to_owned(), rules: entries.filter_map(rule).collect() }
     }
 
-    /// The list as it was written.
+    /// The list as configured.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether a host is asked directly.
+    /// Whether a host is reached directly.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.parse::<IpAddr>().ok();
@@ -179,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_of_exempt_hosts_is_read_as_curl_does() {
+    fn the_list_of_exempt_hosts_is_parsed_as_curl_does() {
         for (list, host, port, expected) in [
             ("*", "minio", 9000, true),
             ("example.org", "example.org", 443, true),

@@ -1,4 +1,4 @@
-//! A way through an HTTP proxy to an origin (CONNECT, RFC 9110 §9.3.6).
+//! A tunnel through an HTTP proxy (CONNECT, RFC 9110 §9.3.6).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,54 +10,54 @@ use crate::upstream::Origin;
 use crate::upstream::error::ConnectError;
 use crate::upstream::proxy::HttpProxy;
 
-/// Why an HTTP proxy gives no way through to a host.
+/// Why an HTTP proxy does not open a tunnel to a host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
-    /// The proxy does not answer.
-    #[error("the proxy does not answer in time")]
+    /// The proxy does not respond.
+    #[error("the proxy does not respond in time")]
     TimedOut,
-    /// 504: the host does not answer the proxy.
-    #[error("the proxy gets no answer from {0} (504)")]
+    /// 504: the host does not respond to the proxy.
+    #[error("the proxy gets no response from {0} (504)")]
     HostTimedOut(String),
     /// Another 5xx.
     #[error("the proxy cannot connect to {host} ({status})")]
     HostUnreachable {
         /// With its port.
         host: String,
-        /// What the proxy answered.
+        /// The proxy's response.
         status: u16,
     },
-    /// Any other status: the proxy's rules are against it.
+    /// Any other status: the proxy's rules forbid it.
     #[error(
-        "the proxy refuses to connect to {host} ({status}): have that allowed, or name the host in \
+        "the proxy refuses to connect to {host} ({status}): allow it there, or add the host to \
          NO_PROXY"
     )]
     Forbidden {
         /// With its port.
         host: String,
-        /// What the proxy answered.
+        /// The proxy's response.
         status: u16,
     },
-    /// 407 to the name and the password of the proxy's URL.
-    #[error("the proxy refuses the name and the password of its URL (407)")]
+    /// 407 to the credentials of the proxy's URL.
+    #[error("the proxy rejects the user name and password of its URL (407)")]
     LoginRefused,
-    /// 407, and the proxy's URL has no name and no password.
+    /// 407, and the proxy's URL has no credentials.
     #[error(
-        "the proxy wants a name and a password (407): write http://NAME:PASSWORD@ before its host"
+        "the proxy requires a user name and a password (407): write http://NAME:PASSWORD@ before its host"
     )]
     LoginRequired,
     /// Not HTTP.
-    #[error("the proxy gives an answer that makes no sense; is it an HTTP proxy?")]
+    #[error("the proxy's response is malformed; is it an HTTP proxy?")]
     Malformed,
 }
 
 impl ProxyError {
-    /// Whether it is that somebody did not answer in time.
+    /// Whether the proxy or the host did not respond in time.
     pub fn is_timeout(&self) -> bool {
         matches!(self, ProxyError::TimedOut | ProxyError::HostTimedOut(_))
     }
 
-    /// Whether a retry may succeed. A refusal stands until somebody changes a configuration.
+    /// Whether a retry may succeed. A refusal lasts until a configuration changes.
     pub fn is_transient(&self) -> bool {
         match self {
             ProxyError::TimedOut
@@ -71,12 +71,11 @@ impl ProxyError {
     }
 }
 
-/// Has `proxy`, which `stream` leads to, connect to `origin`. What is sent and received afterwards
-/// is between us and the origin.
+/// Opens a tunnel to `origin` through `proxy`, to which `stream` is connected.
 ///
 /// # Errors
-/// [`ConnectError::Proxy`] if the proxy gives no way through, [`ConnectError::Tcp`] if the
-/// connection to it broke.
+/// [`ConnectError::Proxy`] if the proxy does not open one, [`ConnectError::Tcp`] if the connection
+/// to it broke.
 pub(super) async fn open(
     stream: &mut Stream,
     proxy: &HttpProxy,
@@ -108,7 +107,8 @@ pub(super) async fn open(
             Err(error) => return Err(error.into()),
         }
         match find_head_end(&buf) {
-            // The origin speaks only when it is spoken to: bytes behind the head are not its.
+            // The origin sends nothing before the TLS handshake, so it cannot have sent bytes behind
+            // the head.
             HeadEnd::At(length) if length == buf.len() || !is_2xx(&buf) => {
                 return Ok(judge(&buf, proxy, &host)?);
             }
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(judged("HTTP/1.1 200 Connection established\r\n\r\n", None), Ok(()));
         assert_eq!(judged("HTTP/1.0 299 x\r\n\r\n", None), Ok(()));
         for (head, error, words) in [
-            ("HTTP/1.1 407 x", LoginRequired, "wants a name and a password"),
+            ("HTTP/1.1 407 x", LoginRequired, "requires a user name and a password"),
             (
                 "HTTP/1.1 403 x",
                 Forbidden { host: host(), status: 403 },
@@ -173,7 +173,7 @@ mod tests {
                 HostUnreachable { host: host(), status: 502 },
                 "cannot connect to s3:443 (502)",
             ),
-            ("HTTP/1.1 504 x", HostTimedOut(host()), "gets no answer from s3:443"),
+            ("HTTP/1.1 504 x", HostTimedOut(host()), "gets no response from s3:443"),
             ("SSH-2.0-x", Malformed, "is it an HTTP proxy?"),
         ] {
             let found = judged(head, None).unwrap_err();
@@ -182,6 +182,6 @@ mod tests {
         let refused = judged("HTTP/1.1 407 x", Some("Basic hush")).unwrap_err();
         let said = refused.to_string();
         assert!(refused == LoginRefused && !said.contains("hush"), "{said}");
-        assert!(said.contains("refuses the name"), "{said}");
+        assert!(said.contains("rejects the user name"), "{said}");
     }
 }

@@ -62,10 +62,11 @@ fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
     // What is allocated once and pooled is there after these.
     (0..50).for_each(abort);
     eventually("the first connections to S3 are closed", || s3.server.open_connections() == 0);
-    let (fds, rss) = (proxy.fd_count(), proxy.rss_bytes());
+    let (sockets, fds, rss) = (proxy.socket_count(), proxy.fd_count(), proxy.rss_bytes());
     (0..1000).for_each(abort);
     eventually("all connections to S3 are closed", || s3.server.open_connections() == 0);
-    eventually("the descriptors are closed", || proxy.fd_count() <= fds);
+    eventually("every socket is closed", || proxy.socket_count() <= sockets);
+    eventually("no more pipes are open", || proxy.fd_count() <= fds);
     let grown = proxy.rss_bytes().saturating_sub(rss);
     assert!(grown < 4 * MIB, "{grown} bytes more than before");
     head(&proxy, TARGET).assert(200, "");
@@ -220,12 +221,12 @@ fn a_large_remainder_is_not_read(driver: Driver) {
 
 fn a_client_gone_before_the_head_does_no_harm(driver: Driver) {
     let s3 = TestS3::with("big.bam", Object::synthetic(MIB));
-    // Without idle connections to S3 the descriptors can be compared exactly.
+    // Without idle connections to S3 the sockets can be compared exactly.
     let proxy = Config::over(driver, &s3).set("upstream_idle_timeout", "500ms").start();
     assert!(get(&proxy, TARGET).body == synthetic_bytes(0, MIB as usize));
     let no_connection = |story| eventually(story, || s3.server.open_connections() == 0);
     no_connection("the connections to S3 are closed");
-    let fds = proxy.fd_count();
+    let sockets = proxy.socket_count();
     s3.set_delay(Duration::from_millis(300));
     for number in 0..50 {
         let mut client = Client::connect(&proxy);
@@ -235,7 +236,7 @@ fn a_client_gone_before_the_head_does_no_harm(driver: Driver) {
     // All clients are accepted before the count, so that none of them is missing from it.
     eventually("S3 is connected", || s3.server.open_connections() > 0);
     no_connection("the connections to S3 are closed again");
-    eventually("every descriptor is closed", || proxy.fd_count() <= fds);
+    eventually("every socket is closed", || proxy.socket_count() <= sockets);
     s3.set_delay(Duration::ZERO);
     assert!(get(&proxy, TARGET).body == synthetic_bytes(0, MIB as usize));
 }

@@ -140,7 +140,7 @@ fn a_replaced_version_of_a_versioned_object_is_seen_by_all(driver: Driver) {
     }
 }
 
-/// Replaces a cached object by a larger one, and returns the new ETag.
+/// Replaces a cached object by a larger one, and returns the new `ETag`.
 fn replaced(s3: &TestS3, proxy: &Proxy) -> String {
     s3.put("reads.bam", "old");
     std::thread::sleep(Duration::from_millis(20));

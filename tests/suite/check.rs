@@ -94,7 +94,7 @@ fn silent() -> ScriptedUpstream {
 fn a_server_that_stays_silent_is_given_up(driver: Driver) {
     let server = silent();
     let config = Config::new(driver, &server.endpoint()).set("first_byte_timeout", "300ms");
-    assert_says(&check(&config.set("retries", "0"), &[]), 1, ": FAILED: S3: no answer in time");
+    assert_says(&check(&config.set("retries", "0"), &[]), 1, ": FAILED: S3: no response in time");
     let server = ScriptedUpstream::start(|peer| {
         peer.waits_for_close();
     });

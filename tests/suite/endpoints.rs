@@ -200,7 +200,10 @@ fn a_bucket_that_the_endpoint_names_too_is_noticed(driver: Driver) {
 fn what_a_profile_says_wrongly_is_a_mistake_of_the_configuration() {
     for (profiles, words) in [
         ("[default]\nendpoint_url = ftp://x\n", "profile default: endpoint_url: 'ftp://x' is not"),
-        ("[default]\nregion = RegionOne\n", "profile default: region: 'RegionOne' is not a region"),
+        (
+            "[default]\nregion = RegionOne\n",
+            "profile default: region: 'RegionOne' is not an AWS region",
+        ),
         ("[default\n", "on line 1"),
     ] {
         let finished = with_profiles(Driver::Epoll, &bare(Driver::Epoll), profiles).run();

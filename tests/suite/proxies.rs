@@ -148,15 +148,15 @@ fn exempt_hosts_are_reached_directly(driver: Driver) {
 fn an_error_of_the_http_proxy_is_reported_clearly(driver: Driver) {
     for (response, status, words) in [
         ("HTTP/1.1 403 Forbidden\r\n\r\n", 502, "refuses to connect to s3.invalid:"),
-        ("HTTP/1.1 407 x\r\n\r\n", 502, "wants a name and a password (407)"),
+        ("HTTP/1.1 407 x\r\n\r\n", 502, "requires a user name and a password (407)"),
         (
             "HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\n<b>no</b>",
             502,
             "cannot connect to s3.invalid:",
         ),
-        ("HTTP/1.1 504 x\r\n\r\n", 504, "gets no answer from s3.invalid:"),
-        ("HTTP/1.1 200 x\r\n\r\nsurprise", 502, "makes no sense; is it an HTTP proxy?"),
-        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", 502, "makes no sense; is it an HTTP proxy?"),
+        ("HTTP/1.1 504 x\r\n\r\n", 504, "gets no response from s3.invalid:"),
+        ("HTTP/1.1 200 x\r\n\r\nsurprise", 502, "is malformed; is it an HTTP proxy?"),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", 502, "is malformed; is it an HTTP proxy?"),
     ] {
         let way = HttpProxy::start(Mode::Responding(response.to_owned()));
         let (_s3, config, _authority) = over_tls(driver, "s3.invalid");
@@ -190,7 +190,7 @@ fn a_proxy_that_is_silent_or_absent_is_given_up(driver: Driver) {
     let config = config.set("retries", "0").set("connect_timeout", "300ms");
     let proxy = start(&config, &[("HTTPS_PROXY", &way.url())]);
     get(&proxy, TARGET).assert_error(504);
-    eventually("the log says why", || proxy.stderr().contains("does not answer in time"));
+    eventually("the log says why", || proxy.stderr().contains("does not respond in time"));
     let proxy = start(&config, &[("HTTPS_PROXY", "http://127.0.0.1:1")]);
     get(&proxy, TARGET).assert_error(502);
     let (_s3, config) = plain(driver);

@@ -202,7 +202,7 @@ fn a_certificate_of_an_unknown_authority_named_in_ca_file_is_trusted(driver: Dri
         naming_that_of(driver, authority.server_and_certificate("localhost"));
     let other = TestS3::start_tls(authority.server("localhost", rustls::ALL_VERSIONS));
     let config = config.set("endpoint", &other.server.endpoint());
-    assert_rejected(&config, "of no authority that is believed here");
+    assert_rejected(&config, "its certificate is not from a trusted authority");
 }
 
 fn a_certificate_that_is_named_itself_is_for_its_time_and_name_only(driver: Driver) {
@@ -230,9 +230,9 @@ fn an_authority_that_is_not_named_is_no_server(driver: Driver) {
 fn a_server_that_ends_the_handshake_is_described(driver: Driver) {
     let authority = Authority::new();
     for (alert, words) in [
-        (40, "it ends the handshake: it and this program have no way of encryption in common"),
-        (70, "it speaks no TLS of version 1.2 or 1.3"),
-        (112, "it does not know the name that it was asked by"),
+        (40, "it ends the handshake: it and this program have no cipher suite in common"),
+        (70, "it does not speak TLS 1.2 or 1.3"),
+        (112, "it does not know the host name of the request"),
         (80, "it ends the connection with TLS alert 80"),
     ] {
         let upstream = ScriptedUpstream::start(move |peer| {

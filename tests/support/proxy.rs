@@ -136,6 +136,12 @@ impl Proxy {
         self.fds().len()
     }
 
+    /// Open sockets. Pipes come and go with the bodies that need them; sockets must not outlive their
+    /// connection.
+    pub(crate) fn socket_count(&self) -> usize {
+        self.fds().iter().filter(|fd| fd.starts_with("socket:")).count()
+    }
+
     /// What each open file descriptor is, as `proc_pid_fd(5)` shows it: `socket:[1234]`, a path, ….
     pub(crate) fn fds(&self) -> Vec<String> {
         let path = format!("/proc/{}/fd", self.running.child.id());

@@ -157,9 +157,8 @@ impl Drop for ScriptedUpstream {
             let _ = thread.join();
         }
         // An assertion in a script fails its test, not only the script's thread.
-        if self.shared.script_panicked.load(Ordering::SeqCst) && !std::thread::panicking() {
-            panic!("a script of the upstream panicked");
-        }
+        let failed = self.shared.script_panicked.load(Ordering::SeqCst);
+        assert!(!failed || std::thread::panicking(), "a script of the upstream panicked");
     }
 }
 

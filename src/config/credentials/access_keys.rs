@@ -58,7 +58,7 @@ const AWS_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS
 /// The access keys that are named as in AWS's tools.
 ///
 /// They come from one source as a set: a session token of one with the keys of another would be
-/// refused by S3 with an error that helps nobody.
+/// rejected by S3 with an error that does not say why.
 pub(super) struct AwsKeys {
     environment: (Given<Credentials>, Vec<Diagnostic>),
     file: (Given<Credentials>, Vec<Diagnostic>),

@@ -163,12 +163,12 @@ pub(in crate::config) fn role_arn(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// AWS STS API Reference, `AssumeRole`, "ExternalId".
+/// AWS STS API Reference, `AssumeRole`, `ExternalId`.
 pub(in crate::config) fn external_id(text: &str) -> Result<String, Fault> {
     of_characters(text, 2..=1224, "+=,.@:/-_", "an external id")
 }
 
-/// AWS STS API Reference, `AssumeRole`, "RoleSessionName".
+/// AWS STS API Reference, `AssumeRole`, `RoleSessionName`.
 pub(in crate::config) fn session_name(text: &str) -> Result<String, Fault> {
     of_characters(text, 2..=64, "+=,.@-_", "a session name")
 }

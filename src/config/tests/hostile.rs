@@ -1,9 +1,9 @@
-//! Files that are wrong in ways that must neither crash the program nor leak a secret.
+//! Malformed files must neither crash the program nor leak a secret.
 
 use super::*;
 
 #[test]
-fn secrets_never_occur_in_problems() {
+fn secrets_never_occur_in_diagnostics() {
     let hush = "hush-hush-hush";
     let wrong = [
         format!("AWS_SECRET_ACCESS_KEY: [{hush}]"),
@@ -47,7 +47,7 @@ fn secrets_never_occur_in_problems() {
 }
 
 #[test]
-fn what_may_be_a_secret_is_not_repeated_in_the_place_of_a_key() {
+fn a_possible_secret_in_the_place_of_a_key_is_not_repeated() {
     let hush = "hushhushhush1234";
     for text in [
         format!("{hush}: x"),

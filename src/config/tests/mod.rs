@@ -255,9 +255,9 @@ fn connection_settings_reach_their_owners() {
     ));
     let expected = ClientLimits {
         max_connections: 1,
-        head_timeout: Duration::from_millis(2_000),
-        keep_alive_timeout: Duration::from_millis(3_000),
-        stall_timeout: Duration::from_millis(4_000),
+        head_timeout: Duration::from_secs(2),
+        keep_alive_timeout: Duration::from_secs(3),
+        stall_timeout: Duration::from_secs(4),
         pause_timeout: Duration::from_secs(3),
         drain_timeout: Duration::from_millis(0),
     };
@@ -265,16 +265,16 @@ fn connection_settings_reach_their_owners() {
     let expected = upstream::Settings {
         max_connections: 6,
         max_waiting: 12,
-        wait_timeout: Duration::from_millis(13_000),
-        tls_timeout: Duration::from_millis(14_000),
+        wait_timeout: Duration::from_secs(13),
+        tls_timeout: Duration::from_secs(14),
         read_ahead: 65_536,
         max_idle_connections: 6,
-        idle_timeout: Duration::from_millis(8_000),
-        connect_timeout: Duration::from_millis(9_000),
-        first_byte_timeout: Duration::from_millis(10_000),
-        stall_timeout: Duration::from_millis(11_000),
+        idle_timeout: Duration::from_secs(8),
+        connect_timeout: Duration::from_secs(9),
+        first_byte_timeout: Duration::from_secs(10),
+        stall_timeout: Duration::from_secs(11),
     };
     assert_eq!(config.settings.upstream, expected);
-    let timeout = Duration::from_millis(16_000);
+    let timeout = Duration::from_secs(16);
     assert_eq!(config.live.retries, retry::Settings { retries: 15, timeout, budget: 17 });
 }

@@ -86,7 +86,7 @@ fn aws_is_the_default_and_its_servers_can_be_chosen() {
 }
 
 #[test]
-fn an_access_point_stands_for_a_bucket_of_aws() {
+fn an_access_point_is_read_like_a_bucket_of_aws() {
     let arn = "arn:aws:s3:us-west-2:123456789012:accesspoint/runs";
     let text = format!("bucket_name: {arn}\ncredentials: anonymous\nregion: us-east-1\n");
     let location = config(&text).live.mounts[0].bucket.location();

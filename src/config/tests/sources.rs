@@ -1,7 +1,6 @@
-//! File, environment and flags: which of them counts, and where a file comes from.
+//! File, environment and flags: which of them counts, and how the file is found.
 
 use std::path::PathBuf;
-
 use std::sync::Arc;
 
 use super::*;
@@ -22,7 +21,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
 }
 
 #[test]
-fn a_mistake_is_reported_even_where_another_source_overrides_it() {
+fn a_mistake_is_reported_even_if_another_source_overrides_it() {
     let flags = Overrides { workers: Some("3".to_owned()), ..Overrides::default() };
     assert!(with(&short_and("workers: x"), &[], &flags).unwrap_err().contains("config.yaml:4:"));
 }
@@ -76,7 +75,7 @@ fn load_says(path: &Path) -> String {
 }
 
 #[test]
-fn files_are_found_bounded_and_text() {
+fn a_configuration_file_exists_is_bounded_and_is_text() {
     let directory = scratch("files");
     let path = directory.join("config.yaml");
     let shown = path.display();
@@ -98,7 +97,7 @@ fn files_are_found_bounded_and_text() {
 
 /// The working directory of a test is the crate's root, where there is no `config.yaml`.
 #[test]
-fn without_a_file_the_environment_may_say_it_all() {
+fn without_a_file_the_environment_may_set_everything() {
     let variables = [
         ("S3PROXY_BUCKET_NAME", "lab"),
         ("S3PROXY_ENDPOINT", "http://minio"),

@@ -34,7 +34,7 @@ fn examples() -> Vec<Example> {
                     is_default: line.starts_with('#') && !line.starts_with("# "),
                     value: value.trim().to_owned(),
                     comment: std::mem::take(&mut comment),
-                })
+                });
             }
             _ if line.starts_with('#') => comment.push(line),
             _ => comment.clear(),

@@ -1,4 +1,4 @@
-//! YAML as a tree: lines, scalars as typed, and what is refused.
+//! YAML as a tree: lines, scalars as typed, and mistakes.
 
 use crate::config::source::yaml::{DEPTH, Entry, Malformed, Node, Value, parse};
 
@@ -65,7 +65,7 @@ fn nothing_is_null_and_a_quoted_null_is_text() {
 }
 
 #[test]
-fn a_syntax_error_has_a_line_and_where_possible_a_hint() {
+fn a_syntax_error_has_a_line_and_if_possible_help() {
     let error = malformed("a: b\nc: [1, 2\n");
     assert!(error.problem.starts_with("is not YAML: "), "{error:?}");
     assert!(error.line >= 2, "{error:?}");
@@ -77,7 +77,7 @@ fn a_syntax_error_has_a_line_and_where_possible_a_hint() {
 }
 
 #[test]
-fn what_a_configuration_has_no_use_for_is_refused() {
+fn yaml_that_a_configuration_does_not_need_is_refused() {
     assert_eq!(malformed("a: 1\nb: 2\na: 3\n").line, 3);
     assert_eq!(malformed("a: 1\nb: 2\na: 3\n").problem, "a is written twice");
     assert_eq!(malformed("a: 1\n---\nb: 2\n").problem, "a second document starts");
@@ -87,7 +87,7 @@ fn what_a_configuration_has_no_use_for_is_refused() {
 }
 
 #[test]
-fn mistakes_that_can_be_read_over_do_not_hide_one_another() {
+fn mistakes_after_which_reading_goes_on_do_not_hide_one_another() {
     let (root, mistakes) = parse("a: 1\nb: {c: !x 2, c: 3}\n? [d]\n: 4\na: 5\n");
     let said: Vec<_> = mistakes.iter().map(|m| (m.line, m.problem.as_str())).collect();
     assert_eq!(

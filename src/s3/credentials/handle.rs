@@ -393,7 +393,7 @@ mod tests {
     fn new_credentials_have_a_new_generation_and_expire_in_time() {
         let source = Source::new(Login::Instance, None);
         assert!(source.load().is_none());
-        source.fail("no answer".to_owned());
+        source.fail("no response".to_owned());
         source.publish(until(100));
         let first = source.load().as_ref().map(|current| current.generation);
         assert!(source.failure().is_none());

@@ -62,7 +62,7 @@ fn text(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(tls_words(tls).replace("'ca_file'", "SSL_CERT_FILE"));
     }
     // The text of an error about a header's value begins with the value.
-    let is_about_a_value = error.source().is_some_and(|source| source.is::<InvalidHeaderValue>());
+    let is_about_a_value = error.source().is_some_and(<dyn Error>::is::<InvalidHeaderValue>);
     if is_about_a_value {
         return Some(
             "the authorization token contains a line break or another control character".to_owned(),

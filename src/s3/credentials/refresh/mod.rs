@@ -303,6 +303,7 @@ mod tests {
         Refresher::new(Arc::new(Source::new(Login::Instance, None)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "the outcome of a load")]
     fn set(id: &str, seconds: u64) -> Result<Credentials, String> {
         Ok(set_until(id, clock::unix_time() + Duration::from_secs(seconds)))
     }
@@ -312,7 +313,7 @@ mod tests {
     }
 
     fn down() -> Result<Credentials, String> {
-        Err("no answer".to_owned())
+        Err("no response".to_owned())
     }
 
     fn id(refresher: &Refresher) -> Option<String> {
@@ -329,7 +330,7 @@ mod tests {
         refresher.take(set("A", 3600), false);
         refresher.take(down(), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Failing, Some("A")));
-        assert_eq!(refresher.source.failure().as_deref().map(String::as_str), Some("no answer"));
+        assert_eq!(refresher.source.failure().as_deref().map(String::as_str), Some("no response"));
         refresher.take(set("B", 3600), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Good, Some("B")));
         assert!(refresher.source.failure().is_none());

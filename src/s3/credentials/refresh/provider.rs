@@ -28,7 +28,7 @@ use crate::s3::credentials::refresh::{failure, proxied};
 use crate::s3::credentials::{Credentials, fit_a_head};
 use crate::upstream::proxy::Proxies;
 
-/// Longest time for one load. A credential_process may ask a slow service in turn.
+/// Longest time for one load. A `credential_process` may ask a slow service in turn.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The default name of a session in CloudTrail.
