@@ -1,4 +1,6 @@
-//! Every bound of the program in one place, with its unit and its reason.
+//! Sizes and counts that several modules share or that must fit into one another, each with its
+//! unit and its reason. Bounds that one module alone uses stand in that module; those that an operator
+//! can set are defaults of the settings types.
 
 /// Largest request head accepted, in bytes. Larger is 431. nginx and Node accept 16 KiB too; a
 /// bearer token and a long key together stay below 6 KiB.

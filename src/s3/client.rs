@@ -1,7 +1,7 @@
 //! Sends requests for objects to S3, with retries, and hands out the responses.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::s3::response::Response;
 use crate::s3::retry::{self, Budget, GiveUp, Tries};
 use crate::sys::stream::Ahead;
 use crate::transport::buffers::Buffers;
+use crate::upstream::Settings;
 use crate::upstream::connection::HeadError;
-use crate::upstream::pool::{Lease, Pool, PoolError};
-use crate::upstream::{OriginId, Settings};
+use crate::upstream::pool::{Destination, Lease, Pool, PoolError};
 
 /// The S3 client of one worker.
 pub struct Client {
@@ -35,7 +35,7 @@ pub struct Client {
     pool: Rc<Pool>,
     shared: Rc<Shared>,
     first_byte_timeout: Duration,
-    retries: retry::Settings,
+    retries: Cell<retry::Settings>,
     budget: Budget,
 }
 
@@ -43,7 +43,7 @@ pub struct Client {
 pub(super) struct Target {
     pub(super) bucket: Arc<Bucket>,
     pub(super) writer: RefCell<RequestWriter>,
-    origin: Cell<OriginId>,
+    destination: RefCell<Rc<Destination>>,
 }
 
 /// A response, by what it means.
@@ -112,22 +112,23 @@ impl Client {
             shared: Rc::new(Shared { buffers, metrics, stall_timeout }),
             first_byte_timeout: upstream.first_byte_timeout,
             budget: Budget::new(&retries),
-            retries,
+            retries: Cell::new(retries),
         }
     }
 
-    /// Drops the state of buckets that are no longer served, with their signing keys. Requests in
-    /// progress are not affected.
-    pub fn forget_buckets(&self, is_live: impl Fn(BucketId) -> bool) {
-        self.targets.borrow_mut().retain(|&id, _| is_live(id));
+    /// Goes on with other settings and buckets: drops the signing keys and destinations of those
+    /// that are not `live` any more. Requests that are under way go on.
+    pub fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
+        self.retries.set(retries);
+        self.targets.borrow_mut().retain(|id, _| live.contains(id));
     }
 
     fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
         let mut targets = self.targets.borrow_mut();
         let target = targets.entry(bucket.id).or_insert_with(|| {
-            let (writer, origin) = located(bucket, &self.pool);
-            let bucket = Arc::clone(bucket);
-            Rc::new(Target { bucket, writer: RefCell::new(writer), origin: Cell::new(origin) })
+            let (writer, destination) = located(bucket, &self.pool);
+            let (writer, destination) = (RefCell::new(writer), RefCell::new(destination));
+            Rc::new(Target { bucket: Arc::clone(bucket), writer, destination })
         });
         Rc::clone(target)
     }
@@ -162,7 +163,7 @@ impl Client {
         is_paid: bool,
     ) -> Result<Duration, GiveUp> {
         let budget = is_paid.then_some(&self.budget);
-        tries.next(&self.retries, budget, Instant::now(), at_least, fastrand::f64())
+        tries.next(&self.retries.get(), budget, Instant::now(), at_least, fastrand::f64())
     }
 
     /// The last try has succeeded: a later failure is a new one.
@@ -224,9 +225,9 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         target.follow_location(&self.pool);
         target.writer.borrow().check_credentials()?;
-        let (origin, ahead) = (target.origin.get(), ahead(request));
+        let (destination, ahead) = (Rc::clone(&target.destination.borrow()), ahead(request));
         let mut permit = self.pool.permit().await?;
-        match self.pool.reuse(permit, origin, ahead) {
+        match self.pool.reuse(permit, &destination, ahead) {
             Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
                     log::debug!("S3 had closed an idle connection: connecting again");
@@ -237,7 +238,7 @@ impl Client {
             Err(unused) => permit = unused,
         }
         // In a box: its timers would make the state of every request several times as large.
-        let lease = Box::pin(self.pool.connect(permit, origin, ahead)).await?;
+        let lease = Box::pin(self.pool.connect(permit, &destination, ahead)).await?;
         self.send_over(lease, target, request, signed).await
     }
 
@@ -297,18 +298,18 @@ impl Client {
 }
 
 /// A writer of requests for a bucket's current location, and the origin to connect to.
-fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, OriginId) {
+fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, Rc<Destination>) {
     let writer = RequestWriter::new(Arc::clone(bucket));
-    let origin = pool.origin(&writer.location().origin);
-    (writer.forwarded_by(pool.forwarder(origin).as_deref()), origin)
+    let destination = pool.destination(&writer.location().origin);
+    (writer.forwarded_by(destination.forwarder()), destination)
 }
 
 impl Target {
     /// Follows the bucket to the region that any worker has learned from S3.
     fn follow_location(&self, pool: &Pool) {
         if self.has_moved() {
-            let (writer, origin) = located(&self.bucket, pool);
-            self.origin.set(origin);
+            let (writer, destination) = located(&self.bucket, pool);
+            self.destination.replace(destination);
             self.writer.replace(writer);
         }
     }

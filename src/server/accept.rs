@@ -71,12 +71,8 @@ impl WorkerThread {
         };
         let cut = event_loop.runtime.block_on(async {
             let worker = Worker::new(Arc::clone(&self.shared), Arc::clone(&self.metrics));
-            let ready = worker.map_err(io::Error::other).and_then(|worker| {
-                let (listeners, drain) = self.register(&worker)?;
-                Ok((worker, listeners, drain))
-            });
-            match ready {
-                Ok((worker, listeners, drain)) => {
+            match self.register(&worker) {
+                Ok((listeners, drain)) => {
                     let _ = self.started.send(Ok(event_loop.description));
                     let cut = serve(&worker, listeners, drain).await;
                     worker.sweep(Instant::now());

@@ -81,10 +81,10 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn run(settings: Settings, mut live: Live, named: Option<&str>) -> io::Result<Vec<Finding>> {
     live.retries.timeout = live.retries.timeout.min(RETRY_TIMEOUT);
     let named = named.map(|named| find(&live, named)).transpose().map_err(io::Error::other)?;
-    let shared = share(settings, live, None).map_err(io::Error::other)?;
+    let (shared, _upkeep) = share(settings, live, None).map_err(io::Error::other)?;
     let mut event_loop = event_loop::build(shared.settings.driver)?;
     let findings = event_loop.runtime.block_on(async {
-        let worker = Worker::new(Arc::clone(&shared), Arc::default()).map_err(io::Error::other)?;
+        let worker = Worker::new(Arc::clone(&shared), Arc::default());
         monoio::spawn(sweep(Rc::clone(&worker)));
         let live = worker.live();
         let checks = live.mounts.iter().map(|mount| {

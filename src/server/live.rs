@@ -3,7 +3,7 @@
 //! A request reads it once, at its start, and hands it down, so that no request sees two
 //! configurations.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,13 +134,18 @@ impl Deref for Snapshot {
 pub struct LiveReader {
     cache: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     snapshot: RefCell<Snapshot>,
+    is_news: Cell<bool>,
 }
 
 impl LiveReader {
     /// Reads what `published` holds.
     pub fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
         let snapshot = Snapshot(Rc::new(Shared(published.load_full())));
-        LiveReader { cache: RefCell::new(Cache::new(published)), snapshot: RefCell::new(snapshot) }
+        LiveReader {
+            cache: RefCell::new(Cache::new(published)),
+            snapshot: RefCell::new(snapshot),
+            is_news: Cell::new(false),
+        }
     }
 
     /// The settings as they are now, at the price of one atomic load if they are the same as
@@ -151,7 +156,13 @@ impl LiveReader {
         let latest = cache.load();
         if !Arc::ptr_eq(latest, &snapshot.0.0) {
             *snapshot = Snapshot(Rc::new(Shared(Arc::clone(latest))));
+            self.is_news.set(true);
         }
         snapshot.clone()
+    }
+
+    /// Whether the settings have been replaced since the last call.
+    pub fn is_news(&self) -> bool {
+        self.is_news.take()
     }
 }

@@ -16,6 +16,7 @@ pub mod response;
 mod resume;
 pub mod settings;
 mod startup;
+mod upkeep;
 pub mod worker;
 
 pub use startup::{Running, StartError, open_log, start};

@@ -6,24 +6,21 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::cache::latest::Latest;
 use crate::logging::LogWriter;
 use crate::metrics::Metrics;
-use crate::s3::credentials::handle::Source;
-use crate::s3::credentials::refresh;
 use crate::server::accept::WorkerThread;
 use crate::server::live::Live;
 use crate::server::settings::Settings;
+use crate::server::upkeep::Upkeep;
 use crate::server::worker::Shared;
 use crate::sys::background::Background;
 use crate::sys::cpu;
 use crate::sys::socket::{self, ListenAddress};
-use crate::transport::trust::{Trust, TrustError};
-use crate::upstream::Origin;
+use crate::transport::trust::TrustError;
 use crate::upstream::resolve::Resolver;
 
 /// Why the server could not be started.
@@ -66,6 +63,8 @@ pub struct Running {
     metrics: Vec<Arc<Metrics>>,
     drains: Vec<UnixStream>,
     workers: Vec<JoinHandle<usize>>,
+    shared: Arc<Shared>,
+    upkeep: Upkeep,
 }
 
 /// Listens, starts the workers, and comes back when all of them accept connections. Requests are
@@ -86,8 +85,7 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
         )?);
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
-    warn_of_exposed_keys(&live);
-    let shared = share(settings, live, Some(log.clone()))?;
+    let (shared, upkeep) = share(settings, live, Some(log.clone()))?;
 
     let (sender, receiver) = mpsc::channel();
     let cores = cores_for(count);
@@ -97,6 +95,8 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
         metrics: (0..count).map(|_| Arc::default()).collect(),
         drains: Vec::new(),
         workers: Vec::new(),
+        shared: Arc::clone(&shared),
+        upkeep,
     };
     for index in 0..count {
         let (ours, theirs) = UnixStream::pair().map_err(StartError::Thread)?;
@@ -120,73 +120,26 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
     Ok(running)
 }
 
-/// The operator may know a network better than we do, so it is no error.
-fn warn_of_exposed_keys(live: &Live) {
-    for mount in live.mounts.iter().filter(|mount| mount.bucket.exposes_customer_key()) {
-        log::warn!(
-            "{}: its encryption key ('sse_customer_key_file') travels to {} unencrypted, \
-             and AWS would refuse it; use an https:// endpoint",
-            mount.path,
-            mount.bucket.location().origin
-        );
-    }
-}
-
-/// Longest time that start-up waits for credentials. Those that take longer are waited for while
-/// serving.
-const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Gets credentials, resolves the origins, and reads whom to trust.
+/// Sets up what the workers share, and the background work on their behalf.
 pub(super) fn share(
     settings: Settings,
     live: Live,
     access_log: Option<LogWriter>,
-) -> Result<Arc<Shared>, StartError> {
-    let sources = sources(&live);
+) -> Result<(Arc<Shared>, Upkeep), StartError> {
     let background = Background::start().map_err(StartError::Thread)?;
-    if !sources.is_empty() {
-        refresh::start(&background, &sources, CREDENTIALS_PATIENCE);
-    }
-    let mut origins = Vec::new();
-    for mount in &live.mounts {
-        let origin = Arc::clone(&mount.bucket.location().origin);
-        if !origins.contains(&origin) {
-            origins.push(origin);
-        }
-    }
-    let trust = match origins.iter().any(|origin| origin.tls) {
-        true => Some(Trust::load(&settings.trust)?),
-        false => None,
-    };
-    let resolver = Resolver::new(background);
-    // Behind a proxy no name but its own need be known here.
-    let server = |origin: &Arc<Origin>| {
-        let proxy = settings.proxies.of(origin);
-        Arc::clone(proxy.map_or(origin, |proxy| &proxy.origin))
-    };
-    resolver.start(&origins.iter().map(server).collect::<Vec<_>>());
     let latest = Arc::new(Latest::new(settings.metadata.max_entries));
-    Ok(Arc::new(Shared {
+    let shared = Arc::new(Shared {
         settings,
         live: Arc::new(ArcSwap::from_pointee(live)),
-        resolver,
-        trust,
+        resolver: Resolver::new(background.clone()),
+        trust: Arc::default(),
         latest,
         access_log,
         descriptors_wanted: AtomicBool::new(false),
-    }))
-}
-
-/// The sources of credentials that must be kept fresh, each once.
-fn sources(live: &Live) -> Vec<Arc<Source>> {
-    let mut sources: Vec<Arc<Source>> = Vec::new();
-    for source in live.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
-        let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
-        if source.needs_refreshing() && !is_known {
-            sources.push(Arc::clone(source));
-        }
-    }
-    sources
+    });
+    let mut upkeep = Upkeep::new(background);
+    upkeep.begin(&shared.live.load(), &shared)?;
+    Ok((shared, upkeep))
 }
 
 /// Opens the log where the configuration has it.
@@ -213,6 +166,18 @@ fn cores_for(count: usize) -> Vec<usize> {
 }
 
 impl Running {
+    /// Serves other live settings from now on. Requests that are under way finish with those they
+    /// began with. Waits a moment for the credentials and addresses that are new.
+    ///
+    /// # Errors
+    /// [`StartError::Trust`]; nothing is replaced then.
+    pub fn replace(&mut self, live: Live) -> Result<(), StartError> {
+        self.upkeep.begin(&live, &self.shared)?;
+        self.upkeep.end_all_but(&live);
+        self.shared.live.store(Arc::new(live));
+        Ok(())
+    }
+
     /// What all workers have counted so far.
     pub fn metrics(&self) -> Metrics {
         Metrics::sum(self.metrics.iter().map(Arc::as_ref))

@@ -4,8 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,7 @@ use crate::server::live::{Live, LiveReader, Snapshot};
 use crate::server::settings::Settings;
 use crate::sys::deadlines::Deadlines;
 use crate::transport::buffers::Buffers;
-use crate::transport::trust::{Trust, TrustError};
+use crate::transport::trust::Trust;
 use crate::upstream::connection::Connector;
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
@@ -46,8 +46,8 @@ pub struct Shared {
     pub live: Arc<ArcSwap<Live>>,
     /// The addresses of S3's servers.
     pub resolver: Resolver,
-    /// Whose certificates are believed; `None` where no mount has HTTPS.
-    pub trust: Option<Trust>,
+    /// Whose certificates are believed; Empty until a mount has HTTPS.
+    pub trust: Arc<OnceLock<Trust>>,
     /// What S3 last said of each key.
     pub latest: Arc<Latest>,
     /// Where access log lines go, if they are wanted; `None` is nowhere.
@@ -82,7 +82,8 @@ pub struct Worker {
     live: LiveReader,
     date: Cell<(u64, [u8; 29])>,
     log_lines: RefCell<Vec<u8>>,
-    scratches: RefCell<Vec<Scratch>>,
+    #[allow(clippy::vec_box, reason = "a connection holds the box, which is smaller")]
+    scratches: RefCell<Vec<Box<Scratch>>>,
 }
 
 /// Memory that one request writes into.
@@ -97,11 +98,8 @@ pub struct Scratch {
 }
 
 impl Worker {
-    /// The state of the calling thread's core, which writes `metrics`.
-    ///
-    /// # Errors
-    /// Where TLS cannot be set up.
-    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Rc<Worker>, TrustError> {
+    /// The state of the calling thread's worker, which writes `metrics`.
+    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Worker> {
         let settings = &shared.settings;
         let buffers = Buffers::new(Arc::clone(&metrics));
         let relay = Relay {
@@ -110,8 +108,8 @@ impl Worker {
             metrics: Arc::clone(&metrics),
         };
         let deadlines = Rc::new(Deadlines::default());
-        let tls = shared.trust.as_ref().map(Trust::client).transpose()?;
-        let connector = Connector::new(settings.upstream.clone(), tls, Rc::clone(&deadlines));
+        let trust = Arc::clone(&shared.trust);
+        let connector = Connector::new(settings.upstream.clone(), trust, Rc::clone(&deadlines));
         let pool = Pool::new(
             settings.upstream.clone(),
             connector,
@@ -124,9 +122,9 @@ impl Worker {
             buffers,
             Arc::clone(&metrics),
             &settings.upstream,
-            shared.live.load().retries.clone(),
+            shared.live.load().retries,
         );
-        Ok(Rc::new(Worker {
+        Rc::new(Worker {
             s3,
             relay,
             metrics,
@@ -143,7 +141,7 @@ impl Worker {
             pool,
             deadlines,
             shared,
-        }))
+        })
     }
 
     /// What can be replaced while running, as it is now.
@@ -154,6 +152,7 @@ impl Worker {
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
+        self.adopt_live();
         if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
             self.give_up_for_another();
         }
@@ -172,6 +171,15 @@ impl Worker {
             self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
         }
         is_one
+    }
+
+    /// Drops what is kept for settings that have been replaced.
+    fn adopt_live(&self) {
+        let live = self.live();
+        if self.live.is_news() {
+            let buckets = live.mounts.iter().map(|mount| mount.bucket.id).collect();
+            self.s3.adopt(live.retries, &buckets);
+        }
     }
 
     fn give_up_for_another(&self) {
@@ -219,12 +227,12 @@ impl Worker {
     }
 
     /// Scratch memory for a request.
-    pub fn take_scratch(&self) -> Scratch {
+    pub fn take_scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes it back.
-    pub fn put_back_scratch(&self, scratch: Scratch) {
+    pub fn put_back_scratch(&self, scratch: Box<Scratch>) {
         let mut scratches = self.scratches.borrow_mut();
         if scratches.len() < POOLED_SCRATCHES {
             scratches.push(scratch);

@@ -5,6 +5,7 @@ use std::io;
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::task::AbortHandle;
 
 /// A handle of the background thread, which runs until the process ends.
 #[derive(Clone, Debug)]
@@ -12,7 +13,22 @@ pub struct Background {
     runtime: Handle,
 }
 
+/// A task on the background thread that ends when this is dropped.
+#[derive(Debug)]
+pub struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Background {
+    /// Runs a task there until its end, or until the handle is dropped.
+    pub fn spawn_owned(&self, task: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task(self.runtime.spawn(task).abort_handle())
+    }
+
     /// Starts the thread.
     ///
     /// # Errors

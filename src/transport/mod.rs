@@ -59,7 +59,8 @@ impl Connection {
     ) -> BufResult<usize, Vec<u8>> {
         match self {
             Connection::Plain(stream) => stream.receive(buf, limit, timeout).await,
-            Connection::Tls(stream) => stream.receive(buf, limit, timeout).await,
+            // In a box, as below: idle plain connections must not pay for its state.
+            Connection::Tls(stream) => Box::pin(stream.receive(buf, limit, timeout)).await,
         }
     }
 
@@ -75,7 +76,6 @@ impl Connection {
     ) -> BufResult<usize, Vec<u8>> {
         match self {
             Connection::Plain(stream) => stream.receive_idle(buf, deadline, yields_from).await,
-            // In a box, so that idle plain connections do not pay for its state.
             Connection::Tls(stream) => {
                 Box::pin(stream.receive_idle(buf, deadline, yields_from)).await
             }
@@ -94,7 +94,7 @@ impl Connection {
     ) -> BufResult<(), Vec<u8>> {
         match self {
             Connection::Plain(stream) => stream.send(buf, range, timeout).await,
-            Connection::Tls(stream) => stream.send(buf, range, timeout).await,
+            Connection::Tls(stream) => Box::pin(stream.send(buf, range, timeout)).await,
         }
     }
 

@@ -1,9 +1,10 @@
 //! One connection to S3: opening it, and receiving a response head.
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use monoio::BufResult;
@@ -17,6 +18,7 @@ use crate::sys::deadlines::Deadlines;
 use crate::sys::stream::{Ahead, Stream};
 use crate::transport;
 use crate::transport::tls::TlsStream;
+use crate::transport::trust::Trust;
 use crate::upstream::Settings;
 use crate::upstream::addresses::Addresses;
 use crate::upstream::error::ConnectError;
@@ -38,8 +40,9 @@ pub struct Connection {
 pub struct Connector {
     settings: Settings,
     addresses: Addresses,
-    /// `None` if no origin has TLS.
-    tls: Option<Arc<ClientConfig>>,
+    /// Empty until there is an origin with TLS.
+    trust: Arc<OnceLock<Trust>>,
+    tls: OnceCell<Arc<ClientConfig>>,
     deadlines: Rc<Deadlines>,
 }
 
@@ -77,10 +80,25 @@ impl Connector {
     /// A connector whose sockets have their deadlines in `deadlines`.
     pub fn new(
         settings: Settings,
-        tls: Option<Arc<ClientConfig>>,
+        trust: Arc<OnceLock<Trust>>,
         deadlines: Rc<Deadlines>,
     ) -> Connector {
-        Connector { settings, addresses: Addresses::default(), tls, deadlines }
+        let addresses = Addresses::default();
+        Connector { settings, addresses, trust, tls: OnceCell::new(), deadlines }
+    }
+
+    /// How this worker speaks TLS, with sessions of its own to resume; made for the first server
+    /// that does.
+    fn tls_config(&self) -> Result<&Arc<ClientConfig>, ConnectError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config);
+        }
+        let config = self.trust.get().map(Trust::client).and_then(Result::ok);
+        // What cannot be set up was refused when the settings came.
+        let config = config.ok_or_else(|| {
+            ConnectError::Tls(rustls::Error::General("TLS cannot be set up".to_owned()).into())
+        })?;
+        Ok(self.tls.get_or_init(|| config))
     }
 
     /// Closes the client connection that has been idle longest; `false` if none is idle.
@@ -152,9 +170,10 @@ impl Connector {
         if ahead == Ahead::Little {
             stream.receive_ahead_little(self.settings.read_ahead);
         }
-        let Some(config) = self.tls.as_ref().filter(|_| route.origin.tls) else {
+        if !route.origin.tls {
             return Ok(transport::Connection::Plain(stream));
-        };
+        }
+        let config = self.tls_config()?;
         if let Some(proxy) = &route.via {
             let timeout = self.settings.connect_timeout;
             Box::pin(tunnel::open(&mut stream, proxy, &route.origin, timeout)).await?;

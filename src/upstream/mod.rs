@@ -49,10 +49,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An origin's position in the pool of one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OriginId(pub usize);
-
 /// The settings of upstream connections; limits are per worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

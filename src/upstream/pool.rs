@@ -14,7 +14,7 @@ use crate::upstream::error::ConnectError;
 use crate::upstream::permits::{Permit, Queue};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
 use crate::upstream::resolve::{ResolvedOrigin, Resolver};
-use crate::upstream::{Origin, OriginId, Settings};
+use crate::upstream::{Origin, Settings};
 
 /// The connections of one worker to all its origins.
 pub struct Pool {
@@ -22,14 +22,18 @@ pub struct Pool {
     connector: Connector,
     resolver: Resolver,
     proxies: Arc<Proxies>,
-    /// The servers that connections are opened to: the origins, or the proxies in front of them.
-    /// Indexed by [`OriginId`], as is `routes`.
-    origins: RefCell<Vec<Arc<ResolvedOrigin>>>,
-    routes: RefCell<Vec<Rc<Route>>>,
+    destinations: RefCell<Vec<Rc<Destination>>>,
     queue: Rc<Queue>,
-    /// Idle connections by [`shelf`], the longest idle first.
-    idle: RefCell<Vec<VecDeque<Idle>>>,
     metrics: Arc<Metrics>,
+}
+
+/// A server that connections are opened to: an origin, or the proxy on the way to it.
+pub struct Destination {
+    resolved: Arc<ResolvedOrigin>,
+    route: Route,
+    /// Idle connections, the longest idle first: those on which S3 may send little ahead, then the
+    /// others.
+    idle: RefCell<[VecDeque<Idle>; 2]>,
 }
 
 struct Idle {
@@ -57,7 +61,7 @@ pub enum PoolError {
 pub struct Lease {
     /// In a box from the start: it is handed on several times in each request.
     connection: Option<Box<Connection>>,
-    origin: OriginId,
+    destination: Rc<Destination>,
     pool: Rc<Pool>,
     _permit: Permit,
 }
@@ -77,34 +81,27 @@ impl Pool {
             connector,
             resolver,
             proxies,
-            origins: RefCell::default(),
-            routes: RefCell::default(),
-            idle: RefCell::default(),
+            destinations: RefCell::default(),
             metrics,
         })
     }
 
-    /// The id of an origin in this pool.
-    pub fn origin(&self, origin: &Arc<Origin>) -> OriginId {
-        let mut origins = self.origins.borrow_mut();
-        let mut routes = self.routes.borrow_mut();
-        let known = routes.iter().position(|known| known.origin == *origin);
-        OriginId(known.unwrap_or_else(|| {
-            let via = self.proxies.of(origin).map(Arc::clone);
-            let server = via.as_ref().map_or(origin, |proxy| &proxy.origin);
-            origins.push(self.resolver.origin(server));
-            routes.push(Rc::new(Route { origin: Arc::clone(origin), via }));
-            self.idle.borrow_mut().resize_with(ORIGIN_SHELVES * origins.len(), VecDeque::new);
-            origins.len() - 1
-        }))
-    }
-
-    /// The proxy that forwards requests to an origin; `None` if they reach it directly or through a
-    /// tunnel.
-    pub fn forwarder(&self, origin: OriginId) -> Option<Arc<HttpProxy>> {
-        let routes = self.routes.borrow();
-        let Route { origin, via } = &*routes[origin.0];
-        via.as_ref().filter(|_| !origin.tls).map(Arc::clone)
+    /// Where connections for an origin lead. The pool forgets it, with its addresses, some time
+    /// after nobody else holds it.
+    pub fn destination(&self, origin: &Arc<Origin>) -> Rc<Destination> {
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(found) = destinations.iter().find(|one| one.route.origin == *origin) {
+            return Rc::clone(found);
+        }
+        let via = self.proxies.of(origin).map(Arc::clone);
+        let server = via.as_ref().map_or(origin, |proxy| &proxy.origin);
+        let destination = Rc::new(Destination {
+            resolved: self.resolver.origin(server),
+            route: Route { origin: Arc::clone(origin), via },
+            idle: RefCell::default(),
+        });
+        destinations.push(Rc::clone(&destination));
+        destination
     }
 
     /// Permission to use a connection; waits if all are in use.
@@ -122,21 +119,22 @@ impl Pool {
     pub fn reuse(
         self: &Rc<Self>,
         permit: Permit,
-        origin: OriginId,
+        destination: &Rc<Destination>,
         ahead: Ahead,
     ) -> Result<Lease, Permit> {
         loop {
-            let mut idle = self.idle.borrow_mut();
-            let mut found = idle[shelf(origin, ahead)].pop_back();
+            let mut idle = destination.idle.borrow_mut();
+            let mut found = idle[shelf(ahead)].pop_back();
             if found.is_none() && ahead == Ahead::Freely {
-                found = idle[shelf(origin, Ahead::Little)].pop_back();
+                found = idle[shelf(Ahead::Little)].pop_back();
             }
             drop(idle);
             let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
             self.metrics.s3_connections_idle.decrement();
-            if self.is_current(origin, &mut connection) && connection.stream.is_quiet() {
+            if connection.is_current(&destination.resolved) && connection.stream.is_quiet() {
                 let (connection, pool) = (Some(connection), Rc::clone(self));
-                return Ok(Lease { connection, origin, pool, _permit: permit });
+                let destination = Rc::clone(destination);
+                return Ok(Lease { connection, destination, pool, _permit: permit });
             }
         }
     }
@@ -148,17 +146,16 @@ impl Pool {
     pub async fn connect(
         self: &Rc<Self>,
         permit: Permit,
-        origin: OriginId,
+        destination: &Rc<Destination>,
         ahead: Ahead,
     ) -> Result<Lease, PoolError> {
         if self.open_connections() > self.settings.max_connections {
             self.close_one_idle();
         }
-        let resolved = Arc::clone(&self.origins.borrow()[origin.0]);
-        let route = Rc::clone(&self.routes.borrow()[origin.0]);
+        let Destination { resolved, route, .. } = &**destination;
         let mut tries = DESCRIPTOR_TRIES;
         let connected = loop {
-            let connected = self.connector.connect(&resolved, &route, ahead).await;
+            let connected = self.connector.connect(resolved, route, ahead).await;
             tries -= 1;
             match connected {
                 Err(ConnectError::OutOfDescriptors(_))
@@ -174,23 +171,29 @@ impl Pool {
         let connection =
             connected.map_err(|error| PoolError::Connect { origin: route.to_string(), error })?;
         let connection = Some(Box::new(connection));
-        Ok(Lease { connection, origin, pool: Rc::clone(self), _permit: permit })
+        let destination = Rc::clone(destination);
+        Ok(Lease { connection, destination, pool: Rc::clone(self), _permit: permit })
     }
 
-    /// Closes connections that have been idle for too long, and those to addresses that the origin's
-    /// name no longer has.
+    /// Closes connections that have been idle for too long or lead to an address that their name
+    /// has no more, and forgets destinations that nobody holds.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
-        for (shelf, idle) in self.idle.borrow_mut().iter_mut().enumerate() {
-            idle.retain_mut(|Idle { connection, since }| {
-                let is_kept = now.duration_since(*since) < timeout
-                    && self.is_current(OriginId(shelf / ORIGIN_SHELVES), connection);
-                if !is_kept {
-                    self.metrics.s3_connections_idle.decrement();
-                }
-                is_kept
-            });
-        }
+        self.destinations.borrow_mut().retain(|destination| {
+            let mut is_empty = true;
+            for idle in destination.idle.borrow_mut().iter_mut() {
+                idle.retain_mut(|Idle { connection, since }| {
+                    let is_kept = now.duration_since(*since) < timeout
+                        && connection.is_current(&destination.resolved);
+                    if !is_kept {
+                        self.metrics.s3_connections_idle.decrement();
+                    }
+                    is_kept
+                });
+                is_empty &= idle.is_empty();
+            }
+            Rc::strong_count(destination) > 1 || !is_empty
+        });
     }
 
     /// Connections that are open, busy or idle.
@@ -208,13 +211,12 @@ impl Pool {
         self.metrics.s3_requests_waiting.get()
     }
 
-    fn is_current(&self, origin: OriginId, connection: &mut Connection) -> bool {
-        connection.is_current(&self.origins.borrow()[origin.0])
-    }
-
-    /// Closes an idle connection to make room for another; `false` if none is idle.
+    /// Makes room for another connection; `false` where none is idle.
     pub fn close_one_idle(&self) -> bool {
-        let closed = self.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front);
+        let close_one = |destination: &Rc<Destination>| {
+            destination.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front)
+        };
+        let closed = self.destinations.borrow().iter().find_map(close_one);
         if closed.is_some() {
             self.metrics.s3_connections_idle.decrement();
         }
@@ -229,12 +231,17 @@ const DESCRIPTOR_TRIES: usize = 8;
 /// Time for a released connection to be closed.
 pub const CLOSING_TIME: Duration = Duration::from_millis(1);
 
-/// Lists of idle connections per origin, by how far S3 may send ahead on them.
-const ORIGIN_SHELVES: usize = 2;
+/// Where idle connections lie, by how far S3 may send ahead on them.
+fn shelf(ahead: Ahead) -> usize {
+    usize::from(ahead == Ahead::Freely)
+}
 
-/// The index of an origin's list of idle connections on which S3 may send so far ahead.
-fn shelf(origin: OriginId, ahead: Ahead) -> usize {
-    ORIGIN_SHELVES * origin.0 + usize::from(ahead == Ahead::Freely)
+impl Destination {
+    /// The proxy that requests are written for; none if their bytes reach the origin as they are.
+    pub fn forwarder(&self) -> Option<&HttpProxy> {
+        let Route { origin, via } = &self.route;
+        via.as_deref().filter(|_| !origin.tls)
+    }
 }
 
 impl Lease {
@@ -243,12 +250,13 @@ impl Lease {
     pub fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.pool.metrics.s3_connections_idle.get() >= self.pool.settings.max_idle_connections
-            || !self.pool.is_current(self.origin, &mut connection)
+            || !connection.is_current(&self.destination.resolved)
         {
             return;
         }
-        let shelf = shelf(self.origin, connection.stream.socket().receives_ahead());
-        self.pool.idle.borrow_mut()[shelf].push_back(Idle { connection, since: Instant::now() });
+        let shelf = shelf(connection.stream.socket().receives_ahead());
+        self.destination.idle.borrow_mut()[shelf]
+            .push_back(Idle { connection, since: Instant::now() });
         self.pool.metrics.s3_connections_idle.increment();
     }
 }

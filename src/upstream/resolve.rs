@@ -9,7 +9,7 @@
 //! lookup every few seconds follows a name about as fast as its records allow.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -122,6 +122,10 @@ impl ResolvedOrigin {
         // The semaphore is never closed.
         let _permit = lookups.acquire().await.map_err(io::Error::other)?;
         let Origin { host, port, .. } = &*self.origin;
+        if is_localhost(host) {
+            let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            return Ok(loopback.map(|ip| SocketAddr::new(ip, *port)).into());
+        }
         let mut lookup = pin!(tokio::net::lookup_host((host.as_str(), *port)));
         let found = loop {
             match timeout(OVERDUE, &mut lookup).await {
@@ -249,9 +253,26 @@ impl Resolver {
     }
 }
 
+/// Whether a name always means this machine (RFC 6761 §6.3). getaddrinfo(3) knows only those in
+/// `/etc/hosts`, which `bucket.localhost` of a server that is run for trial is not.
+fn is_localhost(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next();
+    last.is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_below_localhost_are_this_machine() {
+        for host in ["localhost", "LocalHost.", "lab.localhost"] {
+            assert!(is_localhost(host), "{host}");
+        }
+        for host in ["", "localhost.example.org", "mylocalhost", "127.0.0.1"] {
+            assert!(!is_localhost(host), "{host}");
+        }
+    }
 
     fn resolver_of(host: &str) -> (Resolver, Arc<Origin>) {
         let origin = Origin { tls: false, host: host.to_owned(), port: 9000 };

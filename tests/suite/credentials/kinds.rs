@@ -139,7 +139,10 @@ fn profiles_hold_keys_and_roles_and_programs(driver: Driver) {
     let proxy = Proxy::start(process);
     get(&proxy, TARGET).assert_error(502);
     let said = the_warning(&proxy, "the profile \"lab\"");
-    assert!(said.contains("exit status: 3") && said.contains("by hand to see its messages"), "{said}");
+    assert!(
+        said.contains("exit status: 3") && said.contains("by hand to see its messages"),
+        "{said}"
+    );
     world.assert_no_secret_in(&proxy.stderr());
 }
 

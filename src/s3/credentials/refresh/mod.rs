@@ -19,24 +19,27 @@ use std::time::{Duration, Instant};
 use crate::clock::Iso8601;
 use crate::s3::credentials::handle::{Current, NO_GENERATION, Source};
 use crate::s3::credentials::{Credentials, have_same_keys};
-use crate::sys::background::Background;
+use crate::sys::background::{Background, Task};
 
 /// Longest sleep. The clock that measures sleeps stops while a machine is suspended; the clock by
 /// which credentials expire does not.
 const SLEEP: Duration = Duration::from_secs(30);
 
-/// Starts refreshing `sources` and waits up to `patience` for the first load of each.
-pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duration) {
+/// Starts refreshing `sources`, until their tasks are dropped, and waits up to `patience` for the
+/// first load of each.
+pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duration) -> Vec<Task> {
     let deadline = Instant::now() + patience;
     let waits: Vec<_> = sources
         .iter()
         .map(|source| {
             let (attempted, first) = mpsc::channel();
-            background.spawn(keep_fresh(Arc::clone(source), attempted));
-            (source, first)
+            let task = background.spawn_owned(keep_fresh(Arc::clone(source), attempted));
+            (source, first, task)
         })
         .collect();
-    for (source, first) in waits {
+    let mut tasks = Vec::new();
+    for (source, first, task) in waits {
+        tasks.push(task);
         let left = deadline.saturating_duration_since(Instant::now());
         if first.recv_timeout(left).is_err() {
             log::warn!(
@@ -47,6 +50,7 @@ pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duratio
             source.fail(format!("no response within {} s", patience.as_secs()));
         }
     }
+    tasks
 }
 
 async fn keep_fresh(source: Arc<Source>, attempted: Sender<()>) {
