@@ -131,8 +131,7 @@ fn a_head_that_never_ends_is_given_up(driver: Driver) {
     let started = Instant::now();
     let mut client = Client::connect(&proxy);
     client.send("GET /files/reads.bam HTTP/1.1\r\nHost:");
-    let rest = String::from_utf8(client.rest()).expect("text");
-    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408 "), "{rest}");
+    assert_eq!(client.rest(), b"", "closed without a response");
     let waited = started.elapsed();
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
 }
