@@ -1,12 +1,12 @@
 //! s3proxy puts private S3 objects behind plain URLs, read-only, for programs that cannot sign.
 //!
 //! Read one request in this order: [`server::accept`] accepts, [`server::connection`] reads a head,
-//! [`server::handler`] answers it; below them [`s3::client`] signs and sends over an
+//! [`server::handler`] serves it; below them [`s3::client`] signs and sends over an
 //! [`upstream`] connection, and [`relay`] moves the body.
 //!
-//! The folders are floors; an import points to a lower floor only (`tests/layers.rs` checks it):
+//! The folders are layers; an import points to a lower layer only (`tests/layers.rs` checks it):
 //!
-//! | floor | modules |
+//! | layer | modules |
 //! |---|---|
 //! | 8 | `cli` |
 //! | 7 | `config` |

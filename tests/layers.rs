@@ -1,12 +1,12 @@
-//! The folders of `src` are floors (see the table in `src/lib.rs`), and an import points to a
-//! lower floor only: not up, and not to a neighbour. `unsafe` lives under `src/sys` alone.
+//! The folders of `src` are layers (see the table in `src/lib.rs`), and an import points to a
+//! lower layer only: not up, and not within a layer. `unsafe` lives under `src/sys` alone.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors, ground floor first.
-const FLOORS: [&[&str]; 9] = [
+/// The layers, lowest first.
+const LAYERS: [&[&str]; 9] = [
     &["limits", "clock"],
     &["sys", "metrics", "logging"],
     &["http1", "transport"],
@@ -18,8 +18,8 @@ const FLOORS: [&[&str]; 9] = [
     &["cli"],
 ];
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
 /// All source files, each with its path below `src`.
@@ -134,17 +134,17 @@ fn identifier(text: &str) -> String {
 /// What is wrong with the imports of one file, one line each.
 fn violations(path: &Path, text: &str) -> Vec<String> {
     let Some(module) = module_of(path) else { return Vec::new() };
-    let Some(own) = floor(&module) else {
-        return vec![format!("{}: module {module} is on no floor", path.display())];
+    let Some(own) = layer(&module) else {
+        return vec![format!("{}: module {module} is in no layer", path.display())];
     };
     let named = named_modules(&code_of(text));
     let wrong = named.into_iter().filter(|named| *named != module);
     wrong
-        .filter_map(|named| match floor(&named) {
+        .filter_map(|named| match layer(&named) {
             Some(other) if other < own => None,
             Some(other) if other == own => Some((named, "a neighbour")),
-            Some(_) => Some((named, "a floor above")),
-            None => Some((named, "no floor at all")),
+            Some(_) => Some((named, "a layer that is not below")),
+            None => Some((named, "no layer at all")),
         })
         .map(|(named, place)| format!("{}: crate::{named} is on {place}", path.display()))
         .collect()
@@ -167,19 +167,19 @@ fn imports_point_down() {
 }
 
 #[test]
-fn every_module_of_the_crate_is_on_a_floor_and_every_floor_is_inhabited() {
+fn every_module_of_the_crate_is_in_a_layer_and_every_layer_has_one() {
     let declared: BTreeSet<String> =
         sources().iter().filter_map(|(path, _)| module_of(path)).collect();
-    let on_floors: BTreeSet<String> = FLOORS.concat().iter().map(|&name| name.to_owned()).collect();
-    assert_eq!(declared, on_floors);
+    let in_layers: BTreeSet<String> = LAYERS.concat().iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(declared, in_layers);
 }
 
 #[test]
 fn the_table_in_the_crates_documentation_is_this_one() {
     let lib = include_str!("../src/lib.rs");
-    for (floor, modules) in FLOORS.iter().enumerate() {
+    for (layer, modules) in LAYERS.iter().enumerate() {
         let names: Vec<_> = modules.iter().map(|name| format!("`{name}`")).collect();
-        let row = format!("//! | {floor} | {} |", names.join(", "));
+        let row = format!("//! | {layer} | {} |", names.join(", "));
         assert!(lib.contains(&row), "missing in src/lib.rs: {row}");
     }
 }
@@ -204,7 +204,7 @@ fn a_planted_import_is_caught() {
     assert_eq!(wrong("sys/cpu.rs", "pub(crate) fn f() {} // crate::server\n"), 0, "a comment");
     assert_eq!(wrong("sys/cpu.rs", "const TEXT: &str = \"crate::server\";\n"), 0, "a string");
     assert_eq!(wrong("sys/cpu.rs", "use my_crate::server;\n"), 0, "another crate");
-    assert_eq!(wrong("attic/mod.rs", "fn f() {}\n"), 1, "a module on no floor");
+    assert_eq!(wrong("attic/mod.rs", "fn f() {}\n"), 1, "a module in no layer");
 }
 
 #[test]
