@@ -17,27 +17,13 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use criterion::{Criterion, criterion_group, criterion_main};
-use s3proxy::cache::latest::Latest;
-use s3proxy::cache::metadata::{MetadataMap, Settings};
-use s3proxy::http1::conditional::Preconditions;
-use s3proxy::http1::framing::find_head_end;
-use s3proxy::http1::range::ByteRange;
-use s3proxy::http1::request;
-use s3proxy::http1::response::ResponseHead;
-use s3proxy::http1::target::percent_decode;
-use s3proxy::limits;
-use s3proxy::policy::rewrite::{Rule, Rules, When};
-use s3proxy::policy::route::Mount;
-use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::bucket::BucketId;
-use s3proxy::s3::credentials::handle::{Current, Source};
-use s3proxy::s3::credentials::{self, Credentials};
-use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::object::{Metadata, Shown};
-use s3proxy::s3::object_name::ObjectId;
-use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
-use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
-use s3proxy::upstream::Origin;
+use s3proxy::internals::{
+    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsSource, Current,
+    EMPTY_PAYLOAD_SHA256, Endpoint, KEY_BYTES, Latest, Metadata, MetadataMap, MetadataSettings,
+    Mount, ObjectId, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
+    Rule, Rules, Shown, SignedParts, Signer, Timestamp, When, find_head_end, fixed_credentials,
+    parse_request, percent_decode,
+};
 
 /// As htslib sends it.
 const REQUEST: &[u8] = b"GET /files/runs/2024/sample%201.bam HTTP/1.1\r\n\
@@ -72,7 +58,7 @@ const HOST: &str = "s3.example.org:9000";
 const PATH: &str = "/genomics-lab/runs/2024/sample%201.bam";
 
 fn credentials() -> Credentials {
-    credentials::fixed("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
+    fixed_credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
 }
 
 fn bucket() -> Bucket {
@@ -85,7 +71,7 @@ fn bucket() -> Bucket {
             port: 9000,
         })),
         Addressing::Path,
-        Some(Arc::new(Source::fixed(credentials()))),
+        Some(Arc::new(CredentialsSource::fixed(credentials()))),
     )
 }
 
@@ -100,7 +86,7 @@ fn heads(c: &mut Criterion) {
     c.bench_function("request head", |b| {
         b.iter(|| {
             black_box(find_head_end(black_box(REQUEST)));
-            request::parse(black_box(REQUEST)).map(|request| request.keep_alive)
+            parse_request(black_box(REQUEST)).map(|request| request.keep_alive)
         });
     });
     c.bench_function("response head", |b| {
@@ -211,14 +197,14 @@ fn keys(c: &mut Criterion) {
         denied_is_missing: false,
         cache_control: None,
     };
-    let mut key = String::with_capacity(limits::KEY_BYTES);
+    let mut key = String::with_capacity(KEY_BYTES);
     let rule = Rule::new("bai", r"\.bam\.bai$", ".bai", When::Always).expect("a valid expression");
     for (name, rules) in [("key", Rules::default()), ("key, one rule", Rules(vec![rule]))] {
         c.bench_function(name, |b| {
             b.iter(|| {
                 key.clear();
                 let path = black_box("runs/2024/sample%201.bam");
-                percent_decode(path, limits::KEY_BYTES, &mut key)?;
+                percent_decode(path, KEY_BYTES, &mut key)?;
                 rules.apply(&mut key);
                 mount.prepend_prefix(&mut key)
             });
@@ -231,7 +217,7 @@ fn in_bucket(bucket: BucketId, key: &str) -> ObjectId<'_> {
 }
 
 fn metadata_map(c: &mut Criterion) {
-    let settings = Settings::default();
+    let settings = MetadataSettings::default();
     let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
     let (metadata, now, bucket) = (metadata(), Instant::now(), BucketId::unique());
     for number in 0..settings.max_entries {

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use s3proxy::{config, server};
+use s3proxy::internals::{Environment, Overrides, load_config, open_log, start_server};
 use s3s::dto::{GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -91,13 +91,9 @@ fn demo(options: &Options) -> Result<(), Box<dyn Error>> {
     say("log", &format!("{}  one line per request", log_path.display()));
 
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    let config = config::load(
-        Some(&config_path),
-        &config::Environment::default(),
-        &config::Overrides::default(),
-    )?;
-    let log = server::open_log(&config.settings)?;
-    let mut proxy = server::start(config.settings, config.live, &log)?;
+    let config = load_config(Some(&config_path), &Environment::default(), &Overrides::default())?;
+    let log = open_log(&config.settings)?;
+    let mut proxy = start_server(config.settings, config.live, &log)?;
     let url = proxy.addresses.first().ok_or("the proxy listens nowhere")?.to_string();
     say("proxy", &format!("{url}  {}", workers(&proxy.drivers)));
     say("proof", &prove(&url, &s3, &bucket.join(LARGE))?);

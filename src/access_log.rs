@@ -17,7 +17,7 @@ use crate::logging;
 
 /// What is logged of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The client; `None` for a Unix socket.
     pub peer: Option<IpAddr>,
     /// When it was answered, in seconds since 1970.
@@ -38,7 +38,7 @@ pub struct Entry<'a> {
 
 /// The first line of a request.
 #[derive(Clone, Copy, Debug)]
-pub enum RequestLine<'a> {
+pub(crate) enum RequestLine<'a> {
     /// Of a request that was understood.
     Parsed {
         /// The method as sent.
@@ -67,7 +67,7 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Appends one line.
-pub fn write_line(entry: &Entry<'_>, out: &mut Vec<u8>) {
+pub(crate) fn write_line(entry: &Entry<'_>, out: &mut Vec<u8>) {
     // Writing to memory does not fail.
     let _ = write_entry(entry, out);
 }

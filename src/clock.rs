@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::UtcDateTime;
 
 /// The wall clock, since 1970-01-01 UTC. A clock set before 1970 reads as 0.
-pub fn unix_time() -> Duration {
+pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
@@ -16,17 +16,17 @@ pub fn unix_seconds() -> u64 {
 }
 
 /// Time since the machine was started, including time suspended. Nobody can set this clock.
-pub fn time_since_boot() -> Duration {
+pub(crate) fn time_since_boot() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The last second of the year 9999: the formats in use have four digits for the year.
-pub const END_OF_9999: u64 = 253_402_300_799;
+pub(crate) const END_OF_9999: u64 = 253_402_300_799;
 
 /// The date and time in UTC, cut to [`END_OF_9999`].
-pub fn utc(unix_seconds: u64) -> UtcDateTime {
+pub(crate) fn utc(unix_seconds: u64) -> UtcDateTime {
     let seconds = unix_seconds.min(END_OF_9999).cast_signed();
     // Cannot fail: the crate's range is -9999 to 9999.
     UtcDateTime::from_unix_timestamp(seconds).unwrap_or(UtcDateTime::UNIX_EPOCH)

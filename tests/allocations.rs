@@ -7,25 +7,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use s3proxy::cache::latest::Latest;
-use s3proxy::cache::metadata::{MetadataMap, Settings};
-use s3proxy::http1::conditional::Preconditions;
-use s3proxy::http1::range::ByteRange;
-use s3proxy::http1::request;
-use s3proxy::http1::response::ResponseHead;
-use s3proxy::http1::target::percent_decode;
-use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::bucket::BucketId;
-use s3proxy::s3::credentials::handle::{Current, Source};
-use s3proxy::s3::credentials::{self, Credentials};
-use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::object::{Metadata, Shown};
-use s3proxy::s3::object_name::ObjectId;
-use s3proxy::s3::object_name::ObjectName;
-use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
-use s3proxy::s3::sigv4::{EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp};
-use s3proxy::s3::sse_c::CustomerKey;
-use s3proxy::upstream::Origin;
+use s3proxy::internals::{
+    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsSource, Current, CustomerKey,
+    EMPTY_PAYLOAD_SHA256, Endpoint, Latest, Metadata, MetadataMap, MetadataSettings, ObjectId,
+    ObjectName, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
+    Shown, SignedParts, Signer, Timestamp, fixed_credentials, parse_request, percent_decode,
+};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -80,7 +67,7 @@ const SHOWN: Shown<'_> =
 
 fn credentials() -> Credentials {
     let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-    credentials::fixed("AKIDEXAMPLE", secret, Some("token".repeat(100)))
+    fixed_credentials("AKIDEXAMPLE", secret, Some("token".repeat(100)))
 }
 
 #[test]
@@ -122,7 +109,7 @@ fn a_whole_signed_request_allocates_nothing() {
             port: 9000,
         })),
         Addressing::Path,
-        Some(Arc::new(Source::fixed(credentials()))),
+        Some(Arc::new(CredentialsSource::fixed(credentials()))),
     );
     bucket.requester_pays = true;
     bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));
@@ -147,7 +134,7 @@ fn reading_a_request_head_and_its_key_allocates_nothing() {
         User-Agent: htslib/1.21\r\nAccept: */*\r\nRange: bytes=0-4095\r\n\r\n";
     let mut key = String::with_capacity(64);
     assert_steady(|| {
-        let request = request::parse(head).expect("a good head");
+        let request = parse_request(head).expect("a good head");
         key.clear();
         percent_decode(&request.target_text["/files/".len()..], 1024, &mut key).expect("a key");
         assert!(request.range.and_then(ByteRange::parse).is_some());
@@ -181,7 +168,7 @@ fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
     assert!(metadata.read(&head, RESPONSE, SHOWN));
     let id = ObjectId { bucket: BucketId::unique(), key: "runs/a.bam", version_id: Some("v1") };
-    let mut map = MetadataMap::new(Settings::default(), Arc::new(Latest::new(1000)));
+    let mut map = MetadataMap::new(MetadataSettings::default(), Arc::new(Latest::new(1000)));
     assert_steady(|| {
         let now = Instant::now();
         map.learn_object(id, &metadata, now, now);

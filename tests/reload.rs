@@ -7,9 +7,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use s3proxy::config::{self, Config, Environment, Overrides};
-use s3proxy::server;
-use s3proxy::sys::socket::ListenAddress;
+use s3proxy::internals::{
+    Config, Environment, ListenAddress, Overrides, load_config, open_log, start_server,
+};
 
 const HALF: usize = 512 * 1024;
 
@@ -49,7 +49,7 @@ fn config(directory: &std::path::Path, mounts: &str) -> Config {
         log.display()
     );
     std::fs::write(&file, text).expect("a new directory");
-    config::load(Some(&file), &Environment::new(), &Overrides::default())
+    load_config(Some(&file), &Environment::new(), &Overrides::default())
         .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -77,8 +77,8 @@ fn replaced_settings_serve_new_requests_and_let_old_ones_finish() {
     let source = refreshed.and_then(|mount| mount.bucket.credentials.as_ref());
     let source = Arc::downgrade(source.expect("credentials"));
     let mount = Arc::downgrade(old.live.mounts.iter().find(|m| m.path == "/old/").expect("old"));
-    let log = server::open_log(&old.settings).expect("a log file");
-    let mut running = server::start(old.settings, old.live, &log).expect("a server");
+    let log = open_log(&old.settings).expect("a log file");
+    let mut running = start_server(old.settings, old.live, &log).expect("a server");
     let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
 
     let request = |path: &str| {

@@ -10,9 +10,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use s3proxy::config::{self, Environment, Overrides};
-use s3proxy::server;
-use s3proxy::sys::socket::ListenAddress;
+use s3proxy::internals::{
+    Environment, ListenAddress, Overrides, load_config, open_log, start_server,
+};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -114,10 +114,10 @@ fn a_known_head_costs_no_allocation_and_a_get_one() {
         );
         let file = directory.path().join("config.yaml");
         std::fs::write(&file, text).expect("a new directory");
-        let config = config::load(Some(&file), &Environment::new(), &Overrides::default());
+        let config = load_config(Some(&file), &Environment::new(), &Overrides::default());
         let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-        let log = server::open_log(&config.settings).expect("a log file");
-        let mut running = server::start(config.settings, config.live, &log).expect("a server");
+        let log = open_log(&config.settings).expect("a log file");
+        let mut running = start_server(config.settings, config.live, &log).expect("a server");
         let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
         let mut client = TcpStream::connect(address).expect("a listening proxy");
 

@@ -12,18 +12,11 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use proptest::prelude::*;
-use s3proxy::http1::conditional::Preconditions;
-use s3proxy::http1::range::ByteRange;
-use s3proxy::s3::bucket::Bucket;
-use s3proxy::s3::credentials::handle::{Current, Source};
-use s3proxy::s3::credentials::{self, Credentials};
-use s3proxy::s3::endpoint::{Addressing, Endpoint};
-use s3proxy::s3::request::{ObjectRequest, Operation, RequestWriter};
-use s3proxy::s3::sigv4::{
-    EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
+use s3proxy::internals::{
+    Addressing, Bucket, ByteRange, Credentials, CredentialsSource, Current, CustomerKey,
+    EMPTY_PAYLOAD_SHA256, Endpoint, ObjectRequest, Operation, Origin, Preconditions, RequestWriter,
+    SignedParts, Signer, Timestamp, fixed_credentials, write_encoded_path,
 };
-use s3proxy::s3::sse_c::CustomerKey;
-use s3proxy::upstream::Origin;
 
 #[path = "support/cargo_metadata.rs"]
 mod cargo_metadata;
@@ -53,11 +46,8 @@ fn every_vector_that_aws_publishes_is_signed_alike() {
         let context: serde_json::Value = serde_json::from_str(&read("context.json")).expect("JSON");
         let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
         let keys = &context["credentials"];
-        let credentials = credentials::fixed(
-            text(&keys["access_key_id"]),
-            text(&keys["secret_access_key"]),
-            None,
-        );
+        let credentials =
+            fixed_credentials(text(&keys["access_key_id"]), text(&keys["secret_access_key"]), None);
         let canonical = read("header-canonical-request.txt");
         let signature = sign_canonical(&credentials, &text(&context["region"]), &canonical);
         assert_eq!(signature, read("header-signature.txt").trim(), "{}", directory.display());
@@ -131,7 +121,7 @@ fn credentials() -> impl Strategy<Value = Credentials> {
     let token = prop::option::of("[A-Za-z0-9+/=]{1,60}");
     ("[A-Z0-9]{4,20}", "[A-Za-z0-9+/]{8,60}", token).prop_map(
         |(access_key_id, secret_access_key, session_token)| {
-            credentials::fixed(access_key_id, secret_access_key, session_token)
+            fixed_credentials(access_key_id, secret_access_key, session_token)
         },
     )
 }
@@ -199,7 +189,7 @@ proptest! {
                 port,
             })),
             addressing,
-            Some(Arc::new(Source::fixed(credentials.clone()))),
+            Some(Arc::new(CredentialsSource::fixed(credentials.clone()))),
         );
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key.map(|bytes| Arc::new(CustomerKey::new(&bytes)));

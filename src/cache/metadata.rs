@@ -16,7 +16,7 @@ use crate::cache::negative::NegativeEntries;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
-pub use crate::cache::negative::Negative;
+pub(crate) use crate::cache::negative::Negative;
 
 /// Settings of the metadata cache.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Caches of what S3 has said: metadata, and requests that several clients wait for.
 
-pub mod latest;
-pub mod metadata;
+pub(crate) mod latest;
+pub(crate) mod metadata;
 mod negative;
-pub mod single_flight;
+pub(crate) mod single_flight;

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 /// The questions that are being asked on this core.
-pub struct Flights<T> {
+pub(crate) struct Flights<T> {
     running: RefCell<HashMap<OwnedObjectId, Rc<Flight<T>>, RandomState>>,
 }
 
@@ -28,7 +28,7 @@ enum State<T> {
 }
 
 /// What to do about a question.
-pub enum Turn<'a, T> {
+pub(crate) enum Turn<'a, T> {
     /// Nobody asks yet: ask, and [`land`](Lead::land) the answer.
     Lead(Lead<'a, T>),
     /// Somebody asked; this is the answer, `None` where the leader went away without one.
@@ -36,7 +36,7 @@ pub enum Turn<'a, T> {
 }
 
 /// The right to ask, and the duty to say what came of it.
-pub struct Lead<'a, T> {
+pub(crate) struct Lead<'a, T> {
     flights: &'a Flights<T>,
     id: Option<OwnedObjectId>,
     flight: Rc<Flight<T>>,
@@ -44,12 +44,12 @@ pub struct Lead<'a, T> {
 
 impl<T: Clone> Flights<T> {
     /// No questions.
-    pub fn new() -> Flights<T> {
+    pub(crate) fn new() -> Flights<T> {
         Flights { running: RefCell::default() }
     }
 
     /// Joins the question about a key, waiting where somebody asks it already.
-    pub async fn join(&self, id: ObjectId<'_>) -> Turn<'_, T> {
+    pub(crate) async fn join(&self, id: ObjectId<'_>) -> Turn<'_, T> {
         let running = self.running.borrow().get(&id).cloned();
         let Some(flight) = running else {
             let state = RefCell::new(State::Flying(Vec::new()));
@@ -79,7 +79,7 @@ impl<T: Clone> Default for Flights<T> {
 
 impl<T> Lead<'_, T> {
     /// Gives all who wait the answer.
-    pub fn land(mut self, response: T) {
+    pub(crate) fn land(mut self, response: T) {
         self.end(Some(response));
     }
 

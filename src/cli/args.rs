@@ -9,13 +9,11 @@ use clap::{Parser, Subcommand};
 use crate::config;
 
 /// Everything went well.
-pub const EXIT_OK: u8 = 0;
+pub(crate) const EXIT_OK: u8 = 0;
 /// The run failed, or `--check` found something that does not work.
-pub const EXIT_FAILED: u8 = 1;
-/// The command line is not understood; clap exits with it by itself.
-pub const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_FAILED: u8 = 1;
 /// The configuration has mistakes (`EX_CONFIG` of sysexits.h).
-pub const EXIT_CONFIG: u8 = 78;
+pub(crate) const EXIT_CONFIG: u8 = 78;
 
 const AFTER_HELP: &str = "\
 Example:
@@ -51,7 +49,7 @@ fn long_help() -> String {
 /// read by HTTP but cannot sign requests.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "s3proxy", version, after_help = AFTER_HELP, after_long_help = long_help())]
-pub struct Flags {
+pub(crate) struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
 
@@ -106,7 +104,7 @@ impl Flags {
     ///
     /// # Errors
     /// What clap has to say, which for `--help` and `--version` is no mistake.
-    pub fn from_args<A>(args: impl IntoIterator<Item = A>) -> Result<Flags, clap::Error>
+    pub(crate) fn from_args<A>(args: impl IntoIterator<Item = A>) -> Result<Flags, clap::Error>
     where
         A: Into<std::ffi::OsString> + Clone,
     {
@@ -119,7 +117,7 @@ impl Flags {
     }
 
     /// The flags that set keys of the configuration.
-    pub fn overrides(&self) -> config::Overrides {
+    pub(crate) fn overrides(&self) -> config::Overrides {
         let debug = self.debug.then(|| "debug".to_owned());
         config::Overrides {
             listen: self.listen.clone(),
@@ -137,6 +135,9 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+
+    /// clap exits with it by itself.
+    const EXIT_USAGE: u8 = 2;
 
     fn flags(line: &str) -> Flags {
         Flags::from_args(line.split(' ')).unwrap()

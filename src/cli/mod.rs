@@ -1,6 +1,6 @@
 //! The program: flags, then configuration, then the run, then the exit code.
 
-pub mod args;
+pub(crate) mod args;
 mod output;
 
 use std::io::{self, Write};

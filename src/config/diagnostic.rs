@@ -125,7 +125,6 @@ impl Diagnostics {
     }
 
     /// In reading order.
-    #[expect(clippy::iter_without_into_iter, reason = "tests and the fuzz target walk it by hand")]
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
     }

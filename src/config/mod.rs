@@ -32,9 +32,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use self::diagnostic::{Diagnostic, Diagnostics, Location, Source};
+pub use self::diagnostic::Source;
+pub(crate) use self::diagnostic::{Diagnostic, Diagnostics, Location};
 pub(crate) use self::settings::summary;
-pub use self::source::environment::{Environment, of_process as process_environment};
+pub use self::source::environment::Environment;
+pub(crate) use self::source::environment::of_process as process_environment;
 pub use self::source::file::File;
 pub use self::source::flags::Overrides;
 
@@ -51,7 +53,7 @@ use crate::server::live::Live;
 use crate::server::settings::Settings;
 
 /// Used if no file is named.
-pub const DEFAULT_FILE: &str = "config.yaml";
+pub(crate) const DEFAULT_FILE: &str = "config.yaml";
 
 /// Largest configuration file, in bytes. A thousand mounts with credentials take a quarter.
 const FILE_BYTES: usize = 1024 * 1024;

@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 /// Whether `value` is a host with or without a port (RFC 3986 §3.2.2, §3.2.3), or empty, which a
 /// client sends in `Host` if its target has no authority (RFC 9112 §3.2).
-pub fn is_valid(value: &[u8]) -> bool {
+pub(crate) fn is_valid(value: &[u8]) -> bool {
     match value {
         b"" => true,
         [b'[', rest @ ..] => {

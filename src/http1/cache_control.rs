@@ -3,7 +3,7 @@
 
 /// Collects the `Cache-Control` and `Pragma` fields of one message.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CacheControl {
+pub(crate) struct CacheControl {
     is_given: bool,
     no_cache_by_pragma: bool,
     max_age_s: Option<u32>,
@@ -11,7 +11,7 @@ pub struct CacheControl {
 
 impl CacheControl {
     /// Reads a `Cache-Control` field, of which there may be several.
-    pub fn cache_control(&mut self, value: &[u8]) {
+    pub(crate) fn cache_control(&mut self, value: &[u8]) {
         self.is_given = true;
         for directive in value.split(|&byte| byte == b',') {
             let mut parts = directive.splitn(2, |&byte| byte == b'=');
@@ -28,13 +28,13 @@ impl CacheControl {
     }
 
     /// Reads a `Pragma` field, which is ignored if there is a `Cache-Control` (RFC 9111 §5.4).
-    pub fn pragma(&mut self, value: &[u8]) {
+    pub(crate) fn pragma(&mut self, value: &[u8]) {
         let is_no_cache = |item: &[u8]| item.trim_ascii().eq_ignore_ascii_case(b"no-cache");
         self.no_cache_by_pragma |= value.split(|&byte| byte == b',').any(is_no_cache);
     }
 
     /// The greatest age that is accepted, in seconds; `None` accepts any.
-    pub fn max_age_s(&self) -> Option<u32> {
+    pub(crate) fn max_age_s(&self) -> Option<u32> {
         match self.is_given {
             true => self.max_age_s,
             false => self.no_cache_by_pragma.then_some(0),

@@ -120,7 +120,7 @@ pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 /// The value of `If-Range` (RFC 9110 §13.1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfRange<'a> {
+pub(crate) enum IfRange<'a> {
     /// A strong entity tag, with its quotes.
     Tag(&'a [u8]),
     /// A date in seconds since 1970.
@@ -131,7 +131,7 @@ pub enum IfRange<'a> {
 
 impl<'a> IfRange<'a> {
     /// Reads a field value.
-    pub fn parse(value: &'a [u8]) -> IfRange<'a> {
+    pub(crate) fn parse(value: &'a [u8]) -> IfRange<'a> {
         if single_strong_tag(value) {
             return IfRange::Tag(value);
         }
@@ -140,7 +140,7 @@ impl<'a> IfRange<'a> {
 
     /// Whether the range may be served: the tag is the object's own, or the date is exactly its
     /// `Last-Modified`.
-    pub fn holds(self, object: Validators<'_>) -> bool {
+    pub(crate) fn holds(self, object: Validators<'_>) -> bool {
         match self {
             IfRange::Tag(tag) => object.etag == Some(tag),
             IfRange::Date(date) => object.last_modified == Some(date),
@@ -151,7 +151,7 @@ impl<'a> IfRange<'a> {
 
 /// An HTTP date in any of the three forms of RFC 9110 §5.6.7, in seconds since 1970. `None` for
 /// anything else, so that the condition is ignored (RFC 9110 §13.1.3).
-pub fn http_date(value: &[u8]) -> Option<u64> {
+pub(crate) fn http_date(value: &[u8]) -> Option<u64> {
     let time: SystemTime = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }

@@ -64,7 +64,7 @@ pub enum FramingError {
 
 /// Collects the framing fields of a head, one after the other.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FramingFields {
+pub(crate) struct FramingFields {
     content_length: Option<u64>,
     chunked: bool,
 }
@@ -76,7 +76,7 @@ impl FramingFields {
     /// [`FramingError::ContentLength`] if it is the second one or not a plain number. Equal
     /// repeated values are rejected too, as RFC 9112 §6.3 allows: no client that we know sends
     /// them.
-    pub fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
+    pub(crate) fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.content_length.is_some() {
             return Err(FramingError::ContentLength);
         }
@@ -88,7 +88,7 @@ impl FramingFields {
     ///
     /// # Errors
     /// [`FramingError::TransferEncoding`] for anything but one `chunked`.
-    pub fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), FramingError> {
+    pub(crate) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
             return Err(FramingError::TransferEncoding);
         }
@@ -100,7 +100,7 @@ impl FramingFields {
     ///
     /// # Errors
     /// [`FramingError::LengthAndEncoding`] if both are present.
-    pub fn body_length(self) -> Result<Option<BodyLength>, FramingError> {
+    pub(crate) fn body_length(self) -> Result<Option<BodyLength>, FramingError> {
         match (self.content_length, self.chunked) {
             (Some(_), true) => Err(FramingError::LengthAndEncoding),
             (Some(length), false) => Ok(Some(BodyLength::Known(length))),
@@ -111,7 +111,7 @@ impl FramingFields {
 }
 
 /// A number of one or more ASCII digits that fits into 64 bits; no sign, no white space.
-pub fn decimal(digits: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -122,7 +122,7 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// Whether the comma-separated list `value` holds `token`, in any case (`Connection: a, close`).
-pub fn list_has_token(value: &[u8], token: &[u8]) -> bool {
+pub(crate) fn list_has_token(value: &[u8], token: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 

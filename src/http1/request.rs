@@ -125,7 +125,7 @@ pub enum RequestError {
 
 /// Makes a request line of a later minor version HTTP/1.1, as which a recipient must treat it (RFC
 /// 9110 §2.5). httparse accepts 1.0 and 1.1 only.
-pub fn lower_minor_version(head: &mut [u8]) {
+pub(crate) fn lower_minor_version(head: &mut [u8]) {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
     if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())
         && head[start..].starts_with(b" HTTP/1.")

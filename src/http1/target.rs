@@ -99,7 +99,7 @@ fn append_decoded(path: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), De
 }
 
 /// The byte that two hexadecimal digits name.
-pub fn hex_pair(high: u8, low: u8) -> Option<u8> {
+pub(crate) fn hex_pair(high: u8, low: u8) -> Option<u8> {
     hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low)
 }
 

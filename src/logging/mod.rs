@@ -18,18 +18,18 @@ use std::panic;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 pub(crate) use line::is_disturbing;
-pub use writer::LogWriter;
+pub(crate) use writer::LogWriter;
 
 /// Longest line in bytes, including its end: a pipe takes that much at once or not at all
 /// (`PIPE_BUF`).
-pub const LINE_BYTES: usize = 4096;
+pub(crate) const LINE_BYTES: usize = 4096;
 
 /// The `target` of messages that an operator asked for: their number is not limited.
-pub const UNBOUNDED: &str = "s3proxy::unbounded";
+pub(crate) const UNBOUNDED: &str = "s3proxy::unbounded";
 
 /// Sends this program's messages of at least `level` to `log`, panics included, which would
 /// otherwise be written to standard error and block.
-pub fn install(log: &LogWriter, level: LevelFilter) {
+pub(crate) fn install(log: &LogWriter, level: LevelFilter) {
     // Fails if a program that uses this library has installed a logger of its own.
     if log::set_boxed_logger(Box::new(Logger { log: log.clone() })).is_err() {
         return;

@@ -25,7 +25,7 @@ pub struct Mount {
 
 /// Why a path leads to no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoute {
+pub(crate) enum NoRoute {
     /// It is outside every mount.
     NotMounted,
     /// It is that of a mount, with or without the slash at its end, and names no key.
@@ -37,7 +37,7 @@ pub enum NoRoute {
 ///
 /// # Errors
 /// See [`NoRoute`].
-pub fn route<'m, 'p>(
+pub(crate) fn route<'m, 'p>(
     mounts: &'m [Arc<Mount>],
     path: &'p str,
 ) -> Result<(&'m Arc<Mount>, &'p str), NoRoute> {

@@ -21,7 +21,7 @@ use crate::transport::{Connection, Source};
 const SLOW: Duration = Duration::from_millis(100);
 
 /// Copies `length` bytes of `source` to `sink`.
-pub async fn copy<S: Source>(
+pub(crate) async fn copy<S: Source>(
     source: &mut S,
     sink: &mut Connection,
     buffers: &Rc<Buffers>,

@@ -7,9 +7,9 @@
 //! that lasts, the source may be given up: what was received of it still goes to the sink, and the
 //! caller gets the rest from another source.
 
-pub mod copy;
-pub mod pipes;
-pub mod splice;
+pub(crate) mod copy;
+pub(crate) mod pipes;
+pub(crate) mod splice;
 
 use std::io;
 use std::ops::Range;
@@ -49,7 +49,7 @@ impl Default for Settings {
 }
 
 /// The buffers and pipes through which one worker relays bodies.
-pub struct Relay {
+pub(crate) struct Relay {
     /// The buffers of the copying relay.
     pub buffers: Rc<Buffers>,
     /// The pipes of the splicing one.
@@ -60,7 +60,7 @@ pub struct Relay {
 
 /// Timeouts and read-ahead of the two sides.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// Longest wait for the next bytes of the source.
     pub source_stall: Duration,
     /// Longest wait for the sink to take some.
@@ -106,7 +106,7 @@ impl Terms {
 
 /// How a relay ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// All bytes were sent.
     Complete,
     /// The source ended, broke or fell silent.
@@ -119,7 +119,7 @@ pub enum End {
 
 /// What a relay did.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// How it ended.
     pub end: End,
     /// Bytes of the length that were not received from the source.
@@ -132,13 +132,13 @@ pub struct Report {
 impl Relay {
     /// Whether a body of `length` bytes is worth splicing, if both sides are sockets of the kernel
     /// and there is a pipe.
-    pub fn splices(&self, length: u64) -> bool {
+    pub(crate) fn splices(&self, length: u64) -> bool {
         self.pipes.pays_for(length)
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back
     /// into its pool.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         source: &mut impl Source,
         sink: &mut Connection,

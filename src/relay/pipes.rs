@@ -10,7 +10,7 @@ use crate::relay::Settings;
 use crate::sys::pipe::{Pipe, is_refusal};
 
 /// Idle pipes, and the number of those in use.
-pub struct Pipes {
+pub(crate) struct Pipes {
     settings: Settings,
     idle: RefCell<Vec<Pipe>>,
     metrics: Arc<Metrics>,
@@ -19,25 +19,25 @@ pub struct Pipes {
 
 /// A pipe in use. Given back empty it is kept; a pipe that still holds bytes is closed, since its
 /// next user would send them to another client.
-pub struct PipeLease {
+pub(crate) struct PipeLease {
     pipe: Option<Pipe>,
     pipes: Rc<Pipes>,
 }
 
 impl Pipes {
     /// No pipes.
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Rc<Pipes> {
+    pub(crate) fn new(settings: Settings, metrics: Arc<Metrics>) -> Rc<Pipes> {
         let refused = Cell::new(!settings.splice);
         Rc::new(Pipes { settings, idle: RefCell::default(), metrics, refused })
     }
 
     /// Whether a body of `length` bytes is better spliced than copied.
-    pub fn pays_for(&self, length: u64) -> bool {
+    pub(crate) fn pays_for(&self, length: u64) -> bool {
         !self.refused.get() && length >= self.settings.splice_threshold
     }
 
     /// A pipe, or `None` if the worker has too many or the kernel gives none, which is counted.
-    pub fn take(self: &Rc<Self>) -> Option<PipeLease> {
+    pub(crate) fn take(self: &Rc<Self>) -> Option<PipeLease> {
         let metrics = &self.metrics;
         if metrics.pipes_in_use.get() >= self.settings.max_pipes {
             metrics.splice_no_pipe.add(1);
@@ -68,7 +68,7 @@ impl Pipes {
     }
 
     /// Remembers that this process may not splice at all, so that it is not tried again.
-    pub fn note_failure(&self, error: &io::Error) {
+    pub(crate) fn note_failure(&self, error: &io::Error) {
         if is_refusal(error) && !self.refused.replace(true) {
             log::warn!("the kernel refuses to splice ({error}): bodies are copied instead");
         }
@@ -80,7 +80,7 @@ const SMALLEST_PIPE_BYTES: usize = 64 * 1024;
 
 impl PipeLease {
     /// The pipe.
-    pub fn pipe(&mut self) -> &mut Pipe {
+    pub(crate) fn pipe(&mut self) -> &mut Pipe {
         self.pipe.as_mut().expect("a lease holds its pipe until it is dropped")
     }
 }

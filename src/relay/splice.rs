@@ -23,7 +23,7 @@ use crate::transport::Source;
 const LOW_WATER_BYTES: u64 = 256 * 1024;
 
 /// Moves `length` bytes of `source`, whose connection must be a socket of the kernel, to `sink`.
-pub async fn splice<S: Source>(
+pub(crate) async fn splice<S: Source>(
     source: &mut S,
     sink: &mut Stream,
     lease: &mut PipeLease,

@@ -34,7 +34,7 @@ pub(super) struct Shared {
 ///
 /// Dropping it closes its connection; [`finish`](Self::finish) puts the connection back into the
 /// pool if that is possible and cheaper than opening another.
-pub struct Body {
+pub(crate) struct Body {
     /// `None` once it was put back or given up.
     lease: Option<Lease>,
     length: BodyLength,
@@ -166,7 +166,7 @@ impl Body {
 
     /// Puts the connection back if it can serve another request; `remaining` bytes that the
     /// reader wanted were not received. A few bytes are read and discarded for that.
-    pub async fn finish(&mut self, remaining: u64) {
+    pub(crate) async fn finish(&mut self, remaining: u64) {
         let remaining = remaining + self.tail;
         // The rest of a chunked body is not counted in bytes of the connection.
         let most = if self.decoder.is_some() { 0 } else { limits::DRAIN_BYTES };

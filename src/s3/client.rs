@@ -29,7 +29,7 @@ use crate::upstream::connection::HeadError;
 use crate::upstream::pool::{Destination, Lease, Pool, PoolError};
 
 /// The S3 client of one worker.
-pub struct Client {
+pub(crate) struct Client {
     /// By bucket, made for its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     pool: Rc<Pool>,
@@ -47,7 +47,7 @@ pub(super) struct Target {
 }
 
 /// A response, by what it means.
-pub enum Reply {
+pub(crate) enum Reply {
     /// 200 or 206: the object, or a part of it.
     Object(Response),
     /// 304: by a condition of the request, the requester's copy is current.
@@ -58,7 +58,7 @@ pub enum Reply {
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// There is nothing to sign with.
     #[error(transparent)]
     Credentials(#[from] NoCredentials),
@@ -84,7 +84,7 @@ impl ClientError {
     }
 
     /// Whether a retry may succeed.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             ClientError::Pool(PoolError::Connect { error, .. }) => error.is_transient(),
             ClientError::Send(_) => true,
@@ -98,7 +98,7 @@ impl ClientError {
 
 impl Client {
     /// A client that sends over the connections of `pool` and receives into `buffers`.
-    pub fn new(
+    pub(crate) fn new(
         pool: Rc<Pool>,
         buffers: Rc<Buffers>,
         metrics: Arc<Metrics>,
@@ -118,7 +118,7 @@ impl Client {
 
     /// Goes on with other settings and buckets: drops the signing keys and destinations of those
     /// that are not `live` any more. Requests that are under way go on.
-    pub fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
+    pub(crate) fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
         self.retries.set(retries);
         self.targets.borrow_mut().retain(|id, _| live.contains(id));
     }
@@ -137,7 +137,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]. An error response of S3 is a [`Reply`].
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         bucket: &Arc<Bucket>,
         request: &ObjectRequest<'_>,
@@ -156,7 +156,7 @@ impl Client {
     ///
     /// # Errors
     /// Why there is no retry.
-    pub fn next_try(
+    pub(crate) fn next_try(
         &self,
         tries: &mut Tries,
         at_least: Duration,
@@ -167,7 +167,7 @@ impl Client {
     }
 
     /// The last try has succeeded: a later failure is a new one.
-    pub fn note_success(&self, tries: &mut Tries) {
+    pub(crate) fn note_success(&self, tries: &mut Tries) {
         tries.succeed(&self.budget);
     }
 
@@ -175,7 +175,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub async fn send_within(
+    pub(crate) async fn send_within(
         &self,
         tries: &mut Tries,
         bucket: &Arc<Bucket>,
@@ -252,7 +252,7 @@ impl Client {
         let Shared { buffers, metrics, stall_timeout } = &*self.shared;
         metrics.s3_requests.add(1);
         let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
-        let mut buf = if crowded { buffers.take_small() } else { buffers.take() };
+        let mut buf = if crowded { Buffers::new_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
         match written {
             Ok(with) => *signed = with,

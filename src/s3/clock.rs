@@ -12,7 +12,7 @@ use crate::clock;
 
 /// The smallest difference between two clocks that is worth a retry, in seconds: S3 rejects 15
 /// minutes.
-pub const CLOCK_NEWS_S: u64 = 60;
+pub(crate) const CLOCK_NEWS_S: u64 = 60;
 
 /// How long a time from S3 is certainly right, in seconds.
 const BEYOND_DOUBT_S: u64 = 60;
@@ -76,20 +76,20 @@ impl S3Clock {
 
 /// How far this machine's clock is off: `900 s behind that of S3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skew {
+pub(crate) struct Skew {
     /// S3's time less this machine's, in seconds.
     s3_is_ahead: i64,
 }
 
 impl Skew {
     /// The skew at this moment, S3's time being `s3_seconds` since 1970.
-    pub fn to(s3_seconds: u64) -> Skew {
+    pub(crate) fn to(s3_seconds: u64) -> Skew {
         let own = clock::unix_seconds().cast_signed();
         Skew { s3_is_ahead: s3_seconds.cast_signed().saturating_sub(own) }
     }
 
     /// Whether the clocks agree closely enough for S3.
-    pub fn is_small(self) -> bool {
+    pub(crate) fn is_small(self) -> bool {
         self.s3_is_ahead.unsigned_abs() < CLOCK_NEWS_S
     }
 }

@@ -73,14 +73,14 @@ impl Aws {
 const REGION_BYTES: usize = 64;
 
 /// Whether a text may be the name of an AWS region, which becomes part of a host name.
-pub fn is_aws_region(text: &str) -> bool {
+pub(crate) fn is_aws_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Whether a text may be the name of a region elsewhere. It is only part of signatures, in which
 /// slashes and commas separate the parts.
-pub fn is_region(text: &str) -> bool {
+pub(crate) fn is_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b',';
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -1,19 +1,19 @@
 //! The S3 protocol: requests, signatures, responses and retries. It knows no client: the body of
 //! a response can be read by anyone.
 
-pub mod body;
-pub mod bucket;
-pub mod client;
-pub mod clock;
+pub(crate) mod body;
+pub(crate) mod bucket;
+pub(crate) mod client;
+pub(crate) mod clock;
 mod corrections;
-pub mod credentials;
-pub mod endpoint;
-pub mod error;
-pub mod object;
-pub mod object_name;
+pub(crate) mod credentials;
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod object;
+pub(crate) mod object_name;
 mod refusal;
-pub mod request;
-pub mod response;
-pub mod retry;
-pub mod sigv4;
-pub mod sse_c;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod retry;
+pub(crate) mod sigv4;
+pub(crate) mod sse_c;

@@ -12,7 +12,7 @@ use crate::s3::response::Response;
 
 impl Response {
     /// Reads an error response, with as much of its body as can be received.
-    pub async fn into_error(mut self) -> ServiceError {
+    pub(crate) async fn into_error(mut self) -> ServiceError {
         // An error document that is cut short still has its status.
         let (_, body) = self.read_all(limits::ERROR_BODY_BYTES).await;
         let head = self.head();

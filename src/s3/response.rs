@@ -16,7 +16,7 @@ use crate::s3::body::Body;
 use crate::sys::stream::Ahead;
 
 /// A response of which the head was read. Dropping it closes its connection.
-pub struct Response {
+pub(crate) struct Response {
     head: ResponseHead,
     /// [`limits::HEADROOM_BYTES`] to write into, the head, the first bytes of the body.
     buf: Vec<u8>,
@@ -38,22 +38,22 @@ impl Response {
     }
 
     /// The head.
-    pub fn head(&self) -> &ResponseHead {
+    pub(crate) fn head(&self) -> &ResponseHead {
         &self.head
     }
 
     /// The bytes that the head was parsed from.
-    pub fn head_bytes(&self) -> &[u8] {
+    pub(crate) fn head_bytes(&self) -> &[u8] {
         &self.buf[limits::HEADROOM_BYTES..self.body_start]
     }
 
     /// The value of a header field.
-    pub fn field(&self, field: Field) -> Option<&[u8]> {
+    pub(crate) fn field(&self, field: Field) -> Option<&[u8]> {
         self.head.field(self.head_bytes(), field)
     }
 
     /// How far S3 may send ahead of the body's reader.
-    pub fn ahead(&self) -> Ahead {
+    pub(crate) fn ahead(&self) -> Ahead {
         self.ahead
     }
 
@@ -62,7 +62,7 @@ impl Response {
     ///
     /// # Errors
     /// As `recv(2)`; `UnexpectedEof` if S3 has closed the connection.
-    pub async fn skip(&mut self, count: u64, length: u64, size: u64) -> io::Result<()> {
+    pub(crate) async fn skip(&mut self, count: u64, length: u64, size: u64) -> io::Result<()> {
         self.body.tail = size - count - length;
         self.body.begin(&mut self.buf, self.body_start)?;
         let received = self.received_bytes();
@@ -87,7 +87,7 @@ impl Response {
     /// # Errors
     /// As `recv(2)` or for an invalid chunked coding, but only if no byte was received: whoever
     /// reads the rest meets a later error again.
-    pub async fn begin_body(&mut self, length: u64) -> io::Result<u64> {
+    pub(crate) async fn begin_body(&mut self, length: u64) -> io::Result<u64> {
         if let Err(error) = self.receive_first_bytes(length).await
             && self.received_bytes() == 0
         {
@@ -121,7 +121,7 @@ impl Response {
     /// The receive buffer; the range of it that holds `before` and right behind it the first bytes
     /// of the body, so that both leave in one send; the source of the rest. `before` overwrites the
     /// head and the headroom in front of it, and must not be longer.
-    pub fn into_parts(mut self, before: &[u8]) -> (Vec<u8>, Range<usize>, Body) {
+    pub(crate) fn into_parts(mut self, before: &[u8]) -> (Vec<u8>, Range<usize>, Body) {
         let start = self.body_start - before.len();
         self.buf[start..self.body_start].copy_from_slice(before);
         let range = start..self.buf.len();
@@ -134,7 +134,7 @@ impl Response {
     /// # Errors
     /// As `recv(2)` or for an invalid chunked coding; `UnexpectedEof` if the body was cut short,
     /// `FileTooLarge` if it has not ended after `limit` bytes.
-    pub async fn read_all(&mut self, limit: usize) -> BufResult<(), Vec<u8>> {
+    pub(crate) async fn read_all(&mut self, limit: usize) -> BufResult<(), Vec<u8>> {
         let mut text = Vec::new();
         if let Err(error) = self.body.begin(&mut self.buf, self.body_start) {
             return (Err(error), text);
@@ -147,7 +147,7 @@ impl Response {
 
     /// Reads no more of the body: a short rest is discarded to keep the connection, a long one
     /// closes it.
-    pub async fn dismiss(self) {
+    pub(crate) async fn dismiss(self) {
         let remaining = match self.body.length() {
             BodyLength::Known(length) => length.checked_sub(self.received_bytes()),
             BodyLength::Chunked | BodyLength::UntilClose => None,

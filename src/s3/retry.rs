@@ -42,7 +42,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 const REQUESTS_PER_RETRY: u32 = 10;
 
 /// The retries that one worker may still make.
-pub struct Budget {
+pub(crate) struct Budget {
     /// In units of a request, of which [`REQUESTS_PER_RETRY`] pay for one retry.
     balance: Cell<u32>,
     most: u32,
@@ -50,13 +50,13 @@ pub struct Budget {
 
 impl Budget {
     /// A full budget.
-    pub fn new(settings: &Settings) -> Budget {
+    pub(crate) fn new(settings: &Settings) -> Budget {
         let most = settings.budget.saturating_mul(REQUESTS_PER_RETRY);
         Budget { balance: Cell::new(most), most }
     }
 
     /// Counts a request that S3 responded to.
-    pub fn earn(&self) {
+    pub(crate) fn earn(&self) {
         self.add(1);
     }
 
@@ -72,7 +72,7 @@ impl Budget {
 
 /// The retries of one request, or of one body from one byte on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tries {
+pub(crate) struct Tries {
     first_failure: Option<Instant>,
     retries: u32,
     /// The last retry was taken from the budget.
@@ -81,7 +81,7 @@ pub struct Tries {
 
 /// Why there is no further retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GiveUp {
+pub(crate) enum GiveUp {
     /// All retries were made.
     #[error("after {0} retries")]
     Retries(u32),
@@ -103,7 +103,7 @@ impl Tries {
     ///
     /// # Errors
     /// Why there is no retry.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         settings: &Settings,
         budget: Option<&Budget>,
@@ -133,7 +133,7 @@ impl Tries {
     }
 
     /// The request has succeeded: its last retry is refunded, and a later failure starts anew.
-    pub fn succeed(&mut self, budget: &Budget) {
+    pub(crate) fn succeed(&mut self, budget: &Budget) {
         if self.is_paid {
             budget.add(REQUESTS_PER_RETRY);
         }

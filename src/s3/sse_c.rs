@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
 /// Length of a key, in bytes: AES-256 is the only algorithm that S3 supports for it.
-pub const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 
 /// A customer key, as it is sent with each request. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::transport::Connection;
 use crate::upstream::pool;
 
 /// What a worker is started with.
-pub struct WorkerThread {
+pub(crate) struct WorkerThread {
     /// What it shares with the others.
     pub shared: Arc<Shared>,
     /// Its listening sockets.
@@ -56,7 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 impl WorkerThread {
     /// Runs until drained; the number of connections that were cut then. To be called on the
     /// worker's own thread.
-    pub fn run(self) -> usize {
+    pub(crate) fn run(self) -> usize {
         if let Some(core) = self.core
             && let Err(error) = cpu::pin_thread(core)
         {
@@ -151,7 +151,7 @@ async fn wait_for_end(mut socket: Stream) {
 }
 
 /// Has the deadlines of the worker's sockets kept, for as long as it runs.
-pub async fn sweep(worker: Rc<Worker>) {
+pub(crate) async fn sweep(worker: Rc<Worker>) {
     loop {
         let idle =
             worker.metrics.client_connections.get() == 0 && worker.pool.open_connections() == 0;

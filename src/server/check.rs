@@ -29,7 +29,7 @@ use crate::upstream::Origin;
 
 /// What was found out about one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// `/files/ → bucket lab at http://minio:9000, credentials of the profile "lab"`.
     subject: String,
     verdict: Verdict,
@@ -48,7 +48,7 @@ enum Verdict {
 
 impl Finding {
     /// Whether objects can be expected to be served; `false` where that is not known.
-    pub fn works(&self) -> bool {
+    pub(crate) fn works(&self) -> bool {
         self.verdict == Verdict::Works
     }
 }
@@ -78,7 +78,11 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Where not even an event loop can be had, or `named` names no object.
-pub fn run(settings: Settings, mut live: Live, named: Option<&str>) -> io::Result<Vec<Finding>> {
+pub(crate) fn run(
+    settings: Settings,
+    mut live: Live,
+    named: Option<&str>,
+) -> io::Result<Vec<Finding>> {
     live.retries.timeout = live.retries.timeout.min(RETRY_TIMEOUT);
     let named = named.map(|named| find(&live, named)).transpose().map_err(io::Error::other)?;
     let (shared, _upkeep) = share(settings, live, None).map_err(io::Error::other)?;

@@ -22,7 +22,7 @@ use crate::sys::socket::Peer;
 use crate::transport::Connection;
 
 /// Serves a connection until either side is done with it.
-pub async fn serve(worker: Rc<Worker>, stream: Connection, peer: Peer) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Connection, peer: Peer) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker, stream, peer, buf };
     let mut grace = NEW_CLIENT_GRACE;
@@ -35,7 +35,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Connection, peer: Peer) {
 }
 
 /// Tells a client that there are too many, without waiting for its request.
-pub async fn refuse(worker: &Rc<Worker>, stream: Connection, peer: Peer) {
+pub(crate) async fn refuse(worker: &Rc<Worker>, stream: Connection, peer: Peer) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker: Rc::clone(worker), stream, peer, buf };
     connection.refuse(Failure::Overloaded).await;

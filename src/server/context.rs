@@ -6,7 +6,7 @@ use crate::server::worker::Worker;
 use crate::sys::socket::Peer;
 
 /// One request, with everything that the steps of serving it need.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// The worker that accepted the connection.
     pub worker: &'a Worker,
     /// Read once, so that the request sees one configuration from its start to its end.

@@ -21,7 +21,7 @@ use crate::upstream::error::Side;
 use crate::upstream::pool::PoolError;
 
 /// Maps and logs an error because of which there is no response from S3.
-pub fn map_client_error(error: &ClientError) -> Failure {
+pub(crate) fn map_client_error(error: &ClientError) -> Failure {
     // The refresh of the credentials has logged it, once for all requests.
     if !matches!(error, ClientError::Credentials(_)) {
         log::warn!("{error}");
@@ -49,7 +49,7 @@ fn failure_of_client_error(error: &ClientError) -> Failure {
 }
 
 /// Maps and logs an error that broke a body off before the client was sent anything.
-pub fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure {
+pub(crate) fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure {
     log::warn!("S3 broke off the body of {object:?}: {error}");
     match error.kind() {
         io::ErrorKind::TimedOut => Failure::TimedOut,
@@ -59,7 +59,7 @@ pub fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure {
 
 /// Maps and logs an error response of S3. A key that does not exist or may not be read becomes a
 /// negative cache entry, as of `asked`, when the request was sent.
-pub fn map_service_error(
+pub(crate) fn map_service_error(
     worker: &Worker,
     mount: &Mount,
     object: &ObjectName,
@@ -115,7 +115,7 @@ fn failure_of_service_error(mount: &Mount, object: &ObjectName, error: &ServiceE
 
 /// Logs S3's 416. The conditions of the request come first, so it is not yet a failure, but AWS
 /// support may ask for its request id.
-pub fn log_unsatisfiable_range(mount: &Mount, object: &ObjectName, error: &ServiceError) {
+pub(crate) fn log_unsatisfiable_range(mount: &Mount, object: &ObjectName, error: &ServiceError) {
     log_service_error(mount, object, error, Level::Info, "");
 }
 
@@ -194,7 +194,7 @@ fn remedy(error: &ServiceError, kind: Kind, source: Option<&Source>) -> String {
 }
 
 /// Which clock is wrong and which way, as far as S3 tells.
-pub fn clock_words(error: &ServiceError) -> String {
+pub(crate) fn clock_words(error: &ServiceError) -> String {
     match error.server_time.or(error.date).map(Skew::to).filter(|skew| !skew.is_small()) {
         Some(skew) => format!("this machine's clock is {skew}: set it (NTP)"),
         None => "this machine's clock and that of S3 differ: set whichever is wrong (NTP)".into(),

@@ -13,7 +13,7 @@ use crate::s3::object_name::VersionIdError;
 
 /// Why the response is not an object. Details for the operator are logged where the failure occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The request head is invalid.
     Request(RequestError),
     /// A line of the head ends with LF alone.
@@ -73,11 +73,11 @@ pub enum Failure {
 }
 
 /// Seconds after which a client may retry after a 503, unless S3 sends another `Retry-After`.
-pub const RETRY_AFTER: u64 = 1;
+pub(crate) const RETRY_AFTER: u64 = 1;
 
 impl Failure {
     /// The status code.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Failure::Request(RequestError::TooManyFields) | Failure::HeadTooLarge => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -109,7 +109,7 @@ impl Failure {
 
     /// Whether the connection must be closed, because it is uncertain where the next request
     /// starts.
-    pub fn ends_connection(self) -> bool {
+    pub(crate) fn ends_connection(self) -> bool {
         matches!(
             self.status(),
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -117,7 +117,7 @@ impl Failure {
     }
 
     /// The body: one line, without its line end. It never repeats text from S3.
-    pub fn line(self) -> Cow<'static, str> {
+    pub(crate) fn line(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Failure::Request(error) => return Cow::Owned(error.to_string()),
             Failure::Key(error) => return Cow::Owned(error.to_string()),
@@ -150,7 +150,7 @@ impl Failure {
     }
 
     /// The header fields that the status requires, each with its CRLF.
-    pub fn fields(self) -> Cow<'static, str> {
+    pub(crate) fn fields(self) -> Cow<'static, str> {
         match self {
             Failure::Method => Cow::Borrowed("Allow: GET, HEAD, OPTIONS\r\n"),
             Failure::SlowDown { retry_after } => {
@@ -165,7 +165,7 @@ impl Failure {
     }
 
     /// Why a head has no end within the limit.
-    pub fn from_head_end(end: HeadEnd) -> Failure {
+    pub(crate) fn from_head_end(end: HeadEnd) -> Failure {
         match end {
             HeadEnd::BareLineFeed => Failure::BareLineFeed,
             HeadEnd::Missing | HeadEnd::At(_) => Failure::HeadTooLarge,

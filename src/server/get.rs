@@ -29,7 +29,7 @@ use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
 /// A GET that goes to S3.
-pub struct Fetch<'a> {
+pub(crate) struct Fetch<'a> {
     /// The client's request, and what it is served with.
     pub context: &'a Context<'a>,
     /// Where the object is.
@@ -52,7 +52,7 @@ struct Part {
 }
 
 /// How one request to S3 ended.
-pub enum Step {
+pub(crate) enum Step {
     /// The client was sent its response.
     Answered(Outcome),
     /// The range must not be served after all: ask again for the whole object.
@@ -68,12 +68,12 @@ pub enum Step {
 
 impl Fetch<'_> {
     /// What the conditions of the request say about an object.
-    pub fn judge(&self, object: &Metadata) -> Verdict {
+    pub(crate) fn judge(&self, object: &Metadata) -> Verdict {
         self.context.request.preconditions.evaluate(object.validators())
     }
 
     /// Whether an object like this would be refused, or sent whole although a part is wanted.
-    pub fn would_refuse(&self, object: &Metadata) -> bool {
+    pub(crate) fn would_refuse(&self, object: &Metadata) -> bool {
         match self.judge(object) {
             Verdict::NotModified => false,
             Verdict::Proceed => !self.if_range_holds(object) || self.is_outside(object),
@@ -83,23 +83,23 @@ impl Fetch<'_> {
 
     /// Whether the cache would respond 304 for an object of which no copy may be used unless S3
     /// itself says so.
-    pub fn is_validation(&self, object: &Metadata) -> bool {
+    pub(crate) fn is_validation(&self, object: &Metadata) -> bool {
         self.judge(object) == Verdict::NotModified && object.is_always_validated()
     }
 
     /// Whether the range, if there is one, is to be served.
-    pub fn if_range_holds(&self, object: &Metadata) -> bool {
+    pub(crate) fn if_range_holds(&self, object: &Metadata) -> bool {
         let holds = |condition: IfRange<'_>| condition.holds(object.validators());
         self.range.is_none() || self.if_range.is_none_or(holds)
     }
 
     /// Whether no byte of the range exists.
-    pub fn is_outside(&self, object: &Metadata) -> bool {
+    pub(crate) fn is_outside(&self, object: &Metadata) -> bool {
         self.range.is_some_and(|range| range.resolve(object.size).is_none())
     }
 
     /// Sends one request to S3, and responds to the client if that settles it.
-    pub async fn once(
+    pub(crate) async fn once(
         &self,
         client: &mut Connection,
         scratch: &mut Scratch,

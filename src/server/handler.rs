@@ -36,7 +36,7 @@ use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
 /// Serves one request. A failure is a response too.
-pub async fn handle(
+pub(crate) async fn handle(
     context: &Context<'_>,
     client: &mut Connection,
     scratch: &mut Scratch,
@@ -75,7 +75,7 @@ async fn respond(
 }
 
 /// Where a request target leads.
-pub struct Located<'a> {
+pub(crate) struct Located<'a> {
     /// The mount that the path is below.
     pub mount: &'a Arc<Mount>,
     /// The path behind the mount, still percent-encoded.
@@ -87,7 +87,7 @@ pub struct Located<'a> {
 ///
 /// # Errors
 /// [`Failure::NotMounted`], [`Failure::NoKey`].
-pub fn locate<'a>(live: &'a Live, target: Target<'a>) -> Result<Located<'a>, Failure> {
+pub(crate) fn locate<'a>(live: &'a Live, target: Target<'a>) -> Result<Located<'a>, Failure> {
     let Target::Resource { path, query } = target else { return Err(Failure::NotMounted) };
     match route(&live.mounts, path) {
         Ok((mount, rest)) => Ok(Located { mount, rest, query }),
@@ -102,7 +102,7 @@ pub fn locate<'a>(live: &'a Live, target: Target<'a>) -> Result<Located<'a>, Fai
 ///
 /// # Errors
 /// The failures about keys and version ids; [`Failure::NotFound`] if the rule offers no name.
-pub fn name_object(
+pub(crate) fn name_object(
     live: &Live,
     located: &Located<'_>,
     rule: Option<usize>,

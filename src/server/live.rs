@@ -118,7 +118,7 @@ impl Live {
 /// Counted by one worker alone: a count that all workers share would be a cache line that every
 /// request takes from the others.
 #[derive(Clone)]
-pub struct Snapshot(Rc<Shared>);
+pub(crate) struct Snapshot(Rc<Shared>);
 
 struct Shared(Arc<Live>);
 
@@ -131,7 +131,7 @@ impl Deref for Snapshot {
 }
 
 /// One worker's view of the live settings.
-pub struct LiveReader {
+pub(crate) struct LiveReader {
     cache: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     snapshot: RefCell<Snapshot>,
     is_news: Cell<bool>,
@@ -139,7 +139,7 @@ pub struct LiveReader {
 
 impl LiveReader {
     /// Reads what `published` holds.
-    pub fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
+    pub(crate) fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
         let snapshot = Snapshot(Rc::new(Shared(published.load_full())));
         LiveReader {
             cache: RefCell::new(Cache::new(published)),
@@ -150,7 +150,7 @@ impl LiveReader {
 
     /// The settings as they are now, at the price of one atomic load if they are the same as
     /// before. Whoever keeps the result keeps replaced settings in memory.
-    pub fn load(&self) -> Snapshot {
+    pub(crate) fn load(&self) -> Snapshot {
         let mut cache = self.cache.borrow_mut();
         let mut snapshot = self.snapshot.borrow_mut();
         let latest = cache.load();
@@ -162,7 +162,7 @@ impl LiveReader {
     }
 
     /// Whether the settings have been replaced since the last call.
-    pub fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         self.is_news.take()
     }
 }

@@ -24,14 +24,14 @@ use crate::server::worker::{Scratch, Worker};
 const ALWAYS_ACCEPTED_AGE: Duration = Duration::from_secs(5);
 
 /// The greatest age of remembered metadata that may answer a request.
-pub fn accepted_age(request: &Request<'_>) -> Duration {
+pub(crate) fn accepted_age(request: &Request<'_>) -> Duration {
     let asked = request.max_age_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
     asked.map_or(Duration::MAX, |age| age.max(ALWAYS_ACCEPTED_AGE))
 }
 
 /// What the worker remembers of an object and is younger than `max_age`, a remembered failure
 /// included.
-pub fn recall(
+pub(crate) fn recall(
     worker: &Worker,
     mount: &Mount,
     object: &ObjectName,
@@ -51,7 +51,7 @@ fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
 
 /// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
 /// it, from S3.
-pub async fn known_object(
+pub(crate) async fn known_object(
     context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
@@ -82,7 +82,7 @@ pub async fn known_object(
 }
 
 /// The metadata as S3 has it now.
-pub async fn current_object(
+pub(crate) async fn current_object(
     context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
@@ -91,7 +91,7 @@ pub async fn current_object(
 }
 
 /// Forgets an object, since S3 has contradicted what was known of it.
-pub fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
+pub(crate) fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
     worker.metadata.borrow_mut().invalidate(object.id(mount.bucket.id), Instant::now());
 }
 

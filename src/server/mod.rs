@@ -1,22 +1,22 @@
 //! The HTTP server: workers, their connections, and each connection's requests.
 
-pub mod accept;
-pub mod check;
-pub mod connection;
-pub mod context;
+pub(crate) mod accept;
+pub(crate) mod check;
+pub(crate) mod connection;
+pub(crate) mod context;
 mod delivery;
-pub mod error_mapping;
-pub mod failure;
-pub mod get;
-pub mod handler;
-pub mod live;
-pub mod lookup;
-pub mod object;
-pub mod response;
+pub(crate) mod error_mapping;
+pub(crate) mod failure;
+pub(crate) mod get;
+pub(crate) mod handler;
+pub(crate) mod live;
+pub(crate) mod lookup;
+pub(crate) mod object;
+pub(crate) mod response;
 mod resume;
-pub mod settings;
+pub(crate) mod settings;
 mod startup;
 mod upkeep;
-pub mod worker;
+pub(crate) mod worker;
 
-pub use startup::{Running, StartError, open_log, start};
+pub use startup::{Running, open_log, start};

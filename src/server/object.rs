@@ -15,7 +15,7 @@ use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
 /// Serves a HEAD of the object that `scratch` names.
-pub async fn head(
+pub(crate) async fn head(
     context: &Context<'_>,
     mount: &Mount,
     client: &mut Connection,
@@ -43,7 +43,7 @@ pub async fn head(
 }
 
 /// Serves a GET of the object that `scratch` names.
-pub async fn get(
+pub(crate) async fn get(
     context: &Context<'_>,
     mount: &Mount,
     client: &mut Connection,

@@ -12,7 +12,7 @@ use crate::transport::Connection;
 
 /// How a request was answered, for the connection and the log.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The status that was sent.
     pub status: StatusCode,
     /// Bytes of the body that were sent.
@@ -24,7 +24,7 @@ pub struct Outcome {
 }
 
 /// The head of a response about an object, but for the fields that depend on the connection.
-pub struct Head<'a> {
+pub(crate) struct Head<'a> {
     /// 200, 206 or 304.
     pub status: StatusCode,
     /// Fields that are ready to be sent, each with its CRLF.
@@ -36,7 +36,7 @@ pub struct Head<'a> {
 }
 
 /// A response whose body is the proxy's own.
-pub struct OwnResponse<'a> {
+pub(crate) struct OwnResponse<'a> {
     /// Must be one that has a body.
     pub status: StatusCode,
     /// `Content-Type`.
@@ -49,7 +49,7 @@ pub struct OwnResponse<'a> {
 
 impl<'a> Head<'a> {
     /// The head of a response with the whole object, or with a part of it.
-    pub fn of_object(metadata: &'a Metadata, part: Option<Extent>) -> Head<'a> {
+    pub(crate) fn of_object(metadata: &'a Metadata, part: Option<Extent>) -> Head<'a> {
         match part {
             None => Head {
                 status: StatusCode::OK,
@@ -67,7 +67,7 @@ impl<'a> Head<'a> {
     }
 
     /// The head of a response that says that the client's copy is still right.
-    pub fn not_modified(metadata: &'a Metadata) -> Head<'a> {
+    pub(crate) fn not_modified(metadata: &'a Metadata) -> Head<'a> {
         Head {
             status: StatusCode::NOT_MODIFIED,
             fields: metadata.not_modified_fields(),
@@ -79,14 +79,14 @@ impl<'a> Head<'a> {
 
 impl Context<'_> {
     /// Whether the connection is kept after the response.
-    pub fn keeps_connection(&self) -> bool {
+    pub(crate) fn keeps_connection(&self) -> bool {
         let may_go_on = !self.worker.draining.get() || self.request.more_has_arrived;
         self.request.keep_alive && !self.request.has_body && may_go_on
     }
 
     /// Writes the head of a response about an object to `out`, which is cleared first. The outcome
     /// is that of [`send`](Self::send), for a response without a body.
-    pub fn write_head(&self, out: &mut Vec<u8>, head: &Head<'_>) -> Outcome {
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>, head: &Head<'_>) -> Outcome {
         let keep_alive = self.keeps_connection();
         self.write_start(out, head.status, keep_alive);
         out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
@@ -109,7 +109,11 @@ impl Context<'_> {
     }
 
     /// Sends the response to OPTIONS, whether it is a preflight or not.
-    pub async fn send_options(&self, client: &mut Connection, scratch: &mut Scratch) -> Outcome {
+    pub(crate) async fn send_options(
+        &self,
+        client: &mut Connection,
+        scratch: &mut Scratch,
+    ) -> Outcome {
         let (status, keep_alive) = (StatusCode::NO_CONTENT, self.keeps_connection());
         let out = &mut scratch.head;
         self.write_start(out, status, keep_alive);
@@ -120,7 +124,7 @@ impl Context<'_> {
     }
 
     /// Sends an error response.
-    pub async fn send_failure(
+    pub(crate) async fn send_failure(
         &self,
         client: &mut Connection,
         scratch: &mut Scratch,
@@ -187,7 +191,7 @@ impl Context<'_> {
     }
 
     /// Sends what was written; `outcome` is that of a client which takes all of it.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         client: &mut Connection,
         out: &mut Vec<u8>,

@@ -39,7 +39,7 @@ const LOG_BYTES: usize = 32 * 1024;
 const POOLED_SCRATCHES: usize = 64;
 
 /// What the cores share: settings, and what the side threads publish.
-pub struct Shared {
+pub(crate) struct Shared {
     /// What is fixed for a run.
     pub settings: Settings,
     /// What can be replaced while running.
@@ -60,7 +60,7 @@ pub struct Shared {
 const GIVEN_UP_FOR_ANOTHER: usize = 8;
 
 /// One core.
-pub struct Worker {
+pub(crate) struct Worker {
     /// What the cores share.
     pub shared: Arc<Shared>,
     /// The S3 client.
@@ -88,7 +88,7 @@ pub struct Worker {
 
 /// Memory that one request writes into.
 #[derive(Default)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// The object that is asked for.
     pub object: ObjectName,
     /// The answer's head.
@@ -99,7 +99,7 @@ pub struct Scratch {
 
 impl Worker {
     /// The state of the calling thread's worker, which writes `metrics`.
-    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Worker> {
+    pub(crate) fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Worker> {
         let settings = &shared.settings;
         let buffers = Buffers::new(Arc::clone(&metrics));
         let relay = Relay {
@@ -145,12 +145,12 @@ impl Worker {
     }
 
     /// What can be replaced while running, as it is now.
-    pub fn live(&self) -> Snapshot {
+    pub(crate) fn live(&self) -> Snapshot {
         self.live.load()
     }
 
     /// Ends what is overdue and writes what was logged; to be called a few times a second.
-    pub fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
         self.adopt_live();
         if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
@@ -165,7 +165,7 @@ impl Worker {
 
     /// Gives up an idle connection for its descriptor: that of the client that has been idle for
     /// longest, or one to S3. `false` where nothing is idle, which the other workers are told.
-    pub fn give_up_idle(&self) -> bool {
+    pub(crate) fn give_up_idle(&self) -> bool {
         let is_one = self.deadlines.give_up_idle(Instant::now()) || self.pool.close_one_idle();
         if !is_one {
             self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl Worker {
     }
 
     /// The value of a `Date` field, formatted once a second.
-    pub fn date(&self) -> [u8; 29] {
+    pub(crate) fn date(&self) -> [u8; 29] {
         let now = clock::unix_seconds();
         let (second, mut text) = self.date.get();
         if second != now {
@@ -203,7 +203,7 @@ impl Worker {
     }
 
     /// Writes a request to the access log.
-    pub fn log(&self, entry: &access_log::Entry<'_>) {
+    pub(crate) fn log(&self, entry: &access_log::Entry<'_>) {
         // Lines without a log to go to would pile up.
         if self.shared.access_log.is_none() {
             return;
@@ -227,12 +227,12 @@ impl Worker {
     }
 
     /// Scratch memory for a request.
-    pub fn take_scratch(&self) -> Box<Scratch> {
+    pub(crate) fn take_scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes it back.
-    pub fn put_back_scratch(&self, scratch: Box<Scratch>) {
+    pub(crate) fn put_back_scratch(&self, scratch: Box<Scratch>) {
         let mut scratches = self.scratches.borrow_mut();
         if scratches.len() < POOLED_SCRATCHES {
             scratches.push(scratch);

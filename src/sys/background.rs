@@ -9,13 +9,13 @@ use tokio::task::AbortHandle;
 
 /// A handle of the background thread, which runs until the process ends.
 #[derive(Clone, Debug)]
-pub struct Background {
+pub(crate) struct Background {
     runtime: Handle,
 }
 
 /// A task on the background thread that ends when this is dropped.
 #[derive(Debug)]
-pub struct Task(AbortHandle);
+pub(crate) struct Task(AbortHandle);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -25,7 +25,7 @@ impl Drop for Task {
 
 impl Background {
     /// Runs a task there until its end, or until the handle is dropped.
-    pub fn spawn_owned(&self, task: impl Future<Output = ()> + Send + 'static) -> Task {
+    pub(crate) fn spawn_owned(&self, task: impl Future<Output = ()> + Send + 'static) -> Task {
         Task(self.runtime.spawn(task).abort_handle())
     }
 
@@ -33,7 +33,7 @@ impl Background {
     ///
     /// # Errors
     /// If the thread or its event loop cannot be created.
-    pub fn start() -> io::Result<Background> {
+    pub(crate) fn start() -> io::Result<Background> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         thread::Builder::new()
@@ -43,7 +43,7 @@ impl Background {
     }
 
     /// Runs a task on the background thread.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.runtime.spawn(task));
     }
 }

@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// How many workers are worthwhile: the cores of the affinity mask, limited by the cgroup's CPU
 /// quota (v1 or v2).
-pub fn usable_cores() -> usize {
+pub(crate) fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
@@ -15,7 +15,7 @@ pub fn usable_cores() -> usize {
 ///
 /// # Errors
 /// As `sched_getaffinity(2)`.
-pub fn affinity() -> io::Result<Vec<usize>> {
+pub(crate) fn affinity() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
@@ -24,7 +24,7 @@ pub fn affinity() -> io::Result<Vec<usize>> {
 ///
 /// # Errors
 /// As `sched_setaffinity(2)`.
-pub fn pin_thread(core: usize) -> io::Result<()> {
+pub(crate) fn pin_thread(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)

@@ -25,7 +25,7 @@ use crate::sys::stalls::Watcher;
 
 /// The deadlines of all sockets of one worker.
 #[derive(Default)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     slots: RefCell<Slots>,
 }
 
@@ -152,12 +152,12 @@ impl Slot {
 impl Deadlines {
     /// Shuts down every socket past its deadline, and wakes readers that have waited for many bytes
     /// too long.
-    pub fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.slots.borrow_mut().entries.iter_mut().flatten().for_each(|slot| slot.sweep(now));
     }
 
     /// Ends the waits of all idle connections on which no request has arrived.
-    pub fn close_idle(&self) {
+    pub(crate) fn close_idle(&self) {
         self.each_slot(|slot| {
             slot.end_idle_wait();
         });
@@ -165,7 +165,7 @@ impl Deadlines {
 
     /// Ends the wait of the connection that has been idle longest and on which nothing has arrived;
     /// `false` if none may be closed. Looks at every socket, so it is for rare needs.
-    pub fn give_up_idle(&self, now: Instant) -> bool {
+    pub(crate) fn give_up_idle(&self, now: Instant) -> bool {
         let mut slots = self.slots.borrow_mut();
         let mut longest: Option<(Instant, &mut Slot)> = None;
         for slot in slots.entries.iter_mut().flatten() {

@@ -23,7 +23,7 @@ pub enum Choice {
 }
 
 /// An event loop for the thread that built it.
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     /// monoio's runtime.
     pub runtime: FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>,
     /// For the start-up message: `io_uring (single_issuer, defer_taskrun)`.
@@ -52,7 +52,7 @@ const RINGS: [Ring; 3] = [
 ///
 /// # Errors
 /// The kernel's refusal for [`Choice::IoUring`], otherwise epoll's error.
-pub fn build(choice: Choice) -> io::Result<EventLoop> {
+pub(crate) fn build(choice: Choice) -> io::Result<EventLoop> {
     if choice == Choice::Epoll {
         return epoll("epoll".to_owned());
     }

@@ -6,7 +6,7 @@ const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// `count` zeros. The kernel provides each page when it is first written to; filling a
 /// `Vec<AtomicU64>` would write to all of them at once.
-pub fn zeros(count: usize) -> Box<[AtomicU64]> {
+pub(crate) fn zeros(count: usize) -> Box<[AtomicU64]> {
     let zeros = vec![0_u64; count].into_boxed_slice();
     // SAFETY: both types have the same size and bit validity (documentation of `AtomicU64`) and
     // the same alignment (asserted above), and the box has no other owner.

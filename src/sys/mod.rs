@@ -1,14 +1,14 @@
 //! The operating system behind safe functions; the only layer with `unsafe`.
 #![allow(unsafe_code, reason = "system calls and borrowed descriptors, each with its proof")]
 
-pub mod background;
-pub mod cpu;
-pub mod deadlines;
-pub mod event_loop;
-pub mod memory;
-pub mod pipe;
-pub mod process;
-pub mod socket;
+pub(crate) mod background;
+pub(crate) mod cpu;
+pub(crate) mod deadlines;
+pub(crate) mod event_loop;
+pub(crate) mod memory;
+pub(crate) mod pipe;
+pub(crate) mod process;
+pub(crate) mod socket;
 mod sockopt;
-pub mod stalls;
-pub mod stream;
+pub(crate) mod stalls;
+pub(crate) mod stream;

@@ -15,7 +15,7 @@ use rustix::pipe::{
 use crate::sys::stream::Stream;
 
 /// A pipe and the number of bytes it holds.
-pub struct Pipe {
+pub(crate) struct Pipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
     capacity: usize,
@@ -24,7 +24,7 @@ pub struct Pipe {
 
 /// The outcome of one attempt to move bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moved {
+pub(crate) enum Moved {
     /// So many were moved; 0 means end of file.
     Bytes(usize),
     /// The socket has no bytes, or no room for any.
@@ -36,7 +36,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As `pipe2(2)`.
-    pub fn new(size: usize) -> io::Result<Pipe> {
+    pub(crate) fn new(size: usize) -> io::Result<Pipe> {
         let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Refused (EPERM) beyond the user's bound; the pipe then keeps its size.
         let _ = fcntl_setpipe_size(&write_end, size);
@@ -45,12 +45,12 @@ impl Pipe {
     }
 
     /// The size that the kernel reports, in bytes. The pipe can hold more if segments are large.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Whether another body may use it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
@@ -59,7 +59,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As `splice(2)`.
-    pub fn fill(&mut self, source: &Stream, limit: usize) -> io::Result<Moved> {
+    pub(crate) fn fill(&mut self, source: &Stream, limit: usize) -> io::Result<Moved> {
         debug_assert!(self.is_empty(), "a pipe is filled only when it is empty");
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let limit = limit.min(self.capacity);
@@ -75,7 +75,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As `splice(2)`.
-    pub fn drain(&mut self, sink: &Stream, more: bool) -> io::Result<Moved> {
+    pub(crate) fn drain(&mut self, sink: &Stream, more: bool) -> io::Result<Moved> {
         let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         flags.set(SpliceFlags::MORE, more);
         let moved = moved(splice(&self.read_end, None, sink.borrow(), None, self.held, flags))?;
@@ -98,7 +98,7 @@ fn moved(result: Result<usize, Errno>) -> io::Result<Moved> {
 
 /// Whether an error of [`Pipe::new`], [`Pipe::fill`] or [`Pipe::drain`] means that the kernel or a
 /// seccomp filter does not allow splicing at all.
-pub fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     let refusals = [Errno::NOSYS, Errno::PERM, Errno::INVAL, Errno::ACCESS];
     refusals.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

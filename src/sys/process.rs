@@ -7,18 +7,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Raises the soft limit of open files to the hard one: each client may need two descriptors. The
 /// usual soft limit of 1,024 exists for programs that use `select(2)`, which this one does not.
 /// Fails only if a seccomp filter forbids it; the limit then stays as it was.
-pub fn raise_open_files_limit() {
+pub(crate) fn raise_open_files_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Whether an error means that this process or machine has no file descriptor left.
-pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Whether an error means that this process or machine lacks descriptors, ports or memory.
-pub fn is_out_of_resources(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_resources(error: &io::Error) -> bool {
     is_out_of_descriptors(error)
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL))
 }
@@ -27,7 +27,7 @@ pub fn is_out_of_resources(error: &io::Error) -> bool {
 /// `AWS_PROFILE=`, but AWS's libraries take it for a profile without a name.
 ///
 /// Call it while the process has one thread.
-pub fn unset_empty_variables(chosen: impl Fn(&str) -> bool) {
+pub(crate) fn unset_empty_variables(chosen: impl Fn(&str) -> bool) {
     let is_empty = |value: &std::ffi::OsString| value.to_string_lossy().trim().is_empty();
     let empty: Vec<_> = std::env::vars_os().filter(|(_, value)| is_empty(value)).collect();
     for (name, _) in empty {

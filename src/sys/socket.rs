@@ -13,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::sys::{sockopt, stream};
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-pub const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl fmt::Display for ListenAddress {
 }
 
 /// The listening sockets of one address, one for each worker.
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// The address, with the real port if port 0 was asked for.
     pub address: ListenAddress,
     /// As many as there are workers.
@@ -51,7 +51,11 @@ pub struct Listeners {
 ///
 /// # Errors
 /// As `bind(2)`, `AddrInUse` above all.
-pub fn listen(address: &ListenAddress, workers: usize, unsent: usize) -> io::Result<Listeners> {
+pub(crate) fn listen(
+    address: &ListenAddress,
+    workers: usize,
+    unsent: usize,
+) -> io::Result<Listeners> {
     match address {
         ListenAddress::Tcp(address) => {
             let address = tcp_socket(*address, false, unsent)?
@@ -111,13 +115,13 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 }
 
 /// A socket that accepts connections for one worker.
-pub struct Listener {
+pub(crate) struct Listener {
     /// Only polled for readiness, so it serves for Unix sockets too.
     waiter: monoio::net::TcpListener,
 }
 
 /// A freshly accepted connection.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The socket, non-blocking and close-on-exec.
     pub socket: net::TcpStream,
     /// The client's end of it.
@@ -126,7 +130,7 @@ pub struct Accepted {
 
 /// The other end of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// An address in the network.
     Tcp(SocketAddr),
     /// A process on this machine.
@@ -135,7 +139,7 @@ pub enum Peer {
 
 impl Peer {
     /// `None` for a Unix socket.
-    pub fn ip(&self) -> Option<IpAddr> {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
@@ -148,7 +152,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the event loop cannot register it.
-    pub fn new(socket: OwnedFd) -> io::Result<Listener> {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Listener> {
         let waiter = monoio::net::TcpListener::from_std(net::TcpListener::from(socket))?;
         Ok(Listener { waiter })
     }
@@ -158,13 +162,13 @@ impl Listener {
     ///
     /// # Errors
     /// As `poll(2)`.
-    pub async fn ready(&self) -> io::Result<()> {
+    pub(crate) async fn ready(&self) -> io::Result<()> {
         self.waiter.readable(false).await
     }
 
     /// Stops listening: new connections are refused, and a pending wait ends. The kernel resets TCP
     /// connections that were not accepted; those of a Unix socket can still be accepted.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         // Fails if another worker has closed the same Unix socket.
         let _ = SockRef::from(&stream::borrow(&self.waiter)).shutdown(net::Shutdown::Read);
     }
@@ -173,7 +177,7 @@ impl Listener {
     ///
     /// # Errors
     /// As `accept4(2)`; `WouldBlock` if there is none.
-    pub fn accept(&self) -> io::Result<Accepted> {
+    pub(crate) fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = acceptfrom_with(stream::borrow(&self.waiter), flags)?;
         let address = peer.and_then(ip_address);

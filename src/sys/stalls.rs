@@ -32,7 +32,7 @@ pub(super) enum Watcher {
 }
 
 /// Watches the peer of a stream.
-pub struct Watch {
+pub(crate) struct Watch {
     deadlines: Rc<Deadlines>,
     slot: usize,
 }
@@ -43,7 +43,7 @@ impl Watch {
     }
 
     /// Waits for the stream to take bytes; on a stall calls `stalled` once and keeps waiting.
-    pub async fn during<T>(
+    pub(crate) async fn during<T>(
         &self,
         wait: impl Future<Output = T>,
         stalled: Option<impl FnOnce()>,
@@ -93,7 +93,7 @@ impl Watch {
 impl Deadlines {
     /// Wakes the tasks whose peer has taken nothing for `after`, and as many as are `wanted` of
     /// those that wait for their peer at all, the longest waiting first.
-    pub fn tell_of_stalls(&self, now: Instant, after: Duration, wanted: usize) {
+    pub(crate) fn tell_of_stalls(&self, now: Instant, after: Duration, wanted: usize) {
         let mut told = Vec::new();
         let mut blocked = Vec::new();
         self.each_slot(|slot| {

@@ -20,7 +20,7 @@ use crate::sys::stalls::Watch;
 
 /// A connected TCP or Unix socket of one worker. Always non-blocking, so that a system call never
 /// blocks the worker's thread; the operations of the event loop wait all the same.
-pub struct Stream {
+pub(crate) struct Stream {
     socket: TcpStream,
     slot: usize,
     low_water: u32,
@@ -31,7 +31,7 @@ pub struct Stream {
 
 /// How many bytes the kernel may hold between a sender and its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ahead {
+pub(crate) enum Ahead {
     /// Few: the reader may stop at any moment.
     Little,
     /// As many as the connection's speed requires: the reader wants them all.
@@ -43,7 +43,10 @@ impl Stream {
     ///
     /// # Errors
     /// As `connect(2)`.
-    pub async fn connect(address: SocketAddr, deadlines: &Rc<Deadlines>) -> io::Result<Stream> {
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        deadlines: &Rc<Deadlines>,
+    ) -> io::Result<Stream> {
         let socket = TcpStream::connect_addr(address).await?;
         socket.set_nodelay(true)?;
         // With io_uring the event loop makes blocking sockets.
@@ -68,7 +71,10 @@ impl Stream {
     ///
     /// # Errors
     /// Where the event loop cannot register it.
-    pub fn from_std(socket: net::TcpStream, deadlines: &Rc<Deadlines>) -> io::Result<Stream> {
+    pub(crate) fn from_std(
+        socket: net::TcpStream,
+        deadlines: &Rc<Deadlines>,
+    ) -> io::Result<Stream> {
         Ok(Stream::new(TcpStream::from_std(socket)?, deadlines))
     }
 
@@ -77,7 +83,7 @@ impl Stream {
     ///
     /// # Errors
     /// As `recv(2)`; `TimedOut` when nothing came within `timeout`.
-    pub async fn receive(
+    pub(crate) async fn receive(
         &mut self,
         buf: Vec<u8>,
         limit: usize,
@@ -92,7 +98,7 @@ impl Stream {
     ///
     /// # Errors
     /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.
-    pub async fn receive_idle(
+    pub(crate) async fn receive_idle(
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
@@ -106,7 +112,7 @@ impl Stream {
     ///
     /// # Errors
     /// As these.
-    pub async fn receive_until(
+    pub(crate) async fn receive_until(
         &mut self,
         buf: Vec<u8>,
         limit: usize,
@@ -130,7 +136,7 @@ impl Stream {
     ///
     /// # Errors
     /// As `send(2)`; `TimedOut` when the peer's kernel acknowledged nothing for `timeout`.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         mut buf: Vec<u8>,
         range: Range<usize>,
@@ -164,7 +170,7 @@ impl Stream {
     ///
     /// # Errors
     /// As `poll(2)`; `TimedOut` when nothing came until `deadline`.
-    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
+    pub(crate) async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         self.set_low_water(low_water);
         if low_water > 1 {
             self.deadlines.set_patient_since(self.slot, Some(Instant::now()));
@@ -184,7 +190,7 @@ impl Stream {
     ///
     /// # Errors
     /// As `poll(2)`.
-    pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
+    pub(crate) async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         self.set_low_water(low_water);
         // In a box: the timer is as large as all the other state of a request that relays a body.
         let waited = Box::pin(monoio::time::timeout(PATIENCE, self.socket.readable(false))).await;
@@ -196,7 +202,11 @@ impl Stream {
     ///
     /// # Errors
     /// As `poll(2)`; `TimedOut` when it took nothing for `timeout`.
-    pub async fn writable(&mut self, since: &mut Instant, timeout: Duration) -> io::Result<()> {
+    pub(crate) async fn writable(
+        &mut self,
+        since: &mut Instant,
+        timeout: Duration,
+    ) -> io::Result<()> {
         self.deadlines.set_wait(self.slot, Wait::Sending { since: *since, timeout });
         let result = self.socket.writable(false).await;
         if let Wait::Sending { since: moved_on, .. } = self.deadlines.wait(self.slot) {
@@ -206,12 +216,12 @@ impl Stream {
     }
 
     /// Watches whether the peer takes the bytes that it is sent.
-    pub fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> Watch {
         Watch::new(&self.deadlines, self.slot)
     }
 
     /// Lets the worker's other tasks run and their sockets be polled.
-    pub async fn give_way(&mut self) {
+    pub(crate) async fn give_way(&mut self) {
         if !monoio::utils::is_legacy() {
             // An operation of the ring: it completes at once, but not before the ring is entered,
             // which a task that wakes itself would prevent.
@@ -240,26 +250,26 @@ impl Stream {
 
     /// Bounds how far the kernel receives ahead of its reader, in bytes. To be called before
     /// anything is sent: a receive window once offered cannot be taken back.
-    pub fn receive_ahead_little(&mut self, bytes: usize) {
+    pub(crate) fn receive_ahead_little(&mut self, bytes: usize) {
         self.receives_ahead = Ahead::Little;
         // Advice, like the other options.
         let _ = SockRef::from(&self.borrow()).set_recv_buffer_size(bytes);
     }
 
     /// Lets the kernel receive as far ahead as the connection's speed requires.
-    pub fn receive_ahead_freely(&mut self) {
+    pub(crate) fn receive_ahead_freely(&mut self) {
         if std::mem::replace(&mut self.receives_ahead, Ahead::Freely) == Ahead::Little {
             sockopt::unlock_buffers(self.borrow());
         }
     }
 
     /// How far the kernel receives ahead of its reader.
-    pub fn receives_ahead(&self) -> Ahead {
+    pub(crate) fn receives_ahead(&self) -> Ahead {
         self.receives_ahead
     }
 
     /// Sets how many bytes may wait to be sent: `little` bytes with [`Ahead::Little`].
-    pub fn send_ahead(&mut self, ahead: Ahead, little: usize) {
+    pub(crate) fn send_ahead(&mut self, ahead: Ahead, little: usize) {
         if std::mem::replace(&mut self.sends_ahead, ahead) != ahead {
             let bytes = match ahead {
                 Ahead::Little => u32::try_from(little).unwrap_or(u32::MAX),
@@ -275,20 +285,20 @@ impl Stream {
     }
 
     /// Tells the peer that no more bytes will be sent.
-    pub fn finish_sending(&self) {
+    pub(crate) fn finish_sending(&self) {
         // It fails only if the peer has gone already.
         let _ = SockRef::from(&borrow(&self.socket)).shutdown(Shutdown::Write);
     }
 
     /// Whether the kernel holds bytes of the peer that were not received yet.
-    pub fn has_unread_bytes(&self) -> bool {
+    pub(crate) fn has_unread_bytes(&self) -> bool {
         sockopt::unread_bytes(self.borrow()) > 0
     }
 
     /// Whether the peer has sent nothing and closed nothing since the last receive. A pooled
     /// connection that is not quiet must not be used: the bytes would be taken for the response to
     /// the next request.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit(); 1];
         let peeked = SockRef::from(&borrow(&self.socket)).peek(&mut byte);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)

@@ -13,38 +13,41 @@ use crate::metrics::Metrics;
 /// Idle buffers. Their number is bounded; further ones go back to the allocator, so that a burst
 /// does not keep its memory.
 #[derive(Default)]
-pub struct Buffers {
+pub(crate) struct Buffers {
     idle: RefCell<Vec<Vec<u8>>>,
     idle_large: RefCell<Vec<Vec<u8>>>,
     metrics: Arc<Metrics>,
 }
 
 /// Held as long as a buffer that is not small is in use.
-pub struct RoomyBufferRight {
+pub(crate) struct RoomyBufferRight {
     buffers: Rc<Buffers>,
 }
 
 impl Buffers {
     /// An empty pool.
-    pub fn new(metrics: Arc<Metrics>) -> Rc<Buffers> {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Rc<Buffers> {
         Rc::new(Buffers { metrics, ..Buffers::default() })
     }
 
     /// A buffer of [`RELAY_BUFFER_BYTES`] capacity that holds [`HEADROOM_BYTES`] arbitrary bytes,
     /// which are zeroed once and not for every request.
-    pub fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         let reused = self.idle.borrow_mut().pop();
         reused.unwrap_or_else(|| new(RELAY_BUFFER_BYTES))
     }
 
     /// The same of [`SMALL_RELAY_BUFFER_BYTES`], for when many responses are in progress.
-    pub fn take_small(&self) -> Vec<u8> {
+    pub(crate) fn new_small() -> Vec<u8> {
         new(SMALL_RELAY_BUFFER_BYTES)
     }
 
     /// An empty buffer of `capacity` bytes, or a small one if [`ROOMY_RELAY_BUFFERS`] larger ones
     /// are in use.
-    pub fn take_empty(self: &Rc<Self>, capacity: usize) -> (Vec<u8>, Option<RoomyBufferRight>) {
+    pub(crate) fn take_empty(
+        self: &Rc<Self>,
+        capacity: usize,
+    ) -> (Vec<u8>, Option<RoomyBufferRight>) {
         let in_use = &self.metrics.buffers_in_use;
         if capacity <= SMALL_RELAY_BUFFER_BYTES || in_use.get() >= ROOMY_RELAY_BUFFERS {
             return (Vec::with_capacity(SMALL_RELAY_BUFFER_BYTES), None);
@@ -60,7 +63,7 @@ impl Buffers {
     }
 
     /// Takes a buffer back. One that has another capacity is not kept.
-    pub fn put_back(&self, mut buffer: Vec<u8>) {
+    pub(crate) fn put_back(&self, mut buffer: Vec<u8>) {
         let (idle, most) = match buffer.capacity() {
             RELAY_BUFFER_BYTES => (&self.idle, POOLED_RELAY_BUFFERS),
             LARGE_RELAY_BUFFER_BYTES => (&self.idle_large, POOLED_LARGE_RELAY_BUFFERS),

@@ -9,7 +9,7 @@ use crate::transport::verifier::pki_error;
 const NAMES: usize = 3;
 
 /// Describes an error, as a clause about the server.
-pub fn words(error: &Error) -> String {
+pub(crate) fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(fault) => of_certificate(fault, error),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {

@@ -1,10 +1,10 @@
 //! A connection to send and receive over: a socket, with or without TLS, to a server or a client.
 
-pub mod buffers;
-pub mod error_text;
+pub(crate) mod buffers;
+pub(crate) mod error_text;
 mod session;
-pub mod tls;
-pub mod trust;
+pub(crate) mod tls;
+pub(crate) mod trust;
 mod verifier;
 
 use std::io;
@@ -17,7 +17,7 @@ use crate::sys::stream::Stream;
 use crate::transport::tls::TlsStream;
 
 /// A connection.
-pub enum Connection {
+pub(crate) enum Connection {
     /// The bytes are those of the socket.
     Plain(Stream),
     /// The bytes are encrypted in this process.
@@ -25,7 +25,7 @@ pub enum Connection {
 }
 
 /// Where the bytes of a body come from.
-pub trait Source {
+pub(crate) trait Source {
     /// Its connection; `None` once it was given up.
     fn connection(&mut self) -> Option<&mut Connection>;
 
@@ -51,7 +51,7 @@ impl Connection {
     /// # Errors
     /// As [`Stream::receive`], or a [`TlsError`](tls::TlsError) inside; the end of a TLS stream
     /// without a `close_notify` alert is `UnexpectedEof` (RFC 8446 §6.1).
-    pub async fn receive(
+    pub(crate) async fn receive(
         &mut self,
         buf: Vec<u8>,
         limit: usize,
@@ -68,7 +68,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn receive_idle(
+    pub(crate) async fn receive_idle(
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
@@ -86,7 +86,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Stream::send`], or a [`TlsError`](tls::TlsError) inside.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         buf: Vec<u8>,
         range: Range<usize>,
@@ -100,7 +100,7 @@ impl Connection {
 
     /// Tells the peer that no more bytes will be sent. Errors do not matter: the peer has then
     /// gone already.
-    pub async fn finish_sending(&mut self, timeout: Duration) {
+    pub(crate) async fn finish_sending(&mut self, timeout: Duration) {
         match self {
             Connection::Plain(_) => {}
             Connection::Tls(stream) => Box::pin(stream.send_close_notify(timeout)).await,
@@ -112,7 +112,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Stream::readable`].
-    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
+    pub(crate) async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         match self {
             Connection::Plain(stream) => stream.readable(low_water, deadline).await,
             Connection::Tls(stream) => stream.readable(low_water, deadline).await,
@@ -123,7 +123,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Stream::readable_soon`].
-    pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
+    pub(crate) async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         match self {
             Connection::Plain(stream) => stream.readable_soon(low_water).await,
             Connection::Tls(stream) => stream.readable_soon(low_water).await,
@@ -131,7 +131,7 @@ impl Connection {
     }
 
     /// As [`Stream::has_unread_bytes`]; bytes that TLS has received but nobody has taken count too.
-    pub fn has_unread_bytes(&self) -> bool {
+    pub(crate) fn has_unread_bytes(&self) -> bool {
         match self {
             Connection::Plain(stream) => stream.has_unread_bytes(),
             Connection::Tls(stream) => stream.has_unread_bytes(),
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// As [`Stream::is_quiet`].
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Connection::Plain(stream) => stream.is_quiet(),
             Connection::Tls(stream) => stream.is_quiet(),
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// The socket below, for its options and for waits until it takes more bytes.
-    pub fn socket(&mut self) -> &mut Stream {
+    pub(crate) fn socket(&mut self) -> &mut Stream {
         match self {
             Connection::Plain(stream) => stream,
             Connection::Tls(stream) => stream.socket(),
@@ -156,7 +156,7 @@ impl Connection {
 
     /// The socket, if its bytes are those of the connection, so that the kernel may move them by
     /// itself. With TLS they are not, unless the kernel does the TLS: this is the place to say so.
-    pub fn kernel_socket(&mut self) -> Option<&mut Stream> {
+    pub(crate) fn kernel_socket(&mut self) -> Option<&mut Stream> {
         match self {
             Connection::Plain(stream) => Some(stream),
             Connection::Tls(_) => None,

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use monoio::BufResult;
 use rustls::client::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::server::ServerConfig;
 
 use crate::sys::stream::Stream;
 use crate::transport::error_text::words;
@@ -22,7 +21,7 @@ const RECORD_BYTES: usize = CONTENT_BYTES + 256 + 5;
 const CONTENT_BYTES: usize = 16 * 1024;
 
 /// A TLS connection.
-pub struct TlsStream {
+pub(crate) struct TlsStream {
     stream: Stream,
     session: Session,
 }
@@ -41,7 +40,7 @@ impl From<TlsError> for io::Error {
 
 /// Why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The socket failed, or nothing came in time.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -55,25 +54,14 @@ impl TlsStream {
     ///
     /// # Errors
     /// See [`HandshakeError`]; `TimedOut` after `timeout`.
-    pub async fn connect(
+    pub(crate) async fn connect(
         stream: Stream,
         config: &Arc<ClientConfig>,
         name: ServerName<'static>,
         timeout: Duration,
     ) -> Result<TlsStream, HandshakeError> {
-        TlsStream { stream, session: Session::client(config, name)? }.shake_hands(timeout).await
-    }
-
-    /// Performs the handshake with a client.
-    ///
-    /// # Errors
-    /// See [`HandshakeError`]; `TimedOut` after `timeout`.
-    pub async fn accept(
-        stream: Stream,
-        config: &Arc<ServerConfig>,
-        timeout: Duration,
-    ) -> Result<TlsStream, HandshakeError> {
-        TlsStream { stream, session: Session::server(config)? }.shake_hands(timeout).await
+        let session = Session::client(config, name)?;
+        TlsStream { stream, session }.shake_hands(timeout).await
     }
 
     async fn shake_hands(mut self, timeout: Duration) -> Result<TlsStream, HandshakeError> {
@@ -92,7 +80,7 @@ impl TlsStream {
     }
 
     /// The socket below.
-    pub fn socket(&mut self) -> &mut Stream {
+    pub(crate) fn socket(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
@@ -100,7 +88,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// As [`Connection::receive`](super::Connection::receive).
-    pub async fn receive(
+    pub(crate) async fn receive(
         &mut self,
         buf: Vec<u8>,
         limit: usize,
@@ -113,7 +101,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// As [`Connection::receive`](super::Connection::receive).
-    pub async fn receive_idle(
+    pub(crate) async fn receive_idle(
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
@@ -157,7 +145,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// As [`Connection::send`](super::Connection::send).
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         buf: Vec<u8>,
         range: Range<usize>,
@@ -175,7 +163,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// As [`Stream::readable_soon`].
-    pub async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
+    pub(crate) async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         match self.missing(low_water) {
             0 => Ok(true),
             missing => self.stream.readable_soon(missing).await,
@@ -186,7 +174,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// As [`Stream::readable`].
-    pub async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
+    pub(crate) async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         match self.missing(low_water) {
             0 => Ok(()),
             missing => self.stream.readable(missing, deadline).await,
@@ -202,14 +190,14 @@ impl TlsStream {
     }
 
     /// Whether bytes of the peer have arrived that were not taken yet.
-    pub fn has_unread_bytes(&self) -> bool {
+    pub(crate) fn has_unread_bytes(&self) -> bool {
         !self.session.plain.is_empty()
             || !self.session.incoming.is_empty()
             || self.stream.has_unread_bytes()
     }
 
     /// As [`Stream::is_quiet`].
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.session.state == State::Open
             && self.session.plain.is_empty()
             && self.session.incoming.is_empty()
@@ -217,7 +205,7 @@ impl TlsStream {
     }
 
     /// Tells the peer that nothing follows, if it still takes bytes.
-    pub async fn send_close_notify(&mut self, timeout: Duration) {
+    pub(crate) async fn send_close_notify(&mut self, timeout: Duration) {
         if self.session.close().is_ok() {
             let _ = self.flush(Instant::now() + timeout).await;
         }

@@ -37,7 +37,7 @@ pub enum TrustError {
 
 /// The trusted authorities, shared by all workers.
 #[derive(Clone, Debug)]
-pub struct Trust {
+pub(crate) struct Trust {
     roots: Arc<RootCertStore>,
     named: Arc<[CertificateDer<'static>]>,
 }
@@ -51,7 +51,7 @@ impl Trust {
     ///
     /// # Errors
     /// See [`TrustError`].
-    pub fn load(settings: &Settings) -> Result<Trust, TrustError> {
+    pub(crate) fn load(settings: &Settings) -> Result<Trust, TrustError> {
         let mut roots = RootCertStore::empty();
         let system = rustls_native_certs::load_native_certs();
         for error in &system.errors {
@@ -73,7 +73,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`TrustError::Tls`].
-    pub fn client(&self) -> Result<Arc<ClientConfig>, TrustError> {
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, TrustError> {
         let provider = Arc::new(ring::default_provider());
         let roots = Arc::clone(&self.roots);
         let by_authority = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
@@ -93,7 +93,7 @@ impl Trust {
 ///
 /// # Errors
 /// The fault of the file, to be written after its name.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let number = found.len() + 1;

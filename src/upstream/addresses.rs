@@ -12,7 +12,7 @@ const REMEMBERED: usize = 256;
 
 /// The recent failures of one worker.
 #[derive(Default)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Advances with each connection, so that the addresses share the load.
     turn: Cell<usize>,
     failed: RefCell<Vec<(SocketAddr, Instant)>>,
@@ -20,7 +20,7 @@ pub struct Addresses {
 
 impl Addresses {
     /// The order in which to try `addresses` now.
-    pub fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
+    pub(crate) fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
         let mut order = addresses.to_vec();
         if order.is_empty() {
             return order;
@@ -37,7 +37,7 @@ impl Addresses {
     }
 
     /// A connection to this address failed.
-    pub fn note_failure(&self, address: SocketAddr, now: Instant) {
+    pub(crate) fn note_failure(&self, address: SocketAddr, now: Instant) {
         let mut failed = self.failed.borrow_mut();
         failed
             .retain(|(known, since)| *known != address && now.duration_since(*since) < AVOIDED_FOR);
@@ -48,7 +48,7 @@ impl Addresses {
     }
 
     /// A connection to this address succeeded.
-    pub fn note_success(&self, address: SocketAddr) {
+    pub(crate) fn note_success(&self, address: SocketAddr) {
         let mut failed = self.failed.borrow_mut();
         if !failed.is_empty() {
             failed.retain(|(known, _)| *known != address);

@@ -27,7 +27,7 @@ use crate::upstream::resolve::ResolvedOrigin;
 use crate::upstream::tunnel;
 
 /// A connection to S3 or to a proxy.
-pub struct Connection {
+pub(crate) struct Connection {
     /// Plain or TLS.
     pub stream: transport::Connection,
     /// The address that it was opened to.
@@ -37,7 +37,7 @@ pub struct Connection {
 }
 
 /// Opens the connections of one worker.
-pub struct Connector {
+pub(crate) struct Connector {
     settings: Settings,
     addresses: Addresses,
     /// Empty until there is an origin with TLS.
@@ -48,7 +48,7 @@ pub struct Connector {
 
 /// Why no response head was received.
 #[derive(Debug, thiserror::Error)]
-pub enum HeadError {
+pub(crate) enum HeadError {
     /// The connection ended or broke before the first byte.
     #[error("the connection was closed without a response")]
     NoResponse(io::Error),
@@ -65,7 +65,7 @@ pub enum HeadError {
 
 impl HeadError {
     /// Whether a retry may succeed. A server that does not speak HTTP never will.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             HeadError::NoResponse(_) | HeadError::Cut(_) | HeadError::TimedOut => true,
             HeadError::Malformed(_) => false,
@@ -78,7 +78,7 @@ const LOOK_UP_PERIOD: Duration = Duration::from_millis(10);
 
 impl Connector {
     /// A connector whose sockets have their deadlines in `deadlines`.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         trust: Arc<OnceLock<Trust>>,
         deadlines: Rc<Deadlines>,
@@ -111,7 +111,7 @@ impl Connector {
     ///
     /// # Errors
     /// That of the last address, or a timeout if any address timed out.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         origin: &ResolvedOrigin,
         route: &Route,
@@ -205,7 +205,7 @@ impl Connection {
     ///
     /// # Errors
     /// See [`HeadError`].
-    pub async fn receive_head(
+    pub(crate) async fn receive_head(
         &mut self,
         mut buf: Vec<u8>,
         limit: usize,

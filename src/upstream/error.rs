@@ -8,7 +8,7 @@ use crate::upstream::tunnel::ProxyError;
 
 /// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The name has no address, or none was found in time.
     #[error("its name cannot be resolved")]
     Unresolved,
@@ -34,7 +34,7 @@ pub enum ConnectError {
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// This process or the machine that it runs on.
     Us,
     /// The server, or something on the way to it.
@@ -43,7 +43,7 @@ pub enum Side {
 
 impl ConnectError {
     /// Whose fault it is.
-    pub fn side(&self) -> Side {
+    pub(crate) fn side(&self) -> Side {
         match self {
             ConnectError::OutOfDescriptors(_) | ConnectError::OutOfResources(_) => Side::Us,
             ConnectError::Unresolved
@@ -55,7 +55,7 @@ impl ConnectError {
     }
 
     /// Whether the server or a proxy did not respond in time.
-    pub fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         match self {
             ConnectError::TimedOut => true,
             ConnectError::Proxy(error) => error.is_timeout(),
@@ -66,7 +66,7 @@ impl ConnectError {
     /// Whether another attempt, at this or at another address, may succeed. A server that cannot
     /// prove its identity is the same at each address, and without descriptors each attempt takes
     /// one from a client.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             ConnectError::Unresolved | ConnectError::TimedOut | ConnectError::Tcp(_) => true,
             ConnectError::Proxy(error) => error.is_transient(),

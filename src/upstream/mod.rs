@@ -1,13 +1,13 @@
 //! Connections to S3 and to the proxies in front of it: names, connecting, and the pool.
 
-pub mod addresses;
-pub mod connection;
-pub mod error;
+pub(crate) mod addresses;
+pub(crate) mod connection;
+pub(crate) mod error;
 mod named;
-pub mod permits;
-pub mod pool;
-pub mod proxy;
-pub mod resolve;
+pub(crate) mod permits;
+pub(crate) mod pool;
+pub(crate) mod proxy;
+pub(crate) mod resolve;
 mod tunnel;
 
 use std::fmt;

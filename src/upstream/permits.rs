@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::metrics::Metrics;
 
 /// The permits of one worker.
-pub struct Queue {
+pub(crate) struct Queue {
     max_in_use: usize,
     max_waiting: usize,
     /// Counts the permits in use.
@@ -29,17 +29,17 @@ struct Waiter {
 }
 
 /// Allows one connection to be in use, until it is dropped.
-pub struct Permit {
+pub(crate) struct Permit {
     queue: Rc<Queue>,
 }
 
 /// All permits are in use and too many requests wait, or none was released in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
+pub(crate) struct Exhausted;
 
 impl Queue {
     /// `max_in_use` permits, for which at most `max_waiting` requests wait.
-    pub fn new(max_in_use: usize, max_waiting: usize, metrics: Arc<Metrics>) -> Rc<Queue> {
+    pub(crate) fn new(max_in_use: usize, max_waiting: usize, metrics: Arc<Metrics>) -> Rc<Queue> {
         Rc::new(Queue { max_in_use, max_waiting, metrics, waiting: RefCell::default() })
     }
 
@@ -47,7 +47,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Exhausted`].
-    pub async fn acquire(self: &Rc<Self>, timeout: Duration) -> Result<Permit, Exhausted> {
+    pub(crate) async fn acquire(self: &Rc<Self>, timeout: Duration) -> Result<Permit, Exhausted> {
         let (in_use, waiting) = (&self.metrics.s3_connections_busy, self.waiting.borrow().len());
         if in_use.get() < self.max_in_use && waiting == 0 {
             in_use.increment();

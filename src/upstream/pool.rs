@@ -17,7 +17,7 @@ use crate::upstream::resolve::{ResolvedOrigin, Resolver};
 use crate::upstream::{Origin, Settings};
 
 /// The connections of one worker to all its origins.
-pub struct Pool {
+pub(crate) struct Pool {
     settings: Settings,
     connector: Connector,
     resolver: Resolver,
@@ -28,7 +28,7 @@ pub struct Pool {
 }
 
 /// A server that connections are opened to: an origin, or the proxy on the way to it.
-pub struct Destination {
+pub(crate) struct Destination {
     resolved: Arc<ResolvedOrigin>,
     route: Route,
     /// Idle connections, the longest idle first: those on which S3 may send little ahead, then the
@@ -43,7 +43,7 @@ struct Idle {
 
 /// Why a request gets no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum PoolError {
+pub(crate) enum PoolError {
     /// All connections are in use, and none was released in time.
     #[error("all {0} connections to S3 of this worker are busy")]
     Exhausted(usize),
@@ -58,7 +58,7 @@ pub enum PoolError {
 }
 
 /// A connection in use. Dropping it closes the connection; [`put_back`](Self::put_back) keeps it.
-pub struct Lease {
+pub(crate) struct Lease {
     /// In a box from the start: it is handed on several times in each request.
     connection: Option<Box<Connection>>,
     destination: Rc<Destination>,
@@ -68,7 +68,7 @@ pub struct Lease {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         connector: Connector,
         resolver: Resolver,
@@ -88,7 +88,7 @@ impl Pool {
 
     /// Where connections for an origin lead. The pool forgets it, with its addresses, some time
     /// after nobody else holds it.
-    pub fn destination(&self, origin: &Arc<Origin>) -> Rc<Destination> {
+    pub(crate) fn destination(&self, origin: &Arc<Origin>) -> Rc<Destination> {
         let mut destinations = self.destinations.borrow_mut();
         if let Some(found) = destinations.iter().find(|one| one.route.origin == *origin) {
             return Rc::clone(found);
@@ -108,7 +108,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Exhausted`].
-    pub async fn permit(&self) -> Result<Permit, PoolError> {
+    pub(crate) async fn permit(&self) -> Result<Permit, PoolError> {
         let permit = self.queue.acquire(self.settings.wait_timeout).await;
         permit.map_err(|_| PoolError::Exhausted(self.settings.max_connections))
     }
@@ -116,7 +116,7 @@ impl Pool {
     /// The connection that became idle last and that S3 has not closed. A request whose client may
     /// leave after a few bytes cannot use one on which S3 may send far ahead; any request can use the
     /// other kind.
-    pub fn reuse(
+    pub(crate) fn reuse(
         self: &Rc<Self>,
         permit: Permit,
         destination: &Rc<Destination>,
@@ -143,7 +143,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Connect`].
-    pub async fn connect(
+    pub(crate) async fn connect(
         self: &Rc<Self>,
         permit: Permit,
         destination: &Rc<Destination>,
@@ -177,7 +177,7 @@ impl Pool {
 
     /// Closes connections that have been idle for too long or lead to an address that their name
     /// has no more, and forgets destinations that nobody holds.
-    pub fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
         self.destinations.borrow_mut().retain(|destination| {
             let mut is_empty = true;
@@ -197,22 +197,22 @@ impl Pool {
     }
 
     /// Connections that are open, busy or idle.
-    pub fn open_connections(&self) -> usize {
+    pub(crate) fn open_connections(&self) -> usize {
         self.busy_connections() + self.metrics.s3_connections_idle.get()
     }
 
     /// Connections in use or being opened.
-    pub fn busy_connections(&self) -> usize {
+    pub(crate) fn busy_connections(&self) -> usize {
         self.metrics.s3_connections_busy.get()
     }
 
     /// Requests that wait for a connection.
-    pub fn waiting_requests(&self) -> usize {
+    pub(crate) fn waiting_requests(&self) -> usize {
         self.metrics.s3_requests_waiting.get()
     }
 
     /// Makes room for another connection; `false` where none is idle.
-    pub fn close_one_idle(&self) -> bool {
+    pub(crate) fn close_one_idle(&self) -> bool {
         let close_one = |destination: &Rc<Destination>| {
             destination.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front)
         };
@@ -229,7 +229,7 @@ impl Pool {
 const DESCRIPTOR_TRIES: usize = 8;
 
 /// Time for a released connection to be closed.
-pub const CLOSING_TIME: Duration = Duration::from_millis(1);
+pub(crate) const CLOSING_TIME: Duration = Duration::from_millis(1);
 
 /// Where idle connections lie, by how far S3 may send ahead on them.
 fn shelf(ahead: Ahead) -> usize {
@@ -238,7 +238,7 @@ fn shelf(ahead: Ahead) -> usize {
 
 impl Destination {
     /// The proxy that requests are written for; none if their bytes reach the origin as they are.
-    pub fn forwarder(&self) -> Option<&HttpProxy> {
+    pub(crate) fn forwarder(&self) -> Option<&HttpProxy> {
         let Route { origin, via } = &self.route;
         via.as_deref().filter(|_| !origin.tls)
     }
@@ -247,7 +247,7 @@ impl Destination {
 impl Lease {
     /// Keeps the connection for the next request. Call it only when the response was read to its end
     /// and S3 keeps the connection open.
-    pub fn put_back(mut self) {
+    pub(crate) fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.pool.metrics.s3_connections_idle.get() >= self.pool.settings.max_idle_connections
             || !connection.is_current(&self.destination.resolved)

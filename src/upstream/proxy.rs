@@ -55,7 +55,7 @@ impl Proxies {
 
 /// An origin and the proxy in front of it.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// The server that requests are for.
     pub origin: Arc<Origin>,
     /// `None` if the origin is reached directly.

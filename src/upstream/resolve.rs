@@ -43,7 +43,7 @@ const MAX_LOOKUPS: usize = 16;
 const START_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An origin and its current addresses.
-pub struct ResolvedOrigin {
+pub(crate) struct ResolvedOrigin {
     /// The origin.
     pub origin: Arc<Origin>,
     addresses: ArcSwap<Vec<SocketAddr>>,
@@ -74,13 +74,13 @@ impl ResolvedOrigin {
     }
 
     /// The current addresses; empty while the name cannot be resolved.
-    pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
+    pub(crate) fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.load_full()
     }
 
     /// How often the addresses changed to which idle connections may be kept. Whoever opens or
     /// checks a connection asks this, so it counts as use of the name.
-    pub fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         // Read first: workers share this cache line, and most calls find it set.
         if !self.in_use.load(Ordering::Relaxed) {
             self.in_use.store(true, Ordering::Relaxed);
@@ -90,17 +90,17 @@ impl ResolvedOrigin {
 
     /// Whether an idle connection to an address may be kept: the name has this address, or had it a
     /// moment ago.
-    pub fn may_keep(&self, address: SocketAddr) -> bool {
+    pub(crate) fn may_keep(&self, address: SocketAddr) -> bool {
         self.kept.load().contains(&address)
     }
 
     /// Asks for a lookup soon, since no address could be connected to.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         self.wanted.notify_one();
     }
 
     /// Whether the name was looked up already, with whatever result.
-    pub fn is_resolved(&self) -> bool {
+    pub(crate) fn is_resolved(&self) -> bool {
         !self.addresses.load().is_empty() || self.failing.load(Ordering::Relaxed)
     }
 
@@ -187,7 +187,7 @@ impl ResolvedOrigin {
 
 /// All origins that workers have asked for.
 #[derive(Clone)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     background: Background,
     known: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
     lookups: Arc<Semaphore>,
@@ -195,14 +195,14 @@ pub struct Resolver {
 
 impl Resolver {
     /// A resolver whose lookups run on the background thread.
-    pub fn new(background: Background) -> Resolver {
+    pub(crate) fn new(background: Background) -> Resolver {
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
         Resolver { background, known: Arc::default(), lookups }
     }
 
     /// An origin whose addresses are kept up to date for as long as somebody holds it. If it is new
     /// its name is being looked up.
-    pub fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
+    pub(crate) fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
         let mut known = self.known();
         if let Some(found) = known.iter().find(|known| known.origin == *origin) {
             return Arc::clone(found);
@@ -216,7 +216,7 @@ impl Resolver {
     }
 
     /// Begins to resolve all `origins` and waits a moment for their addresses.
-    pub fn start(&self, origins: &[Arc<Origin>]) {
+    pub(crate) fn start(&self, origins: &[Arc<Origin>]) {
         let resolved: Vec<_> = origins.iter().map(|origin| self.origin(origin)).collect();
         let deadline = Instant::now() + START_TIMEOUT;
         while !resolved.iter().all(|one| one.is_resolved()) && Instant::now() < deadline {

@@ -12,7 +12,7 @@ use crate::upstream::proxy::HttpProxy;
 
 /// Why an HTTP proxy does not open a tunnel to a host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProxyError {
+pub(crate) enum ProxyError {
     /// The proxy does not respond.
     #[error("the proxy does not respond in time")]
     TimedOut,
@@ -53,12 +53,12 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// Whether the proxy or the host did not respond in time.
-    pub fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, ProxyError::TimedOut | ProxyError::HostTimedOut(_))
     }
 
     /// Whether a retry may succeed. A refusal lasts until a configuration changes.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             ProxyError::TimedOut
             | ProxyError::HostTimedOut(_)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use s3proxy::clock::{Iso8601, unix_seconds};
+use s3proxy::internals::{Iso8601, unix_seconds};
 
 use crate::support::credential_services::{CONTAINER_TOKEN, CredentialServices};
 use crate::support::eventually;

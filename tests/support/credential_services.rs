@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use s3proxy::clock::Iso8601;
+use s3proxy::internals::Iso8601;
 
 use super::PATIENCE;
 use super::s3_server::{Keyring, Keys};

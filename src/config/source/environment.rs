@@ -15,7 +15,7 @@ pub type Environment = BTreeMap<String, String>;
 
 /// The process's own environment. Bytes that are not UTF-8 become `U+FFFD`, which no setting
 /// accepts if it matters.
-pub fn of_process() -> Environment {
+pub(crate) fn of_process() -> Environment {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }

@@ -26,7 +26,7 @@ use crate::upstream::proxy::Proxies;
 static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
 
 /// The generation before the first set.
-pub const NO_GENERATION: u64 = 0;
+pub(crate) const NO_GENERATION: u64 = 0;
 
 /// How long a request waits for newer credentials. STS and single sign-on take a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);

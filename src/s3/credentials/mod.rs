@@ -1,9 +1,9 @@
 //! The credentials that requests are signed with: the AWS SDK's own type, which wipes its memory
 //! when it is dropped, keeps secrets out of `Debug`, and carries its expiry.
 
-pub mod handle;
-pub mod login;
-pub mod refresh;
+pub(crate) mod handle;
+pub(crate) mod login;
+pub(crate) mod refresh;
 
 pub use aws_credential_types::Credentials;
 
@@ -21,7 +21,7 @@ pub fn fixed(
 /// Whether a byte may be part of an access key id, which stands between slashes and commas in the
 /// `Authorization` field (AWS S3 API Reference, "Signature Calculations for the Authorization
 /// Header").
-pub fn is_of_access_key_id(byte: u8) -> bool {
+pub(crate) fn is_of_access_key_id(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"/,=".contains(&byte)
 }
 

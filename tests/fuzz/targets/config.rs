@@ -3,17 +3,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::config::{self, Environment, File, Overrides, Source};
+use s3proxy::internals::{ConfigSource, Environment, File, Overrides, resolve_config};
 
 fuzz_target!(|text: &str| {
     let file = File { name: "config.yaml", text };
-    match config::resolve(Some(file), &Environment::new(), &Overrides::default()) {
+    match resolve_config(Some(file), &Environment::new(), &Overrides::default()) {
         Ok(config) => assert!(!config.live.mounts.is_empty() && !config.settings.listen.is_empty()),
         Err(diagnostics) => {
             assert!(diagnostics.iter().next().is_some());
             for diagnostic in diagnostics.iter() {
                 assert!(!diagnostic.to_string().contains(char::is_control), "{diagnostic}");
-                if let Source::File { line: Some(line), .. } = diagnostic.location.source {
+                if let ConfigSource::File { line: Some(line), .. } = diagnostic.location.source {
                     // To YAML a carriage return alone ends a line too.
                     let lines = 1 + text.matches(['\r', '\n']).count();
                     assert!((1..=lines).contains(&line), "line {line} of {lines}: {diagnostic}");

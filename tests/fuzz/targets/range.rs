@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::http1::range::{ByteRange, ContentRange};
+use s3proxy::internals::{ByteRange, ContentRange};
 
 fuzz_target!(|input: (u64, &[u8])| {
     let (size, value) = input;

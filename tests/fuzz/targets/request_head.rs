@@ -3,15 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::http1::framing::{HeadEnd, find_head_end};
-use s3proxy::http1::request;
+use s3proxy::internals::{HeadEnd, find_head_end, parse_request};
 
 fuzz_target!(|bytes: &[u8]| {
     let HeadEnd::At(end) = find_head_end(bytes) else { return };
     let head = &bytes[..end];
     assert!(head.ends_with(b"\r\n\r\n") || head == b"\r\n");
     assert_eq!(find_head_end(head), HeadEnd::At(end), "what follows a head does not move its end");
-    let Ok(request) = request::parse(head) else { return };
+    let Ok(request) = parse_request(head) else { return };
     assert!(request.minor_version <= 1);
     assert!(!request.target_text.contains(|c: char| c == ' ' || c.is_ascii_control()));
     let conditions = &request.preconditions;

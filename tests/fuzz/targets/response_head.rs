@@ -3,9 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::http1::conditional::entity_tag;
-use s3proxy::http1::response::{Field, ResponseHead};
-use s3proxy::s3::object::{Metadata, Shown, content_range};
+use s3proxy::internals::{Field, Metadata, ResponseHead, Shown, content_range, entity_tag};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(head) = ResponseHead::parse(bytes) else { return };

@@ -3,8 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::http1::chunked::Decoder;
-use s3proxy::s3::error::ServiceError;
+use s3proxy::internals::{Decoder, ServiceError};
 
 /// Decodes `encoded` in pieces of `size` bytes; `None` if it is invalid, else the body and whether it
 /// has ended.

@@ -3,10 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use s3proxy::http1::target::{Target, percent_decode};
-use s3proxy::limits::{KEY_BYTES, VERSION_ID_BYTES};
-use s3proxy::s3::object_name::ObjectName;
-use s3proxy::s3::sigv4::{write_encoded_path, write_encoded_query_value};
+use s3proxy::internals::{KEY_BYTES, ObjectName, Target, VERSION_ID_BYTES, percent_decode, write_encoded_path, write_encoded_query_value};
 
 fuzz_target!(|target: &str| {
     let Some(Target::Resource { path, query }) = Target::parse(target) else { return };

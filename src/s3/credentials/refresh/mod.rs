@@ -27,7 +27,11 @@ const SLEEP: Duration = Duration::from_secs(30);
 
 /// Starts refreshing `sources`, until their tasks are dropped, and waits up to `patience` for the
 /// first load of each.
-pub fn start(background: &Background, sources: &[Arc<Source>], patience: Duration) -> Vec<Task> {
+pub(crate) fn start(
+    background: &Background,
+    sources: &[Arc<Source>],
+    patience: Duration,
+) -> Vec<Task> {
     let deadline = Instant::now() + patience;
     let waits: Vec<_> = sources
         .iter()
