@@ -156,7 +156,7 @@ fn a_key_file_that_holds_no_key_is_refused_in_one_line() {
     for (content, part) in [
         (None, "cannot be read: No such file or directory"),
         (Some(&b""[..]), "the file is empty"),
-        (Some(&KEY[..31]), "the file has 31 bytes, which are no base64"),
+        (Some(&KEY[..31]), "the file has 31 bytes, which are not base64"),
         (Some(b"aHVzaA==\n"), "the file has the base64 of 4 bytes"),
     ] {
         let finished = check("http://127.0.0.1:9", content);

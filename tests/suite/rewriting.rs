@@ -120,8 +120,8 @@ fn an_unknown_condition_is_refused(driver: Driver) {
     let many: String =
         (0..17).map(|n| format!("r{n}: {{from: a, to: b, when: missing}}, ")).collect();
     for (rules, words) in [
-        (rule("never"), "rewrite_rules.bai.when: 'never' is not a condition for a rule"),
-        (rule("Missing"), "write 'always' or 'missing'"),
+        (rule("never"), "rewrite_rules.bai.when: 'never' is not a choice"),
+        (rule("Missing"), "write one of always, missing"),
         (rule("[missing]"), "rewrite_rules.bai.when: is a list"),
         (format!("{{{many}}}"), "has 17 rules with 'when: missing'; keep 16 at most"),
     ] {
