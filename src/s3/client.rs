@@ -120,6 +120,7 @@ impl Client {
     /// that are not `live` any more. Requests that are under way go on.
     pub(crate) fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
         self.retries.set(retries);
+        self.budget.adopt(&retries);
         self.targets.borrow_mut().retain(|id, _| live.contains(id));
     }
 
