@@ -32,6 +32,8 @@ use crate::upstream::pool::{Destination, Lease, Pool, PoolError};
 pub(crate) struct Client {
     /// By bucket, made for its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
+    /// The buckets of the current settings; `None` until they are replaced for the first time.
+    live: RefCell<Option<HashSet<BucketId>>>,
     pool: Rc<Pool>,
     shared: Rc<Shared>,
     first_byte_timeout: Duration,
@@ -108,6 +110,7 @@ impl Client {
         let stall_timeout = upstream.stall_timeout;
         Client {
             targets: RefCell::default(),
+            live: RefCell::default(),
             pool,
             shared: Rc::new(Shared { buffers, metrics, stall_timeout }),
             first_byte_timeout: upstream.first_byte_timeout,
@@ -118,19 +121,26 @@ impl Client {
 
     /// Goes on with other settings and buckets: drops the signing keys and destinations of those
     /// that are not `live` any more. Requests that are under way go on.
-    pub(crate) fn adopt(&self, retries: retry::Settings, live: &HashSet<BucketId>) {
+    pub(crate) fn adopt(&self, retries: retry::Settings, live: HashSet<BucketId>) {
         self.retries.set(retries);
+        self.budget.adopt(&retries);
         self.targets.borrow_mut().retain(|id, _| live.contains(id));
+        self.live.replace(Some(live));
     }
 
     fn target(&self, bucket: &Arc<Bucket>) -> Rc<Target> {
         let mut targets = self.targets.borrow_mut();
-        let target = targets.entry(bucket.id).or_insert_with(|| {
-            let (writer, destination) = located(bucket, &self.pool);
-            let (writer, destination) = (RefCell::new(writer), RefCell::new(destination));
-            Rc::new(Target { bucket: Arc::clone(bucket), writer, destination })
-        });
-        Rc::clone(target)
+        if let Some(target) = targets.get(&bucket.id) {
+            return Rc::clone(target);
+        }
+        let (writer, destination) = located(bucket, &self.pool);
+        let (writer, destination) = (RefCell::new(writer), RefCell::new(destination));
+        let target = Rc::new(Target { bucket: Arc::clone(bucket), writer, destination });
+        // A request that began before a reload may be for a bucket that is gone since.
+        if self.live.borrow().as_ref().is_none_or(|live| live.contains(&bucket.id)) {
+            targets.insert(bucket.id, Rc::clone(&target));
+        }
+        target
     }
 
     /// Sends a request and waits for the head of the response, with retries.

@@ -45,14 +45,21 @@ const REQUESTS_PER_RETRY: u32 = 10;
 pub(crate) struct Budget {
     /// In units of a request, of which [`REQUESTS_PER_RETRY`] pay for one retry.
     balance: Cell<u32>,
-    most: u32,
+    most: Cell<u32>,
 }
 
 impl Budget {
     /// A full budget.
     pub(crate) fn new(settings: &Settings) -> Budget {
-        let most = settings.budget.saturating_mul(REQUESTS_PER_RETRY);
-        Budget { balance: Cell::new(most), most }
+        let most = units(settings);
+        Budget { balance: Cell::new(most), most: Cell::new(most) }
+    }
+
+    /// Goes on with another limit; what was spent stays spent.
+    pub(crate) fn adopt(&self, settings: &Settings) {
+        let most = units(settings);
+        let spent = self.most.replace(most).saturating_sub(self.balance.get());
+        self.balance.set(most.saturating_sub(spent));
     }
 
     /// Counts a request that S3 responded to.
@@ -61,13 +68,17 @@ impl Budget {
     }
 
     fn add(&self, units: u32) {
-        self.balance.set(self.most.min(self.balance.get().saturating_add(units)));
+        self.balance.set(self.most.get().min(self.balance.get().saturating_add(units)));
     }
 
     fn spend(&self) -> bool {
         let left = self.balance.get().checked_sub(REQUESTS_PER_RETRY);
         left.inspect(|&left| self.balance.set(left)).is_some()
     }
+}
+
+fn units(settings: &Settings) -> u32 {
+    settings.budget.saturating_mul(REQUESTS_PER_RETRY)
 }
 
 /// The retries of one request, or of one body from one byte on.
@@ -225,6 +236,20 @@ mod tests {
         assert_eq!(retries(100), 2);
         (0..1000).for_each(|_| budget.earn());
         assert_eq!(retries(100), 2, "the balance is bounded");
+    }
+
+    #[test]
+    fn another_budget_keeps_what_was_spent() {
+        let with = |budget| Settings { budget, ..settings() };
+        let budget = Budget::new(&with(3));
+        let spend = || std::iter::repeat_with(|| budget.spend()).take_while(|&spent| spent).count();
+        assert!(budget.spend());
+        budget.adopt(&with(5));
+        assert_eq!(spend(), 4);
+        budget.adopt(&with(2));
+        assert_eq!(spend(), 0);
+        (0..100).for_each(|_| budget.earn());
+        assert_eq!(spend(), 2);
     }
 
     /// The share of requests that fail in spite of retries, if each attempt fails with `chance`.

@@ -178,7 +178,7 @@ impl Worker {
         let live = self.live();
         if self.live.is_news() {
             let buckets = live.mounts.iter().map(|mount| mount.bucket.id).collect();
-            self.s3.adopt(live.retries, &buckets);
+            self.s3.adopt(live.retries, buckets);
         }
     }
 

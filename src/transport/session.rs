@@ -83,9 +83,10 @@ impl Session {
     }
 
     /// Decrypts what was received into `buf`, up to `room` bytes, and encodes what the handshake
-    /// has to send. Returns how many bytes came to `buf`.
+    /// has to send. Returns how many bytes came to `buf`; none do with an error.
     pub(super) fn process(&mut self, buf: &mut Vec<u8>, room: usize) -> Result<usize, TlsError> {
         let Session { role, incoming, plain, outgoing, state } = self;
+        let start = buf.len();
         let taken = room.min(plain.len());
         buf.extend(plain.drain(..taken));
         let mut plaintext = Plaintext { buf, room: room - taken, plain };
@@ -105,6 +106,8 @@ impl Session {
             match processed {
                 Ok(is_waiting) => waits = is_waiting,
                 Err(error) => {
+                    // The caller has not dealt with them, and must not take them for the body.
+                    buf.truncate(start);
                     incoming.drain(..consumed.min(incoming.len()));
                     self.encode_alert();
                     return Err(error);
@@ -343,6 +346,22 @@ mod tests {
         server.close().unwrap();
         carry(&mut server, &mut client);
         assert_eq!(client.state, State::Closed);
+    }
+
+    #[test]
+    fn bytes_in_front_of_an_invalid_record_are_not_handed_out_with_the_error() {
+        let (mut client, mut server) = sessions();
+        client.process(&mut Vec::new(), 0).unwrap();
+        for _ in 0..3 {
+            carry(&mut client, &mut server);
+            carry(&mut server, &mut client);
+        }
+        server.encrypt(b"3\r\nabc\r\n").unwrap();
+        client.incoming.append(&mut server.outgoing);
+        client.incoming.extend(b"\x17\x03\x03\x00\x11not of this session");
+        let mut text = b"before".to_vec();
+        assert!(client.process(&mut text, usize::MAX).is_err());
+        assert_eq!(text, b"before");
     }
 
     #[test]

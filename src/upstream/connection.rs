@@ -110,7 +110,7 @@ impl Connector {
     /// Tries its addresses in turn.
     ///
     /// # Errors
-    /// That of the last address, or a timeout if any address timed out.
+    /// That of the address that says most: a timeout if any address timed out.
     pub(crate) async fn connect(
         &self,
         origin: &ResolvedOrigin,
@@ -134,11 +134,11 @@ impl Connector {
                     self.addresses.note_success(address);
                     return Ok(Connection { stream, address, named_at });
                 }
-                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) if !error.may_succeed_elsewhere() => return Err(error),
                 Err(error) => {
                     self.addresses.note_failure(address, Instant::now());
                     // A timeout at one address says more than a refusal at another.
-                    if !failure.is_timeout() {
+                    if error.outweighs(&failure) {
                         failure = error;
                     }
                 }

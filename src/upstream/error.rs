@@ -63,6 +63,21 @@ impl ConnectError {
         }
     }
 
+    /// Whether another address of the server may be connected to now. `EADDRNOTAVAIL` is the kernel's
+    /// error for an IPv6 address on a machine where IPv6 is off, too.
+    pub(crate) fn may_succeed_elsewhere(&self) -> bool {
+        self.is_transient() || matches!(self, ConnectError::OutOfResources(_))
+    }
+
+    /// Whether this says more about a server than the failure of another address.
+    pub(crate) fn outweighs(&self, other: &ConnectError) -> bool {
+        match (self, other) {
+            (_, ConnectError::Unresolved) => true,
+            (_, other) if other.is_timeout() => false,
+            (error, _) => !matches!(error, ConnectError::OutOfResources(_)),
+        }
+    }
+
     /// Whether another attempt, at this or at another address, may succeed. A server that cannot
     /// prove its identity is the same at each address, and without descriptors each attempt takes
     /// one from a client.
@@ -102,6 +117,19 @@ mod tests {
     use io::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn an_address_of_a_family_that_is_off_leaves_the_others_their_turn() {
+        let off = || ConnectError::from(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        let refused = || ConnectError::Tcp(ErrorKind::ConnectionRefused.into());
+        let no_descriptor = ConnectError::from(io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(off().may_succeed_elsewhere() && refused().may_succeed_elsewhere());
+        assert!(!no_descriptor.may_succeed_elsewhere());
+        // It is reported only if there is nothing better to say.
+        assert!(off().outweighs(&ConnectError::Unresolved));
+        assert!(!off().outweighs(&refused()) && refused().outweighs(&off()));
+        assert!(!refused().outweighs(&ConnectError::TimedOut));
+    }
 
     #[test]
     fn each_error_has_a_side_and_says_whether_a_retry_may_help() {

@@ -1,12 +1,14 @@
 //! Regions, endpoints with paths, and both as the profiles of AWS's tools configure them.
 
 use hyper::header::AUTHORIZATION;
+use seccompiler::apply_filter;
 
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::proxy::{Config, Driver, Process, Proxy};
 use crate::support::raw_http::{get, get_range, head};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::scripted_upstream::{ScriptedUpstream, ok};
+use crate::support::seccomp::{EADDRNOTAVAIL, refuse_argument};
 
 both_drivers!(
     regions_of_other_stores_are_signed_for,
@@ -18,6 +20,7 @@ both_drivers!(
     what_is_written_or_set_wins_over_the_profile,
     an_empty_profile_variable_is_unset,
     a_bucket_that_the_endpoint_names_too_is_noticed,
+    a_name_with_addresses_of_both_families_works_where_ipv6_is_off,
 );
 
 const TARGET: &str = "/files/reads.bam";
@@ -219,4 +222,26 @@ fn buckets_of_s3_express_are_refused_with_a_reason() {
     let finished = Process::with_config(&config.yaml()).run();
     assert_eq!(finished.code, 78, "{finished:?}");
     assert!(finished.stderr.contains("S3 Express One Zone"), "{finished:?}");
+}
+
+/// As in a container without IPv6: an address of `localhost` is not available, which is no lack of
+/// ports.
+fn a_name_with_addresses_of_both_families_works_where_ipv6_is_off(driver: Driver) {
+    let upstream = ScriptedUpstream::always(ok("ACGT"));
+    let config = Config::new(driver, &format!("http://localhost:{}", upstream.port()))
+        .set("upstream_max_idle_connections", "0")
+        .set("retries", "0");
+    let no_ipv6 = refuse_argument(libc::SYS_socket, libc::AF_INET6 as u64, EADDRNOTAVAIL);
+    let process = Process::with_config(&config.yaml()).before_exec(move || {
+        apply_filter(&no_ipv6).map_err(|_| std::io::ErrorKind::PermissionDenied.into())
+    });
+    let proxy = Proxy::start(process);
+    for _ in 0..4 {
+        get(&proxy, TARGET).assert(200, "ACGT");
+    }
+    let port = upstream.port();
+    drop(upstream);
+    get(&proxy, TARGET).assert_error(502);
+    let _upstream = ScriptedUpstream::always_at((std::net::Ipv4Addr::LOCALHOST, port), ok("ACGT"));
+    get(&proxy, TARGET).assert(200, "ACGT");
 }

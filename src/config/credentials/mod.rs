@@ -147,10 +147,24 @@ fn of_environment(
 pub(super) fn profile_of(login: &Login) -> Option<&str> {
     match login {
         Login::Profile(name) => Some(name),
-        Login::Role(role) => match &*role.source {
-            Login::Profile(name) => Some(name),
-            _ => None,
-        },
+        // A mount's role may be assumed with another one.
+        Login::Role(role) => profile_of(&role.source),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_behind_a_chain_of_roles_says_where_s3_is() {
+        let role = |source| {
+            let (arn, external_id, session_name) = ("arn:aws:iam::1:role/a".to_owned(), None, None);
+            Login::Role(Role { arn, external_id, session_name, source: Box::new(source) })
+        };
+        let profile = Login::Profile("lab".to_owned());
+        assert_eq!(profile_of(&role(role(profile))), Some("lab"));
+        assert_eq!(profile_of(&role(role(Login::Chain))), None);
     }
 }
