@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
 use monoio::time::sleep;
@@ -19,68 +19,25 @@ use tokio::sync::Notify;
 use crate::limits;
 use crate::s3::clock::S3Clock;
 use crate::s3::credentials::Credentials;
+use crate::s3::credentials::current::{Current, NO_GENERATION};
 use crate::s3::credentials::login::Login;
 use crate::upstream::proxy::Proxies;
 
-/// Counts all sets of credentials in the process, so that no two share a number.
-static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
-
-/// The generation before the first set.
-pub(crate) const NO_GENERATION: u64 = 0;
-
 /// How long a request waits for newer credentials. STS and single sign-on take a second or two.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time until a load may begin that a request still waits for.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(2);
+const MAX_START_DELAY: Duration = Duration::from_secs(2);
 
 /// Least time from a load to one whose need is doubtful, so that requests for objects that S3 always
 /// refuses do not delay a needed refresh.
 const DOUBTFUL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Time between two looks for newer credentials. Other threads do not wake workers.
-const LOOK_PERIOD: Duration = Duration::from_millis(10);
-
-/// Credentials with their generation.
-#[derive(Clone, Debug)]
-pub struct Current {
-    /// What to sign with.
-    pub credentials: Credentials,
-    /// Later ones have a higher number.
-    pub generation: u64,
-    /// They seemed to have expired when they were loaded, which suggests that this machine's clock
-    /// is wrong. They are used until S3 decides.
-    pub is_doubtful: bool,
-}
-
-impl Current {
-    /// The next generation.
-    pub fn new(credentials: Credentials) -> Current {
-        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Current { credentials, generation, is_doubtful: false }
-    }
-
-    /// When they expire, in seconds since 1970; `None` is never.
-    pub fn expiry(&self) -> Option<u64> {
-        let expiry = self.credentials.expiry()?;
-        Some(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-    }
-
-    /// Whether they are valid as far as S3's time is known.
-    pub fn is_usable(&self, clock: &S3Clock) -> bool {
-        self.credentials.expiry().is_none()
-            || self.is_valid_at(clock.seconds())
-            || self.is_doubtful && !clock.was_told_lately()
-    }
-
-    /// Whether they are valid at `now`, in seconds since 1970.
-    pub fn is_valid_at(&self, now: u64) -> bool {
-        self.expiry().is_none_or(|expiry| now < expiry)
-    }
-}
+const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 /// The credentials of one login, refreshed for as long as the process runs.
-pub struct Source {
+pub struct CredentialsHandle {
     login: Login,
     /// The region whose STS is asked, if configured.
     sts_region: Option<String>,
@@ -107,7 +64,7 @@ pub enum Need {
     Doubtful,
 }
 
-/// The loads of a source, counted from 1.
+/// The loads of a handle, counted from 1.
 #[derive(Debug)]
 struct Loads {
     begun: u64,
@@ -134,7 +91,7 @@ impl Loads {
     /// Asks for a load: returns its number, and whether to wait for it.
     fn ask(&mut self, need: Need, now: Instant) -> (u64, bool) {
         if self.is_in_progress() {
-            return (self.begun, now < self.at + PATIENCE);
+            return (self.begun, now < self.at + WAIT_TIMEOUT);
         }
         let is_needed = need == Need::Certain;
         if !is_needed && self.ended_at.is_some_and(|at| now < at + DOUBTFUL_PAUSE) {
@@ -142,15 +99,15 @@ impl Loads {
         }
         self.is_wanted = true;
         self.is_needed |= is_needed;
-        (self.begun + 1, now + PAUSE_PATIENCE >= self.at)
+        (self.begun + 1, now + MAX_START_DELAY >= self.at)
     }
 }
 
-impl Source {
-    /// A source that has the login's fixed keys, if any, and otherwise no credentials yet.
-    pub fn new(login: Login, sts_region: Option<String>) -> Source {
+impl CredentialsHandle {
+    /// A handle that has the login's fixed keys, if any, and otherwise no credentials yet.
+    pub fn new(login: Login, sts_region: Option<String>) -> CredentialsHandle {
         let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone())));
-        Source {
+        CredentialsHandle {
             login,
             sts_region,
             proxies: Arc::default(),
@@ -165,14 +122,14 @@ impl Source {
     }
 
     /// Uses proxies for requests to the services that issue credentials.
-    pub fn through(mut self, proxies: Arc<Proxies>) -> Source {
+    pub fn with_proxies(mut self, proxies: Arc<Proxies>) -> CredentialsHandle {
         self.proxies = proxies;
         self
     }
 
-    /// A source of credentials that never change.
-    pub fn fixed(credentials: Credentials) -> Source {
-        Source::new(Login::Keys(credentials), None)
+    /// A handle of credentials that never change.
+    pub fn fixed(credentials: Credentials) -> CredentialsHandle {
+        CredentialsHandle::new(Login::Keys(credentials), None)
     }
 
     /// Where the credentials come from.
@@ -230,13 +187,13 @@ impl Source {
         if !is_worth_waiting || place.is_none() {
             return false;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while self.generation() <= generation {
             if self.loads().ended >= load || Instant::now() >= deadline {
                 // Credentials are published before their load ends.
                 return self.generation() > generation;
             }
-            sleep(LOOK_PERIOD).await;
+            sleep(POLL_PERIOD).await;
         }
         true
     }
@@ -294,7 +251,7 @@ impl Source {
     }
 }
 
-/// A place among the requests that wait for a source.
+/// A place among the requests that wait for a handle.
 struct Waiting<'s>(&'s AtomicUsize);
 
 impl Waiting<'_> {
@@ -312,15 +269,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for CredentialsHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("login", &self.login).finish_non_exhaustive()
+        f.debug_struct("CredentialsHandle").field("login", &self.login).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
+
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::s3::credentials;
@@ -332,73 +291,64 @@ mod tests {
 
     #[test]
     fn fixed_keys_are_there_at_once_and_never_expire() {
-        let source = Source::fixed(credentials::fixed("A", "SECRET", None));
-        let current = source.load();
+        let handle = CredentialsHandle::fixed(credentials::fixed("A", "SECRET", None));
+        let current = handle.load();
         assert!(current.as_ref().is_some_and(|current| current.is_valid_at(u64::MAX)));
-        assert!(!source.needs_refreshing());
+        assert!(!handle.needs_refreshing());
         // It never waits, so it is ready when polled once.
-        let mut newer = std::pin::pin!(source.newer_than(source.generation(), Need::Certain));
+        let mut newer = std::pin::pin!(handle.newer_than(handle.generation(), Need::Certain));
         let polled = newer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Ready(false));
-        assert!(source.wanted_at().is_none(), "there is no refresher");
+        assert!(handle.wanted_at().is_none(), "there is no refresher");
     }
 
     #[test]
     fn all_who_ask_share_a_load_and_only_one_that_is_near_is_waited_for() {
-        let source = Source::new(Login::Instance, None);
+        let handle = CredentialsHandle::new(Login::Instance, None);
         let now = Instant::now();
-        let ask = |now| source.loads().ask(Need::Certain, now);
+        let ask = |now| handle.loads().ask(Need::Certain, now);
         assert_eq!((ask(now), ask(now)), ((1, true), (1, true)));
-        source.begin_load();
-        assert!(source.wanted_at().is_none());
+        handle.begin_load();
+        assert!(handle.wanted_at().is_none());
         let began = Instant::now();
         assert_eq!(ask(began), (1, true));
-        assert_eq!(ask(began + PATIENCE * 2), (1, false), "it has been in progress for too long");
-        assert!(source.wanted_at().is_none(), "the load in progress is for them");
-        source.end_load(Duration::from_secs(60));
+        assert_eq!(
+            ask(began + WAIT_TIMEOUT * 2),
+            (1, false),
+            "it has been in progress for too long"
+        );
+        assert!(handle.wanted_at().is_none(), "the load in progress is for them");
+        handle.end_load(Duration::from_secs(60));
         assert_eq!(ask(Instant::now()), (2, false));
-        assert!(source.wanted_at().is_some(), "it will be done nevertheless");
+        assert!(handle.wanted_at().is_some(), "it will be done nevertheless");
         assert_eq!(ask(Instant::now() + Duration::from_secs(59)), (2, true));
     }
 
     #[test]
     fn a_doubtful_need_is_not_asked_for_soon_after_a_load_and_never_counts_as_certain() {
-        let source = Source::new(Login::Instance, None);
-        assert!(!source.begin_load());
-        source.end_load(Duration::ZERO);
-        let doubt = |now| source.loads().ask(Need::Doubtful, now);
+        let handle = CredentialsHandle::new(Login::Instance, None);
+        assert!(!handle.begin_load());
+        handle.end_load(Duration::ZERO);
+        let doubt = |now| handle.loads().ask(Need::Doubtful, now);
         assert_eq!(doubt(Instant::now()), (2, false));
-        assert!(source.wanted_at().is_none());
+        assert!(handle.wanted_at().is_none());
         assert_eq!(doubt(Instant::now() + DOUBTFUL_PAUSE), (2, true));
-        assert!(source.wanted_at().is_some() && !source.begin_load());
-        source.end_load(Duration::ZERO);
-        source.loads().ask(Need::Certain, Instant::now());
-        assert!(source.begin_load());
-    }
-
-    #[test]
-    fn credentials_that_seemed_expired_are_used_until_s3_tells_its_time() {
-        let clock = S3Clock::default();
-        let mut set = until(clock.seconds() - 100);
-        assert!(!set.is_usable(&clock));
-        set.is_doubtful = true;
-        assert!(set.is_usable(&clock));
-        clock.learn(clock.seconds());
-        assert!(!set.is_usable(&clock), "S3 agrees that they have expired");
-        clock.learn(clock.seconds() - 3_600);
-        assert!(set.is_usable(&clock), "this machine's clock was ahead");
+        assert!(handle.wanted_at().is_some() && !handle.begin_load());
+        handle.end_load(Duration::ZERO);
+        handle.loads().ask(Need::Certain, Instant::now());
+        assert!(handle.begin_load());
     }
 
     #[test]
     fn new_credentials_have_a_new_generation_and_expire_in_time() {
-        let source = Source::new(Login::Instance, None);
-        assert!(source.load().is_none());
-        source.fail("no response".to_owned());
-        source.publish(until(100));
-        let first = source.load().as_ref().map(|current| current.generation);
-        assert!(source.failure().is_none());
-        source.publish(until(200));
-        let guard = source.load();
+        let handle = CredentialsHandle::new(Login::Instance, None);
+        assert!(handle.load().is_none());
+        handle.fail("no response".to_owned());
+        handle.publish(until(100));
+        let first = handle.load().as_ref().map(|current| current.generation);
+        assert!(handle.failure().is_none());
+        handle.publish(until(200));
+        let guard = handle.load();
         let second = guard.as_ref().expect("was published");
         assert!(Some(second.generation) > first);
         assert!(second.is_valid_at(199) && !second.is_valid_at(200));

@@ -12,7 +12,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use http::header::InvalidHeaderValue;
 
 use crate::logging::is_disturbing;
-use crate::transport::error_text::words as tls_words;
+use crate::transport::error_text::describe as describe_tls;
 
 /// Longest reason, in characters.
 const REASON_CHARACTERS: usize = 300;
@@ -24,7 +24,7 @@ const LINKS: usize = 16;
 const KEY_CHARACTERS: usize = 40;
 
 /// The error in one line.
-pub(super) fn words(error: &CredentialsError) -> String {
+pub(super) fn describe(error: &CredentialsError) -> String {
     let mut said: Vec<String> = Vec::new();
     let mut link: Option<&(dyn Error + 'static)> = Some(error);
     for _ in 0..LINKS {
@@ -59,7 +59,7 @@ fn text(error: &(dyn Error + 'static)) -> Option<String> {
     let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if let Some(tls) = tls.or(error.downcast_ref::<rustls::Error>()) {
         // These services are verified with the system's certificate authorities.
-        return Some(tls_words(tls).replace("'ca_file'", "SSL_CERT_FILE"));
+        return Some(describe_tls(tls).replace("'ca_file'", "SSL_CERT_FILE"));
     }
     // The text of an error about a header's value begins with the value.
     let is_about_a_value = error.source().is_some_and(<dyn Error>::is::<InvalidHeaderValue>);
@@ -112,7 +112,7 @@ mod tests {
             .build();
         let error = CredentialsError::provider_error(metadata);
         assert_eq!(
-            words(&error),
+            describe(&error),
             "AccessDenied: User: arn:aws:iam::111122223333:user/x may not sts:AssumeRole"
         );
     }
@@ -121,7 +121,7 @@ mod tests {
     fn a_tls_error_is_told_in_our_words() {
         let fault = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
         let error = std::io::Error::new(std::io::ErrorKind::InvalidData, fault);
-        let said = words(&CredentialsError::provider_error(error));
+        let said = describe(&CredentialsError::provider_error(error));
         assert!(said.contains("SSL_CERT_FILE") && !said.contains("UnknownIssuer"), "{said}");
     }
 
@@ -131,7 +131,7 @@ mod tests {
         #[error("`{0}` could not be used")]
         struct Invalid(&'static str, #[source] InvalidHeaderValue);
         let wrong = http::HeaderValue::from_str("hush\n").unwrap_err();
-        let said = words(&CredentialsError::invalid_configuration(Invalid("hush\n", wrong)));
+        let said = describe(&CredentialsError::invalid_configuration(Invalid("hush\n", wrong)));
         assert!(said.contains("line break") && !said.contains("hush"), "{said}");
     }
 
@@ -143,18 +143,18 @@ mod tests {
             format!("exited with code 1, {key}"),
             format!("exited with code 1:\n\"{key}\""),
         ] {
-            let said = words(&CredentialsError::provider_error(text));
+            let said = describe(&CredentialsError::provider_error(text));
             assert!(said.starts_with("exited with code 1"), "{said}");
             assert!(!said.contains(key) && !said.contains("hush") && !said.contains('\n'));
         }
         let path = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token: No such file";
-        assert_eq!(words(&CredentialsError::provider_error(path)), path);
+        assert_eq!(describe(&CredentialsError::provider_error(path)), path);
     }
 
     #[test]
     fn an_error_without_text_still_has_a_reason() {
-        assert_eq!(words(&CredentialsError::not_loaded_no_source()), "no credentials found");
-        let long = words(&CredentialsError::unhandled("x ".repeat(1000)));
+        assert_eq!(describe(&CredentialsError::not_loaded_no_source()), "no credentials found");
+        let long = describe(&CredentialsError::unhandled("x ".repeat(1000)));
         assert!(long.chars().count() <= REASON_CHARACTERS);
     }
 }

@@ -25,7 +25,7 @@ use aws_smithy_http_client::{Builder as HttpClient, Connector};
 
 use crate::s3::credentials::login::{Login, Role};
 use crate::s3::credentials::refresh::{failure, proxied};
-use crate::s3::credentials::{Credentials, fit_a_head};
+use crate::s3::credentials::{Credentials, are_valid_fields};
 use crate::upstream::proxy::Proxies;
 
 /// Longest time for one load. A `credential_process` may ask a slow service in turn.
@@ -65,7 +65,7 @@ pub(super) async fn load(
         Ok(provided) => provided.map_err(|error| describe(login, &error))?,
         Err(_) => return Err(format!("no response within {} s", LOAD_TIMEOUT.as_secs())),
     };
-    if !fit_a_head(&loaded) {
+    if !are_valid_fields(&loaded) {
         return Err("the credentials issued are malformed: a part of them is empty, too long, \
                     or holds a space or a line break"
             .to_owned());
@@ -80,7 +80,7 @@ fn describe(login: &Login, error: &CredentialsError) -> String {
              metadata have any"
                 .to_owned()
         }
-        _ => failure::words(error),
+        _ => failure::describe(error),
     }
 }
 
