@@ -1,4 +1,5 @@
-//! One set of credentials, with a number and an expiry by S3's clock.
+//! One set of credentials with its generation, a number by which a cached signing key is matched to
+//! its credentials without comparing secrets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
@@ -6,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use crate::s3::clock::S3Clock;
 use crate::s3::credentials::Credentials;
 
-/// Counts all sets of credentials in the process, so that no two share a number.
+/// Counts all sets of credentials in the process, so that no two share a generation.
 static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
 
 /// The generation before the first set.
@@ -15,29 +16,29 @@ pub(crate) const NO_GENERATION: u64 = 0;
 /// Credentials with their generation.
 #[derive(Clone, Debug)]
 pub struct Current {
-    /// What to sign with.
+    /// To sign with.
     pub credentials: Credentials,
-    /// Later ones have a higher number.
+    /// Later credentials have a higher number.
     pub generation: u64,
-    /// They seemed to have expired when they were loaded, which suggests that this machine's clock
-    /// is wrong. They are used until S3 decides.
+    /// They had expired by this machine's clock when they were loaded. The clock may be wrong, so
+    /// they are used until S3's time is known.
     pub seems_expired: bool,
 }
 
 impl Current {
-    /// The next generation.
+    /// Gives the credentials the next generation.
     pub fn new(credentials: Credentials) -> Current {
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         Current { credentials, generation, seems_expired: false }
     }
 
-    /// When they expire, in seconds since 1970; `None` is never.
+    /// The expiry in seconds since 1970; `None` if they do not expire.
     pub fn expiry(&self) -> Option<u64> {
         let expiry = self.credentials.expiry()?;
         Some(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
-    /// Whether they are valid as far as S3's time is known.
+    /// Whether they are valid, or may be valid because S3's time is not known.
     pub fn is_usable(&self, clock: &S3Clock) -> bool {
         self.credentials.expiry().is_none()
             || self.is_valid_at(clock.seconds())
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_seemed_expired_are_used_until_s3_tells_its_time() {
+    fn credentials_that_seemed_expired_are_used_until_s3s_time_is_known() {
         let clock = S3Clock::default();
         let mut set = until(clock.seconds() - 100);
         assert!(!set.is_usable(&clock));

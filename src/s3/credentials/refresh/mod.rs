@@ -1,11 +1,10 @@
-//! Refreshes credentials: one task per handle, all of them on the background thread.
+//! Refreshes credentials: one task per login, all on the background thread.
 //!
-//! Credentials are refreshed well before they expire. While that fails, the last good ones stay in
-//! use as long as they are valid, and retries back off. Only changes are logged: the first
-//! credentials, the first failure, expiry, and recovery.
+//! Credentials are refreshed well before they expire. While refreshes fail, the last good
+//! credentials stay in use as long as they are valid, and retries back off.
 //!
-//! Requests ask for a load if they find no valid credentials or S3 rejects them. It begins at once,
-//! unless loads that were asked for shortly before did not help.
+//! A request asks for a load if it finds no valid credentials or if S3 rejects them. The load starts
+//! at once, unless recent requested loads did not help.
 
 mod failure;
 mod provider;
@@ -22,18 +21,18 @@ use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::credentials::refresh::refresher::{Due, Refresher};
 use crate::sys::background::{Background, Task};
 
-/// Longest sleep. The clock that measures sleeps stops while a machine is suspended; the clock by
-/// which credentials expire does not.
+/// Longest sleep. The clock that measures sleeps stops while the machine is suspended; the expiry of
+/// credentials does not wait.
 const SLEEP: Duration = Duration::from_secs(30);
 
-/// Starts refreshing `handles`, until their tasks are dropped, and waits up to `patience` for the
-/// first load of each.
+/// Starts refreshing `handles` and waits up to `timeout` for the first load of each. Dropping a task
+/// ends the refresh of its handle.
 pub(crate) fn start(
     background: &Background,
     handles: &[Arc<CredentialsHandle>],
-    patience: Duration,
+    timeout: Duration,
 ) -> Vec<Task> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let waits: Vec<_> = handles
         .iter()
         .map(|handle| {
@@ -50,9 +49,9 @@ pub(crate) fn start(
             log::warn!(
                 "credentials of {}: none after {} s; until they arrive, requests get a 502 response",
                 handle.login(),
-                patience.as_secs()
+                timeout.as_secs()
             );
-            handle.fail(format!("no response within {} s", patience.as_secs()));
+            handle.fail(format!("no response within {} s", timeout.as_secs()));
         }
     }
     tasks
@@ -68,14 +67,14 @@ async fn keep_fresh(handle: Arc<CredentialsHandle>, attempted: Sender<()>) {
         let due = refresher.take(loaded, was_requested);
         handle.end_load(schedule::until_requested(refresher.failures > 0, refresher.fruitless));
         if let Some(attempted) = attempted.take() {
-            // Fails if start-up has stopped waiting.
+            // Fails if `start` has stopped waiting.
             let _ = attempted.send(());
         }
         wait(&handle, due).await;
     }
 }
 
-/// Loads in a task of its own, so that a panic in a provider ends the load, not the refresher.
+/// Loads in a separate task, so that a panic in a provider ends the load and not the refresher.
 async fn load(handle: &Arc<CredentialsHandle>) -> Result<Credentials, String> {
     let handle = Arc::clone(handle);
     let task =
@@ -84,7 +83,7 @@ async fn load(handle: &Arc<CredentialsHandle>) -> Result<Credentials, String> {
     loaded.unwrap_or_else(|_| Err("bug: the load panicked".to_owned()))
 }
 
-/// Waits until a load is due, or until one is asked for and may begin.
+/// Waits until a load is due, or until one was requested and may start.
 async fn wait(handle: &CredentialsHandle, due: Due) {
     loop {
         let wanted = handle.wanted_at().map(|at| at.saturating_duration_since(Instant::now()));
@@ -95,8 +94,8 @@ async fn wait(handle: &CredentialsHandle, due: Due) {
         let slice = left.map_or(SLEEP, |left| left.min(SLEEP));
         match wanted {
             Some(_) => tokio::time::sleep(slice).await,
-            // The next round sees what was asked for.
-            None => drop(tokio::time::timeout(slice, handle.asked()).await),
+            // The next iteration sees the request.
+            None => drop(tokio::time::timeout(slice, handle.requested()).await),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The state of one refresher: publishes loaded credentials, decides when the next load is due, and
-//! logs changes only: the first credentials, the first failure, expiry, and recovery.
+//! Publishes loaded credentials and decides when the next load is due. Only changes are logged: the
+//! first credentials, the first failure, expiry, and recovery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(super) enum Due {
 }
 
 impl Due {
-    /// Time left; `None` is never.
+    /// The time until then; `None` for never.
     pub(super) fn left(self, handle: &CredentialsHandle) -> Option<Duration> {
         match self {
             Due::Never => None,
@@ -32,7 +32,7 @@ impl Due {
     }
 }
 
-/// The state of a handle, as last logged.
+/// The state of a login's credentials, as last logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     /// Before the first load.
@@ -45,15 +45,15 @@ enum Health {
     Gone,
 }
 
-/// Refreshes one handle.
+/// Refreshes the credentials of one login.
 pub(super) struct Refresher {
     pub(super) handle: Arc<CredentialsHandle>,
     health: Health,
     /// Failed loads since the last successful one.
     pub(super) failures: u32,
-    /// Loads in a row that were asked for and brought nothing that S3 accepts.
+    /// Requested loads in a row that returned no credentials that S3 accepts.
     pub(super) fruitless: u32,
-    /// The last generation that was asked for.
+    /// The generation of the last requested load.
     requested_generation: u64,
 }
 
@@ -71,23 +71,24 @@ impl Refresher {
         }
     }
 
-    /// Checks loaded credentials. Expired ones are an error or, as long as S3 has not told its time,
-    /// doubtful: this machine's clock may be wrong.
+    /// Checks loaded credentials. Expired ones are an error if S3's time was learned recently or
+    /// valid credentials are in use. Otherwise they are marked, since this machine's clock may be
+    /// wrong.
     fn current(&self, loaded: Credentials) -> Result<Current, String> {
         let clock = self.handle.clock();
         let mut current = Current::new(loaded);
         if !current.is_valid_at(clock.seconds()) {
             if clock.was_learned_recently() || self.has_valid_set() {
-                return Err(format!("those issued were {}", End(current.expiry())));
+                return Err(format!("the credentials issued were {}", End(current.expiry())));
             }
             current.seems_expired = true;
         }
-        if let Some(known) = self.handle.load().as_deref()
-            && have_same_keys(&known.credentials, &current.credentials)
-            && known.expiry() == current.expiry()
+        if let Some(previous) = self.handle.load().as_deref()
+            && have_same_keys(&previous.credentials, &current.credentials)
+            && previous.expiry() == current.expiry()
         {
-            // Requests that wait for newer credentials must not take these for newer.
-            current.generation = known.generation;
+            // Unchanged, so requests that wait for newer credentials must keep waiting.
+            current.generation = previous.generation;
         }
         Ok(current)
     }
@@ -100,7 +101,7 @@ impl Refresher {
     fn succeed(&mut self, current: Current, was_requested: bool) -> Due {
         self.count_fruitless(&current, was_requested);
         if current.seems_expired {
-            return self.doubt(current);
+            return self.publish_expired(current);
         }
         self.failures = 0;
         let login = self.handle.login();
@@ -122,28 +123,28 @@ impl Refresher {
         Due::AtS3Time(now + schedule::until_refresh(left, fastrand::f64()))
     }
 
-    /// Counts a load that was asked for and brought credentials that S3 rejects already, or others
-    /// after some that were asked for and that S3 never accepted.
+    /// Counts a requested load as fruitless if it returned the rejected credentials again, or new
+    /// ones although S3 never accepted those of the requested load before.
     fn count_fruitless(&mut self, current: &Current, was_requested: bool) {
         if !was_requested {
             self.fruitless = 0;
             return;
         }
-        let known = self.handle.load();
-        let is_fruitless = known.as_ref().is_some_and(|known| {
-            let was_asked_for = self.requested_generation == known.generation;
-            have_same_keys(&known.credentials, &current.credentials)
-                || was_asked_for && !self.handle.has_accepted(known.generation)
+        let previous = self.handle.load();
+        let is_fruitless = previous.as_ref().is_some_and(|previous| {
+            let previous_was_requested = self.requested_generation == previous.generation;
+            have_same_keys(&previous.credentials, &current.credentials)
+                || previous_was_requested && !self.handle.has_accepted(previous.generation)
         });
-        drop(known);
+        drop(previous);
         self.fruitless = if is_fruitless { self.fruitless.saturating_add(1) } else { 0 };
         self.requested_generation = current.generation;
     }
 
     /// Publishes credentials that seem to have expired, and retries as after a failure.
-    fn doubt(&mut self, current: Current) -> Due {
+    fn publish_expired(&mut self, current: Current) -> Due {
         let reason = format!(
-            "those issued were {} by this machine's clock, which may be wrong",
+            "the credentials issued were {} by this machine's clock, which may be wrong",
             End(current.expiry())
         );
         self.handle.publish(current);
@@ -168,7 +169,7 @@ impl Refresher {
         }
         self.handle.fail(reason);
         let pause = schedule::until_retry(self.failures, fastrand::f64());
-        // Wakes up when the current credentials expire, to log that.
+        // Wakes up when the current credentials expire, to log the expiry.
         let pause = match valid_until.flatten().map(Duration::from_secs) {
             Some(end) => pause.min(end.saturating_sub(now)).max(schedule::MIN_PAUSE),
             None => pause,
@@ -182,16 +183,16 @@ impl Refresher {
         let advice = login.advice();
         match (valid_until, self.health) {
             (Some(expires), _) => log::warn!(
-                "credentials of {login} cannot be refreshed: {reason}; {advice}. Those in use are {}",
+                "credentials of {login} cannot be refreshed: {reason}; {advice}. The current ones are {}",
                 End(expires)
             ),
             (None, Health::New) => log::error!(
-                "credentials of {login} cannot be loaded: {reason}; {advice}. Until there are some, \
+                "credentials of {login} cannot be loaded: {reason}; {advice}. Until they can, \
                  requests get a 502 response"
             ),
             (None, _) => log::error!(
                 "credentials of {login} have expired and cannot be refreshed: {reason}; {advice}. \
-                 Until there are others, requests get a 502 response"
+                 Until they can, requests get a 502 response"
             ),
         }
     }
@@ -288,7 +289,7 @@ mod tests {
         refresher.take(set("A", 3600), true);
         refresher.take(set("A", 3600), true);
         assert_eq!(refresher.fruitless, 2);
-        // Something new, and then something new again that S3 never accepted.
+        // New credentials, which S3 never accepts, and then others.
         refresher.take(set("C", 3600), true);
         refresher.take(set("D", 3600), true);
         refresher.take(set("E", 3600), true);
@@ -312,17 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_seem_expired_are_left_to_s3_until_it_tells_its_time() {
+    fn credentials_that_seem_expired_are_used_until_s3s_time_is_known() {
         let mut refresher = refresher();
         refresher.take(set("A", 0), false);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Gone, Some("A")));
         let clock = refresher.handle.clock();
         assert!(refresher.handle.load().as_ref().is_some_and(|set| set.is_usable(clock)));
-        // S3 lives an hour ago.
+        // S3's clock is an hour behind.
         clock.learn(clock.seconds() - 3600);
         refresher.take(set("B", 0), true);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Good, Some("B")));
-        // It agrees with this machine after all.
+        // Now it agrees with this machine's.
         refresher.handle.clock().learn(clock::unix_seconds() + 1);
         refresher.take(set("C", 0), true);
         assert_eq!((refresher.health, id(&refresher).as_deref()), (Health::Gone, Some("B")));
