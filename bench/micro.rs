@@ -18,7 +18,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use criterion::{Criterion, criterion_group, criterion_main};
 use s3proxy::internals::{
-    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsSource, Current,
+    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsHandle, Current,
     EMPTY_PAYLOAD_SHA256, Endpoint, KEY_BYTES, Latest, Metadata, MetadataMap, MetadataSettings,
     Mount, ObjectId, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
     Rule, Rules, Shown, SignedParts, Signer, Timestamp, When, find_head_end, fixed_credentials,
@@ -71,7 +71,7 @@ fn bucket() -> Bucket {
             port: 9000,
         })),
         Addressing::Path,
-        Some(Arc::new(CredentialsSource::fixed(credentials()))),
+        Some(Arc::new(CredentialsHandle::fixed(credentials()))),
     )
 }
 

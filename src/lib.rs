@@ -59,13 +59,15 @@ pub mod internals {
     pub use crate::policy::rewrite::{Rule, Rules, When};
     pub use crate::policy::route::Mount;
     pub use crate::s3::bucket::{Bucket, BucketId};
-    pub use crate::s3::credentials::handle::{Current, Source as CredentialsSource};
+    pub use crate::s3::credentials::current::Current;
+    pub use crate::s3::credentials::handle::CredentialsHandle;
     pub use crate::s3::credentials::{Credentials, fixed as fixed_credentials};
     pub use crate::s3::endpoint::{Addressing, Endpoint};
     pub use crate::s3::error::ServiceError;
     pub use crate::s3::object::{Metadata, Shown, content_range};
     pub use crate::s3::object_name::{ObjectId, ObjectName};
-    pub use crate::s3::request::{ObjectRequest, Operation, RequestWriter};
+    pub use crate::s3::request::{ObjectRequest, Operation};
+    pub use crate::s3::request_writer::RequestWriter;
     pub use crate::s3::sigv4::{
         EMPTY_PAYLOAD_SHA256, SignedParts, Signer, Timestamp, write_encoded_path,
         write_encoded_query_value,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use s3proxy::internals::{
-    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsSource, Current, CustomerKey,
+    Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsHandle, Current, CustomerKey,
     EMPTY_PAYLOAD_SHA256, Endpoint, Latest, Metadata, MetadataMap, MetadataSettings, ObjectId,
     ObjectName, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
     Shown, SignedParts, Signer, Timestamp, fixed_credentials, parse_request, percent_decode,
@@ -109,7 +109,7 @@ fn a_whole_signed_request_allocates_nothing() {
             port: 9000,
         })),
         Addressing::Path,
-        Some(Arc::new(CredentialsSource::fixed(credentials()))),
+        Some(Arc::new(CredentialsHandle::fixed(credentials()))),
     );
     bucket.requester_pays = true;
     bucket.customer_key = Some(Arc::new(CustomerKey::new(&[7; 32])));

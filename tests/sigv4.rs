@@ -13,7 +13,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use proptest::prelude::*;
 use s3proxy::internals::{
-    Addressing, Bucket, ByteRange, Credentials, CredentialsSource, Current, CustomerKey,
+    Addressing, Bucket, ByteRange, Credentials, CredentialsHandle, Current, CustomerKey,
     EMPTY_PAYLOAD_SHA256, Endpoint, ObjectRequest, Operation, Origin, Preconditions, RequestWriter,
     SignedParts, Signer, Timestamp, fixed_credentials, write_encoded_path,
 };
@@ -189,7 +189,7 @@ proptest! {
                 port,
             })),
             addressing,
-            Some(Arc::new(CredentialsSource::fixed(credentials.clone()))),
+            Some(Arc::new(CredentialsHandle::fixed(credentials.clone()))),
         );
         bucket.requester_pays = requester_pays;
         bucket.customer_key = customer_key.map(|bytes| Arc::new(CustomerKey::new(&bytes)));

@@ -75,7 +75,7 @@ impl<S: Source> Relay<'_, S> {
             if self.turn >= TURN_BYTES {
                 // With epoll, sockets that are always ready would starve the worker's other tasks.
                 self.turn = 0;
-                self.sink.socket().give_way().await;
+                self.sink.socket().yield_now().await;
             }
             self.terms.apply(self.source, self.sink.socket(), self.sent);
         }
@@ -84,7 +84,7 @@ impl<S: Source> Relay<'_, S> {
 
     /// How much to move at a time.
     fn buffer_bytes(&self) -> usize {
-        match self.terms.reads_on(self.sent) {
+        match self.terms.wants_all(self.sent) {
             _ if self.slow => SMALL_RELAY_BUFFER_BYTES,
             // What is in a buffer was read for nothing if the sink closes.
             false => RELAY_BUFFER_BYTES,
@@ -115,7 +115,7 @@ impl<S: Source> Relay<'_, S> {
         if self.source.connection().is_none() {
             return Err(End::SourceGivenUp);
         }
-        let (buf, _right) = self.buffers.take_empty(buffer_bytes);
+        let (buf, _permit) = self.buffers.take_empty(buffer_bytes);
         let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX);
         let (received, buf) = self.source.receive(buf, limit, self.terms.source_stall).await;
         let (sent, buf) = match received {

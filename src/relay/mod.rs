@@ -76,7 +76,7 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// Whether the sink wants all bytes, for all that is known when it was sent `sent` of them.
-    fn reads_on(&self, sent: u64) -> bool {
+    fn wants_all(&self, sent: u64) -> bool {
         self.ahead == Ahead::Freely || sent >= READS_ON_BYTES
     }
 
@@ -93,7 +93,7 @@ impl Terms {
 
     /// Tells the kernel how far to go ahead, when `sent` bytes of the body have been sent.
     fn apply(&self, source: &mut impl Source, sink: &mut Stream, sent: u64) {
-        if self.reads_on(sent) {
+        if self.wants_all(sent) {
             if let Some(connection) = source.connection() {
                 connection.socket().receive_ahead_freely();
             }
@@ -133,7 +133,7 @@ impl Relay {
     /// Whether a body of `length` bytes is worth splicing, if both sides are sockets of the kernel
     /// and there is a pipe.
     pub(crate) fn splices(&self, length: u64) -> bool {
-        self.pipes.pays_for(length)
+        self.pipes.is_worth_splicing(length)
     }
 
     /// Sends `buf[prefix]`, then `length` bytes of `source`, to `sink`, and takes the buffer back

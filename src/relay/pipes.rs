@@ -32,7 +32,7 @@ impl Pipes {
     }
 
     /// Whether a body of `length` bytes is better spliced than copied.
-    pub(crate) fn pays_for(&self, length: u64) -> bool {
+    pub(crate) fn is_worth_splicing(&self, length: u64) -> bool {
         !self.refused.get() && length >= self.settings.splice_threshold
     }
 

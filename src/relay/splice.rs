@@ -110,7 +110,7 @@ impl<S: Source> Relay<'_, S> {
             }
             if self.turn >= TURN_BYTES {
                 self.turn = 0;
-                self.sink.give_way().await;
+                self.sink.yield_now().await;
             }
         }
         Ok(())

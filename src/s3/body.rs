@@ -75,7 +75,7 @@ impl Body {
     }
 
     /// Prevents the reuse of the connection: S3 has sent bytes that belong to no response.
-    pub(super) fn distrust(&mut self) {
+    pub(super) fn prevent_reuse(&mut self) {
         self.keep_alive = false;
     }
 
@@ -155,7 +155,7 @@ impl Body {
             (BodyLength::Known(length), _) if text.len() as u64 >= length => {
                 if text.len() as u64 > length {
                     text.truncate(length as usize);
-                    self.distrust();
+                    self.prevent_reuse();
                 }
                 true
             }

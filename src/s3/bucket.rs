@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::s3::clock::{CLOCK_NEWS_S, S3Clock, Skew};
-use crate::s3::credentials::handle::Source;
+use crate::s3::clock::{NOTABLE_SKEW_S, S3Clock, Skew};
+use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 use crate::s3::sse_c::CustomerKey;
 
@@ -41,7 +41,7 @@ pub struct Bucket {
     /// Whether the bucket's name is part of the path or of the host.
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
-    pub credentials: Option<Arc<Source>>,
+    pub credentials: Option<Arc<CredentialsHandle>>,
     /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
     /// User Guide, "Using Requester Pays buckets").
     pub requester_pays: bool,
@@ -67,7 +67,7 @@ impl Bucket {
         region: &str,
         endpoint: Endpoint,
         addressing: Addressing,
-        credentials: Option<Arc<Source>>,
+        credentials: Option<Arc<CredentialsHandle>>,
     ) -> Bucket {
         let location = ArcSwap::from_pointee(endpoint.locate(&name, region, addressing));
         let learned = Learned { location, clock: S3Clock::default() };
@@ -111,19 +111,19 @@ impl Bucket {
 
     /// Learns S3's time, in seconds since 1970, and logs it if it differs.
     pub fn learn_time(&self, seconds: u64) {
-        let is_news = self.clock().seconds().abs_diff(seconds) >= CLOCK_NEWS_S;
+        let differs = self.clock().seconds().abs_diff(seconds) >= NOTABLE_SKEW_S;
         self.clock().learn(seconds);
-        if let Some(source) = &self.credentials {
-            source.clock().learn(seconds);
+        if let Some(handle) = &self.credentials {
+            handle.clock().learn(seconds);
         }
         let skew = Skew::to(seconds);
-        if is_news && !skew.is_small() {
+        if differs && !skew.is_small() {
             log::warn!(
                 "this machine's clock is {skew} at {}, which refuses more than 900 s: signing with \
                  S3's time from now on; set the clock (NTP)",
                 self.location().origin
             );
-        } else if is_news {
+        } else if differs {
             log::info!("this machine's clock agrees with that of S3 again");
         }
     }
@@ -131,8 +131,8 @@ impl Bucket {
     /// Uses this machine's clock again, because the time that S3 has told is wrong.
     pub fn forget_time(&self) {
         self.clock().forget();
-        if let Some(source) = &self.credentials {
-            source.clock().forget();
+        if let Some(handle) = &self.credentials {
+            handle.clock().forget();
         }
     }
 

@@ -19,9 +19,10 @@ use crate::s3::body::{Body, Shared};
 use crate::s3::bucket::{Bucket, BucketId};
 use crate::s3::corrections::Corrections;
 use crate::s3::error::ServiceError;
-use crate::s3::request::{NoCredentials, ObjectRequest, Operation, RequestWriter, Signed};
+use crate::s3::request::{NoCredentials, ObjectRequest, Operation, Signed};
+use crate::s3::request_writer::RequestWriter;
 use crate::s3::response::Response;
-use crate::s3::retry::{self, Budget, GiveUp, Tries};
+use crate::s3::retry::{self, Budget, NoRetry, Tries};
 use crate::sys::stream::Ahead;
 use crate::transport::buffers::Buffers;
 use crate::upstream::Settings;
@@ -55,7 +56,7 @@ pub(crate) enum Reply {
     /// 304: by a condition of the request, the requester's copy is current.
     NotModified(Response),
     /// Any other status.
-    Refused(ServiceError),
+    Error(ServiceError),
 }
 
 /// Why there is no response.
@@ -171,7 +172,7 @@ impl Client {
         tries: &mut Tries,
         at_least: Duration,
         is_paid: bool,
-    ) -> Result<Duration, GiveUp> {
+    ) -> Result<Duration, NoRetry> {
         let budget = is_paid.then_some(&self.budget);
         tries.next(&self.retries.get(), budget, Instant::now(), at_least, fastrand::f64())
     }
@@ -203,10 +204,10 @@ impl Client {
                     continue;
                 }
             }
-            if let (Ok(Reply::Object(_) | Reply::NotModified(_)), Some(source)) =
+            if let (Ok(Reply::Object(_) | Reply::NotModified(_)), Some(handle)) =
                 (&outcome, &target.bucket.credentials)
             {
-                source.note_accepted(signed.generation);
+                handle.note_accepted(signed.generation);
             }
             let Some(at_least) = min_retry_wait(&outcome) else { return outcome };
             let wait = match self.next_try(tries, at_least, true) {
@@ -302,7 +303,7 @@ impl Client {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Reply::Object(response)),
             StatusCode::NOT_MODIFIED => Ok(Reply::NotModified(response)),
             // In a box: rare, and its state would be part of every request's.
-            _ => Ok(Reply::Refused(Box::pin(response.into_error()).await)),
+            _ => Ok(Reply::Error(Box::pin(response.into_error()).await)),
         }
     }
 }
@@ -333,7 +334,7 @@ impl Target {
 /// Logs a failure that is retried.
 fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Reply, ClientError>) {
     match outcome {
-        Ok(Reply::Refused(error)) => log::info!(
+        Ok(Reply::Error(error)) => log::info!(
             target: &error.log_target(&target.bucket.name),
             "{:?}: {error}; retrying",
             request.key
@@ -346,7 +347,7 @@ fn note_retry(target: &Target, request: &ObjectRequest<'_>, outcome: &Result<Rep
 /// The shortest wait before a retry after this outcome; `None` if a retry would not help.
 fn min_retry_wait(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     match outcome {
-        Ok(Reply::Refused(error)) if error.is_transient() => {
+        Ok(Reply::Error(error)) if error.is_transient() => {
             Some(Duration::from_secs(error.retry_after.unwrap_or(0)))
         }
         Err(error) if error.is_transient() => Some(Duration::ZERO),

@@ -12,26 +12,26 @@ use crate::clock;
 
 /// The smallest difference between two clocks that is worth a retry, in seconds: S3 rejects 15
 /// minutes.
-pub(crate) const CLOCK_NEWS_S: u64 = 60;
+pub(crate) const NOTABLE_SKEW_S: u64 = 60;
 
 /// How long a time from S3 is certainly right, in seconds.
-const BEYOND_DOUBT_S: u64 = 60;
+const FRESH_S: u64 = 60;
 
 /// S3's clock, shared by all workers.
 #[derive(Debug)]
 pub struct S3Clock {
-    /// The time of boot by S3's clock, in seconds since 1970; [`UNTOLD`] until S3 has told its
+    /// The time of boot by S3's clock, in seconds since 1970; [`UNKNOWN`] until S3 has told its
     /// time.
     boot: AtomicI64,
     /// When S3 told it, in seconds since boot.
-    told_at: AtomicU64,
+    learned_at: AtomicU64,
 }
 
-const UNTOLD: i64 = i64::MIN;
+const UNKNOWN: i64 = i64::MIN;
 
 impl Default for S3Clock {
     fn default() -> S3Clock {
-        S3Clock { boot: AtomicI64::new(UNTOLD), told_at: AtomicU64::new(0) }
+        S3Clock { boot: AtomicI64::new(UNKNOWN), learned_at: AtomicU64::new(0) }
     }
 }
 
@@ -39,7 +39,7 @@ impl S3Clock {
     /// The time since 1970.
     pub fn time(&self) -> Duration {
         match self.boot.load(Ordering::Relaxed) {
-            UNTOLD => clock::unix_time(),
+            UNKNOWN => clock::unix_time(),
             boot => {
                 let since_boot = clock::time_since_boot();
                 let seconds = since_boot.as_secs().saturating_add_signed(boot);
@@ -54,23 +54,23 @@ impl S3Clock {
     }
 
     /// Whether S3 told its time recently. Clocks drift.
-    pub fn was_told_lately(&self) -> bool {
-        let told_at = self.told_at.load(Ordering::Relaxed);
-        let age = clock::time_since_boot().as_secs().saturating_sub(told_at);
-        self.boot.load(Ordering::Relaxed) != UNTOLD && age < BEYOND_DOUBT_S
+    pub fn was_learned_recently(&self) -> bool {
+        let learned_at = self.learned_at.load(Ordering::Relaxed);
+        let age = clock::time_since_boot().as_secs().saturating_sub(learned_at);
+        self.boot.load(Ordering::Relaxed) != UNKNOWN && age < FRESH_S
     }
 
     /// Learns S3's time, in seconds since 1970.
     pub fn learn(&self, seconds: u64) {
         let since_boot = clock::time_since_boot().as_secs();
-        self.told_at.store(since_boot, Ordering::Relaxed);
+        self.learned_at.store(since_boot, Ordering::Relaxed);
         let boot = seconds.cast_signed().saturating_sub(since_boot.cast_signed());
-        self.boot.store(boot.max(UNTOLD + 1), Ordering::Relaxed);
+        self.boot.store(boot.max(UNKNOWN + 1), Ordering::Relaxed);
     }
 
     /// Uses this machine's clock again.
     pub fn forget(&self) {
-        self.boot.store(UNTOLD, Ordering::Relaxed);
+        self.boot.store(UNKNOWN, Ordering::Relaxed);
     }
 }
 
@@ -90,7 +90,7 @@ impl Skew {
 
     /// Whether the clocks agree closely enough for S3.
     pub(crate) fn is_small(self) -> bool {
-        self.s3_is_ahead.unsigned_abs() < CLOCK_NEWS_S
+        self.s3_is_ahead.unsigned_abs() < NOTABLE_SKEW_S
     }
 }
 
@@ -108,14 +108,14 @@ mod tests {
     #[test]
     fn the_time_is_this_machines_until_s3_has_told_its_own() {
         let s3 = S3Clock::default();
-        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_told_lately());
+        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_learned_recently());
         for told in [0, 1_000_000_000, clock::unix_seconds() + 7_200] {
             s3.learn(told);
             assert!(s3.seconds().abs_diff(told) <= 1, "{told}");
-            assert!(s3.was_told_lately());
+            assert!(s3.was_learned_recently());
         }
         s3.forget();
-        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_told_lately());
+        assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_learned_recently());
     }
 
     #[test]

@@ -5,20 +5,20 @@
 
 use crate::clock;
 use crate::s3::client::{ClientError, Reply, Target};
-use crate::s3::clock::CLOCK_NEWS_S;
+use crate::s3::clock::NOTABLE_SKEW_S;
 use crate::s3::credentials::handle::Need;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::Signed;
 
 /// Retries of one request with another signing time: S3 may report two, and this machine has its
 /// own.
-const TIMES: u8 = 3;
+const MAX_CLOCK_RETRIES: u8 = 3;
 
 /// The corrections made for one request so far.
 #[derive(Default)]
 pub(super) struct Corrections {
     region: bool,
-    times: u8,
+    clock_retries: u8,
     credentials: bool,
 }
 
@@ -27,9 +27,9 @@ impl Corrections {
     pub(super) fn may_help(&self, outcome: &Result<Reply, ClientError>) -> bool {
         match outcome {
             Ok(Reply::Object(_) | Reply::NotModified(_)) => false,
-            Ok(Reply::Refused(error)) => match error.kind() {
+            Ok(Reply::Error(error)) => match error.kind() {
                 Kind::WrongEndpoint => !self.region,
-                Kind::Clock => self.times < TIMES,
+                Kind::Clock => self.clock_retries < MAX_CLOCK_RETRIES,
                 Kind::Credentials => !self.credentials,
                 _ => false,
             },
@@ -45,18 +45,18 @@ impl Corrections {
         signed: Signed,
     ) -> bool {
         match outcome {
-            Ok(Reply::Refused(error)) => match error.kind() {
+            Ok(Reply::Error(error)) => match error.kind() {
                 Kind::WrongEndpoint => {
                     self.region = true;
                     target.learn_region(error)
                 }
                 Kind::Clock => {
-                    self.times += 1;
+                    self.clock_retries += 1;
                     target.learn_time(error, signed)
                 }
                 _ => {
                     self.credentials = true;
-                    target.learn_end(error);
+                    target.learn_time_of_expiry(error);
                     target.has_newer_credentials(error, signed).await
                 }
             },
@@ -79,11 +79,11 @@ impl Target {
     /// Takes the first time that differs from that of the rejected signature: the server time in
     /// the error, the response's `Date` and, as either may be missing or wrong, this machine's.
     fn learn_time(&self, error: &ServiceError, signed: Signed) -> bool {
-        let is_news = |time: &u64| time.abs_diff(signed.at) >= CLOCK_NEWS_S;
-        let told = [error.server_time, error.date].into_iter().flatten().find(is_news);
+        let differs = |time: &u64| time.abs_diff(signed.at) >= NOTABLE_SKEW_S;
+        let told = [error.server_time, error.date].into_iter().flatten().find(differs);
         match told {
             Some(time) => self.bucket.learn_time(time),
-            None if is_news(&clock::unix_seconds()) => self.bucket.forget_time(),
+            None if differs(&clock::unix_seconds()) => self.bucket.forget_time(),
             None => return false,
         }
         true
@@ -91,27 +91,27 @@ impl Target {
 
     /// S3 rejects credentials that may have expired, depending on whose clock is right: its time
     /// decides.
-    fn learn_end(&self, error: &ServiceError) {
-        let source = self.bucket.credentials.as_ref();
-        let is_doubtful =
-            source.and_then(|source| source.load().as_ref().map(|set| set.is_doubtful));
-        if let (Some(true), Some(time)) = (is_doubtful, error.server_time.or(error.date)) {
+    fn learn_time_of_expiry(&self, error: &ServiceError) {
+        let handle = self.bucket.credentials.as_ref();
+        let seems_expired =
+            handle.and_then(|handle| handle.load().as_ref().map(|set| set.seems_expired));
+        if let (Some(true), Some(time)) = (seems_expired, error.server_time.or(error.date)) {
             self.bucket.learn_time(time);
         }
     }
 
     async fn has_newer_credentials(&self, error: &ServiceError, signed: Signed) -> bool {
-        let Some(source) = &self.bucket.credentials else { return false };
+        let Some(handle) = &self.bucket.credentials else { return false };
         let need = if error.is_about_credentials() { Need::Certain } else { Need::Doubtful };
-        source.newer_than(signed.generation, need).await
+        handle.newer_than(signed.generation, need).await
     }
 
     async fn has_valid_credentials(&self) -> bool {
-        let Some(source) = &self.bucket.credentials else { return false };
-        let generation = source.generation();
+        let Some(handle) = &self.bucket.credentials else { return false };
+        let generation = handle.generation();
         // They may have been refreshed in the meantime.
         self.is_signable()
-            || source.newer_than(generation, Need::Certain).await && self.is_signable()
+            || handle.newer_than(generation, Need::Certain).await && self.is_signable()
     }
 
     fn is_signable(&self) -> bool {

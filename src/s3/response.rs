@@ -97,7 +97,7 @@ impl Response {
         // Smaller than what is in memory, so it fits.
         self.buf.truncate(self.buf.len() - beyond as usize);
         if beyond > self.body.tail {
-            self.body.distrust();
+            self.body.prevent_reuse();
         }
         self.body.tail = self.body.tail.saturating_sub(beyond);
         Ok(self.missing(length))

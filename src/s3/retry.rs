@@ -36,7 +36,7 @@ impl Default for Settings {
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// Longest wait of all. A recovery of S3 is noticed after half of it, on average.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// Requests that earn one retry, so that an outage adds a tenth to S3's load, not a multiple.
 const REQUESTS_PER_RETRY: u32 = 10;
@@ -92,7 +92,7 @@ pub(crate) struct Tries {
 
 /// Why there is no further retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum GiveUp {
+pub(crate) enum NoRetry {
     /// All retries were made.
     #[error("after {0} retries")]
     Retries(u32),
@@ -101,7 +101,7 @@ pub(crate) enum GiveUp {
     Time(Duration),
     /// S3's `Retry-After` is longer than the rest of the timeout.
     #[error("since S3 asks for a pause of {0:?} (Retry-After)")]
-    TooSoon(Duration),
+    RetryAfter(Duration),
     /// Too many requests of this worker failed.
     #[error("since this worker's retry budget is used up (retry_budget)")]
     Budget,
@@ -121,23 +121,23 @@ impl Tries {
         now: Instant,
         at_least: Duration,
         chance: f64,
-    ) -> Result<Duration, GiveUp> {
+    ) -> Result<Duration, NoRetry> {
         let first_failure = *self.first_failure.get_or_insert(now);
         let left = settings.timeout.saturating_sub(now.duration_since(first_failure));
         if self.retries >= settings.retries {
-            return Err(GiveUp::Retries(self.retries));
+            return Err(NoRetry::Retries(self.retries));
         }
         if left.is_zero() {
-            return Err(GiveUp::Time(settings.timeout));
+            return Err(NoRetry::Time(settings.timeout));
         }
         if at_least > left {
-            return Err(GiveUp::TooSoon(at_least));
+            return Err(NoRetry::RetryAfter(at_least));
         }
         if !budget.is_none_or(Budget::spend) {
-            return Err(GiveUp::Budget);
+            return Err(NoRetry::Budget);
         }
         self.is_paid = budget.is_some();
-        let longest = FIRST_WAIT.saturating_mul(1 << self.retries.min(16)).min(LONGEST_WAIT);
+        let longest = FIRST_WAIT.saturating_mul(1 << self.retries.min(16)).min(MAX_WAIT);
         self.retries += 1;
         // The last retry comes at the end of the timeout.
         Ok((at_least + longest.mul_f64(chance.clamp(0.0, 1.0))).min(left))
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(wait, Ok(Duration::from_millis(ms)));
         }
         let wait = tries.next(&settings, Some(&budget), now, NO_RETRY_AFTER, 0.0);
-        assert_eq!(wait, Err(GiveUp::Retries(3)));
+        assert_eq!(wait, Err(NoRetry::Retries(3)));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(wait, Ok(Duration::from_millis(50)));
         let over = start + Duration::from_secs(10);
         let wait = tries.next(&settings, Some(&budget), over, NO_RETRY_AFTER, 0.0);
-        assert_eq!(wait, Err(GiveUp::Time(Duration::from_secs(10))));
+        assert_eq!(wait, Err(NoRetry::Time(Duration::from_secs(10))));
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
             Tries::default().next(&settings, Some(&budget), now, at_least, chance)
         };
         assert_eq!(wait(Duration::from_secs(2), 0.5), Ok(Duration::from_millis(2_050)));
-        assert_eq!(wait(too_long, 0.0), Err(GiveUp::TooSoon(too_long)), "and costs nothing");
+        assert_eq!(wait(too_long, 0.0), Err(NoRetry::RetryAfter(too_long)), "and costs nothing");
         assert_eq!(wait(fits, 1.0), Ok(fits));
     }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::s3::credentials::Credentials;
-use crate::s3::credentials::handle::Current;
+use crate::s3::credentials::current::Current;
 
 /// SHA-256 of the empty string, the payload hash of every request without a body.
 pub const EMPTY_PAYLOAD_SHA256: &str =

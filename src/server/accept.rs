@@ -218,7 +218,7 @@ fn start(worker: &Rc<Worker>, accepted: Accepted) {
     }
     // Who is idle may come again; who has just come wants something now.
     let is_full = worker.metrics.client_connections.get() >= most;
-    let refused = is_full && !worker.deadlines.give_up_idle(Instant::now());
+    let refused = is_full && !worker.deadlines.close_longest_idle(Instant::now());
     match Stream::from_std(socket, &worker.deadlines) {
         Ok(stream) => {
             let stream = Connection::Plain(stream);

@@ -12,7 +12,7 @@ use crate::http1::target::Target;
 use crate::policy::route::Mount;
 use crate::s3::client::{ClientError, Reply};
 use crate::s3::clock::Skew;
-use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::endpoint::Endpoint;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object_name::ObjectName;
@@ -240,7 +240,7 @@ async fn ask(worker: &Worker, mount: &Mount, named: Option<&ObjectName>) -> (Ver
             response.dismiss().await;
             (Verdict::Fails, "S3 answers 304 to a request without a condition".to_owned())
         }
-        Ok(Reply::Refused(error)) => judge(&error, named, &mount.path),
+        Ok(Reply::Error(error)) => judge(&error, named, &mount.path),
         Err(ClientError::Credentials(_)) => {
             (Verdict::Fails, without_credentials(mount.bucket.credentials.as_deref()))
         }
@@ -260,8 +260,8 @@ fn particulars(mount: &Mount) -> String {
 }
 
 /// Why a request could not be signed.
-fn without_credentials(source: Option<&Source>) -> String {
-    let reason = source.and_then(Source::failure);
+fn without_credentials(source: Option<&CredentialsHandle>) -> String {
+    let reason = source.and_then(CredentialsHandle::failure);
     let reason = reason.as_deref().map_or("they have expired", String::as_str);
     let advice = source.map_or("", |source| source.login().advice());
     format!("there are no credentials: {reason}; {advice}")

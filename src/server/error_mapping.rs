@@ -11,7 +11,7 @@ use crate::cache::metadata::Negative;
 use crate::policy::route::Mount;
 use crate::s3::client::ClientError;
 use crate::s3::clock::Skew;
-use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::object_name::ObjectName;
 use crate::server::failure::{Failure, RETRY_AFTER};
@@ -175,7 +175,7 @@ fn of_version(error: &ServiceError) -> Failure {
 }
 
 /// What an operator can do about it.
-fn remedy(error: &ServiceError, kind: Kind, source: Option<&Source>) -> String {
+fn remedy(error: &ServiceError, kind: Kind, source: Option<&CredentialsHandle>) -> String {
     let remedy = match (kind, source) {
         (Kind::Credentials, Some(source)) => {
             let login = source.login();

@@ -116,13 +116,13 @@ impl Fetch<'_> {
                 log::warn!("S3 responded 304 to a request without a condition");
                 Err(Failure::BadResponse)
             }
-            Reply::Refused(error)
+            Reply::Error(error)
                 if error.status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() =>
             {
                 log_unsatisfiable_range(self.mount, &scratch.object, &error);
                 Ok(Step::Unsatisfiable)
             }
-            Reply::Refused(error) => {
+            Reply::Error(error) => {
                 let failure = map_service_error(
                     self.context.worker,
                     self.mount,

@@ -138,7 +138,7 @@ async fn ask_for_metadata(
                 log::warn!("S3 answered 304 to a request without a condition");
                 return Err(Failure::BadResponse);
             }
-            Reply::Refused(error) => error,
+            Reply::Error(error) => error,
         };
         if has_head && error.kind() == Kind::RangeNotSatisfiable {
             // There is an object, but not one byte of it.

@@ -85,7 +85,7 @@ impl Delivery<'_> {
                 response.dismiss().await;
                 true
             }
-            Ok(Reply::Refused(error)) => {
+            Ok(Reply::Error(error)) => {
                 log::warn!("cannot resume the body of {key:?}: {error}");
                 matches!(
                     error.status,

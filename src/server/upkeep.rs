@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::credentials::refresh;
 use crate::server::live::Live;
 use crate::server::worker::Shared;
@@ -17,7 +17,7 @@ const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
 /// The work that is going on. Names need no end: the resolver forgets those that no worker holds.
 pub(super) struct Upkeep {
     background: Background,
-    refreshers: Vec<(Arc<Source>, Task)>,
+    refreshers: Vec<(Arc<CredentialsHandle>, Task)>,
 }
 
 impl Upkeep {
@@ -70,8 +70,8 @@ fn origins(live: &Live) -> Vec<Arc<Origin>> {
 }
 
 /// The credentials that must be refreshed, each once.
-fn sources(live: &Live) -> Vec<Arc<Source>> {
-    let mut sources: Vec<Arc<Source>> = Vec::new();
+fn sources(live: &Live) -> Vec<Arc<CredentialsHandle>> {
+    let mut sources: Vec<Arc<CredentialsHandle>> = Vec::new();
     for source in live.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
         let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
         if source.needs_refreshing() && !is_known {

@@ -157,7 +157,7 @@ impl Worker {
             self.give_up_for_another();
         }
         let pause_timeout = self.live().clients.pause_timeout;
-        self.deadlines.tell_of_stalls(now, pause_timeout, self.pool.waiting_requests());
+        self.deadlines.notify_stalled(now, pause_timeout, self.pool.waiting_requests());
         self.pool.sweep(now);
         self.metadata.borrow_mut().sweep(now);
         self.flush_log();
@@ -166,7 +166,8 @@ impl Worker {
     /// Gives up an idle connection for its descriptor: that of the client that has been idle for
     /// longest, or one to S3. `false` where nothing is idle, which the other workers are told.
     pub(crate) fn give_up_idle(&self) -> bool {
-        let is_one = self.deadlines.give_up_idle(Instant::now()) || self.pool.close_one_idle();
+        let is_one =
+            self.deadlines.close_longest_idle(Instant::now()) || self.pool.close_one_idle();
         if !is_one {
             self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
         }

@@ -30,10 +30,10 @@ pub(crate) struct Deadlines {
 }
 
 /// How long a reader waits for many bytes while a few are there.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const LOW_WATER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Time between two looks at what a peer has acknowledged.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+const POLL_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Slots {
@@ -44,10 +44,10 @@ struct Slots {
 pub(super) struct Slot {
     socket: RawFd,
     pub(super) wait: Wait,
-    patient_since: Option<Instant>,
-    /// Bytes that the peer had not acknowledged at `looked_at`.
+    low_water_since: Option<Instant>,
+    /// Bytes that the peer had not acknowledged at `checked_at`.
     unacknowledged: Option<libc::c_int>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     pub(super) watcher: Watcher,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Wait {
     Idle {
         deadline: Instant,
         /// From when on it may be closed to make room for others.
-        yields_from: Instant,
+        closable_from: Instant,
     },
     /// Room to send, until the peer has taken nothing for `timeout`.
     Sending {
@@ -79,9 +79,9 @@ impl Slot {
         Slot {
             socket,
             wait: Wait::None,
-            patient_since: None,
+            low_water_since: None,
             unacknowledged: None,
-            looked_at: None,
+            checked_at: None,
             watcher: Watcher::None,
         }
     }
@@ -113,9 +113,9 @@ impl Slot {
 
     /// Asks the kernel whether the peer has acknowledged bytes since the last look, which may have
     /// been during an earlier wait: any difference means that the peer takes bytes.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(super) fn check_acknowledged(&mut self, now: Instant) {
         let unacknowledged = sockopt::unacknowledged_bytes(self.borrow());
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         if std::mem::replace(&mut self.unacknowledged, unacknowledged) != unacknowledged
             && let Wait::Sending { since, .. } = &mut self.wait
         {
@@ -123,8 +123,8 @@ impl Slot {
         }
     }
 
-    fn is_look_due(&self, now: Instant) -> bool {
-        self.looked_at.is_none_or(|looked_at| now.duration_since(looked_at) >= LOOK_PERIOD)
+    fn is_check_due(&self, now: Instant) -> bool {
+        self.checked_at.is_none_or(|checked_at| now.duration_since(checked_at) >= POLL_PERIOD)
     }
 
     /// Ends the wait if it has lasted too long.
@@ -134,17 +134,17 @@ impl Slot {
             Wait::Until(deadline) | Wait::Idle { deadline, .. } if deadline <= now => {
                 self.shut_down();
             }
-            Wait::Sending { since, timeout } if over(since, timeout) || self.is_look_due(now) => {
-                self.look(now);
+            Wait::Sending { since, timeout } if over(since, timeout) || self.is_check_due(now) => {
+                self.check_acknowledged(now);
                 if matches!(self.wait, Wait::Sending { since, timeout } if over(since, timeout)) {
                     self.shut_down();
                 }
             }
             _ => {}
         }
-        if self.patient_since.is_some_and(|since| over(since, PATIENCE)) {
+        if self.low_water_since.is_some_and(|since| over(since, LOW_WATER_TIMEOUT)) {
             sockopt::set_receive_low_water(self.borrow(), 1);
-            self.patient_since = None;
+            self.low_water_since = None;
         }
     }
 }
@@ -165,13 +165,13 @@ impl Deadlines {
 
     /// Ends the wait of the connection that has been idle longest and on which nothing has arrived;
     /// `false` if none may be closed. Looks at every socket, so it is for rare needs.
-    pub(crate) fn give_up_idle(&self, now: Instant) -> bool {
+    pub(crate) fn close_longest_idle(&self, now: Instant) -> bool {
         let mut slots = self.slots.borrow_mut();
         let mut longest: Option<(Instant, &mut Slot)> = None;
         for slot in slots.entries.iter_mut().flatten() {
             // All have the same timeout, so the first to end began first.
-            if let Wait::Idle { deadline, yields_from } = slot.wait
-                && yields_from <= now
+            if let Wait::Idle { deadline, closable_from } = slot.wait
+                && closable_from <= now
                 && longest.as_ref().is_none_or(|(first, _)| deadline < *first)
                 && sockopt::unread_bytes(slot.borrow()) == 0
             {
@@ -192,12 +192,12 @@ impl Deadlines {
         change(slots.entries[index].as_mut().expect("a stream has its slot until it is dropped"))
     }
 
-    pub(super) fn is_patient(&self, index: usize) -> bool {
-        self.with_slot(index, |slot| slot.patient_since.is_some())
+    pub(super) fn has_low_water(&self, index: usize) -> bool {
+        self.with_slot(index, |slot| slot.low_water_since.is_some())
     }
 
-    pub(super) fn set_patient_since(&self, index: usize, since: Option<Instant>) {
-        self.with_slot(index, |slot| slot.patient_since = since);
+    pub(super) fn set_low_water_since(&self, index: usize, since: Option<Instant>) {
+        self.with_slot(index, |slot| slot.low_water_since = since);
     }
 
     pub(super) fn insert(&self, socket: RawFd) -> usize {

@@ -14,7 +14,7 @@ use crate::sys::deadlines::{Deadlines, Wait};
 
 /// Shortest wait for a peer that counts as a stall while other requests wait for a connection. Slow
 /// readers make room more often.
-const MOMENT: Duration = Duration::from_millis(200);
+const SHORTEST_STALL: Duration = Duration::from_millis(200);
 
 /// The task to notify of a stall.
 pub(super) enum Watcher {
@@ -28,7 +28,7 @@ pub(super) enum Watcher {
         since: Option<Instant>,
     },
     /// It was woken and has not run yet.
-    Told,
+    Notified,
 }
 
 /// Watches the peer of a stream.
@@ -52,11 +52,11 @@ impl Watch {
         poll_fn(|context| {
             let polled = wait.as_mut().poll(context);
             if stalled.is_some() {
-                let is_told = match polled {
+                let is_notified = match polled {
                     Poll::Ready(_) => self.end(),
-                    Poll::Pending => self.is_told(context.waker()),
+                    Poll::Pending => self.is_notified(context.waker()),
                 };
-                if let Some(stalled) = stalled.take_if(|_| is_told) {
+                if let Some(stalled) = stalled.take_if(|_| is_notified) {
                     stalled();
                 }
             }
@@ -66,9 +66,9 @@ impl Watch {
     }
 
     /// Whether the table has noticed a stall; if not, registers this task to be woken.
-    fn is_told(&self, task: &Waker) -> bool {
+    fn is_notified(&self, task: &Waker) -> bool {
         self.deadlines.with_slot(self.slot, |slot| match &mut slot.watcher {
-            Watcher::Told => {
+            Watcher::Notified => {
                 slot.watcher = Watcher::None;
                 true
             }
@@ -93,7 +93,7 @@ impl Watch {
 impl Deadlines {
     /// Wakes the tasks whose peer has taken nothing for `after`, and as many as are `wanted` of
     /// those that wait for their peer at all, the longest waiting first.
-    pub(crate) fn tell_of_stalls(&self, now: Instant, after: Duration, wanted: usize) {
+    pub(crate) fn notify_stalled(&self, now: Instant, after: Duration, wanted: usize) {
         let mut told = Vec::new();
         let mut blocked = Vec::new();
         self.each_slot(|slot| {
@@ -104,16 +104,16 @@ impl Deadlines {
                 _ => false,
             };
             if is_stalled(slot.wait) {
-                slot.look(now);
+                slot.check_acknowledged(now);
                 if is_stalled(slot.wait)
                     && let Watcher::Waiting { waker, .. } =
-                        std::mem::replace(&mut slot.watcher, Watcher::Told)
+                        std::mem::replace(&mut slot.watcher, Watcher::Notified)
                 {
                     told.push(waker);
                     return;
                 }
             }
-            if wanted > 0 && waits >= MOMENT {
+            if wanted > 0 && waits >= SHORTEST_STALL {
                 blocked.push(waits);
             }
         });
@@ -126,7 +126,7 @@ impl Deadlines {
                     && now.saturating_duration_since(since) >= shortest
                     && left > 0
                     && let Watcher::Waiting { waker, .. } =
-                        std::mem::replace(&mut slot.watcher, Watcher::Told)
+                        std::mem::replace(&mut slot.watcher, Watcher::Notified)
                 {
                     left -= 1;
                     told.push(waker);
@@ -162,29 +162,29 @@ mod tests {
     }
 
     /// Whether the waiting task is notified when it is polled now.
-    fn looks(watch: &Watch) -> bool {
-        let is_told = Cell::new(false);
-        let told = Some(|| is_told.set(true));
+    fn is_notified_when_polled(watch: &Watch) -> bool {
+        let is_notified = Cell::new(false);
+        let told = Some(|| is_notified.set(true));
         let mut waiting = Box::pin(watch.during(std::future::pending::<()>(), told));
         assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        is_told.get()
+        is_notified.get()
     }
 
     #[test]
     fn a_peer_that_takes_nothing_is_told_of_once_and_one_that_reads_is_not() {
         let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
         let (watch, [_sender, mut peer]) = full(&deadlines, start);
-        assert!(!looks(&watch));
+        assert!(!is_notified_when_polled(&watch));
         deadlines.sweep(start);
-        deadlines.tell_of_stalls(start + AFTER / 2, AFTER, 0);
-        assert!(!looks(&watch), "it has not lasted");
+        deadlines.notify_stalled(start + AFTER / 2, AFTER, 0);
+        assert!(!is_notified_when_polled(&watch), "it has not lasted");
         // It reads just before its time is over.
         peer.read_exact(&mut vec![0; 100_000]).expect("bytes that were sent");
-        deadlines.tell_of_stalls(start + AFTER, AFTER, 0);
-        assert!(!looks(&watch), "it takes bytes");
-        deadlines.tell_of_stalls(start + 2 * AFTER, AFTER, 0);
-        assert!(looks(&watch));
-        assert!(!looks(&watch), "only once");
+        deadlines.notify_stalled(start + AFTER, AFTER, 0);
+        assert!(!is_notified_when_polled(&watch), "it takes bytes");
+        deadlines.notify_stalled(start + 2 * AFTER, AFTER, 0);
+        assert!(is_notified_when_polled(&watch));
+        assert!(!is_notified_when_polled(&watch), "only once");
     }
 
     #[test]
@@ -192,13 +192,14 @@ mod tests {
         let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
         let all: Vec<_> = (0..3).map(|_| full(&deadlines, start)).collect();
         for (number, (watch, _)) in all.iter().enumerate() {
-            assert!(!looks(watch));
-            deadlines.tell_of_stalls(start + MOMENT * number as u32, AFTER, 0);
+            assert!(!is_notified_when_polled(watch));
+            deadlines.notify_stalled(start + SHORTEST_STALL * number as u32, AFTER, 0);
         }
-        let told = || all.iter().map(|(watch, _)| looks(watch)).collect::<Vec<_>>();
-        deadlines.tell_of_stalls(start + MOMENT * 2, AFTER, 1);
+        let told =
+            || all.iter().map(|(watch, _)| is_notified_when_polled(watch)).collect::<Vec<_>>();
+        deadlines.notify_stalled(start + SHORTEST_STALL * 2, AFTER, 1);
         assert_eq!(told(), [true, false, false]);
-        deadlines.tell_of_stalls(start + MOMENT * 4, AFTER, 2);
+        deadlines.notify_stalled(start + SHORTEST_STALL * 4, AFTER, 2);
         assert_eq!(told(), [false, true, true]);
     }
 

@@ -14,7 +14,7 @@ use monoio::net::{TcpListener, TcpStream};
 use socket2::SockRef;
 
 use crate::limits;
-use crate::sys::deadlines::{Deadlines, PATIENCE, Wait};
+use crate::sys::deadlines::{Deadlines, LOW_WATER_TIMEOUT, Wait};
 use crate::sys::sockopt;
 use crate::sys::stalls::Watch;
 
@@ -93,7 +93,7 @@ impl Stream {
     }
 
     /// As [`receive`](Self::receive), for the first bytes of a request. [`Deadlines::close_idle`]
-    /// may end the wait too, and from `yields_from` on [`Deadlines::give_up_idle`]: both look like
+    /// may end the wait too, and from `closable_from` on [`Deadlines::close_longest_idle`]: both look like
     /// the end of the stream.
     ///
     /// # Errors
@@ -102,12 +102,12 @@ impl Stream {
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
-        yields_from: Instant,
+        closable_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, deadline, Some(yields_from)).await
+        self.receive_until(buf, usize::MAX, deadline, Some(closable_from)).await
     }
 
-    /// As [`receive_idle`](Self::receive_idle) if `yields_from` is given, else as
+    /// As [`receive_idle`](Self::receive_idle) if `closable_from` is given, else as
     /// [`receive`](Self::receive) until `deadline`.
     ///
     /// # Errors
@@ -117,10 +117,10 @@ impl Stream {
         buf: Vec<u8>,
         limit: usize,
         deadline: Instant,
-        yields_from: Option<Instant>,
+        closable_from: Option<Instant>,
     ) -> BufResult<usize, Vec<u8>> {
-        let wait = match yields_from {
-            Some(yields_from) => Wait::Idle { deadline, yields_from },
+        let wait = match closable_from {
+            Some(closable_from) => Wait::Idle { deadline, closable_from },
             None => Wait::Until(deadline),
         };
         // An earlier wait may have raised the mark; this one is for any number of bytes.
@@ -173,15 +173,15 @@ impl Stream {
     pub(crate) async fn readable(&mut self, low_water: u32, deadline: Instant) -> io::Result<()> {
         self.set_low_water(low_water);
         if low_water > 1 {
-            self.deadlines.set_patient_since(self.slot, Some(Instant::now()));
+            self.deadlines.set_low_water_since(self.slot, Some(Instant::now()));
         }
         self.deadlines.set_wait(self.slot, Wait::Until(deadline));
         let result = self.socket.readable(false).await;
-        if low_water > 1 && !self.deadlines.is_patient(self.slot) {
+        if low_water > 1 && !self.deadlines.has_low_water(self.slot) {
             // The table has ended the patience, and the low-water mark with it.
             self.low_water = 1;
         }
-        self.deadlines.set_patient_since(self.slot, None);
+        self.deadlines.set_low_water_since(self.slot, None);
         self.after_wait(result.map(|()| 0)).map(|_| ())
     }
 
@@ -193,7 +193,8 @@ impl Stream {
     pub(crate) async fn readable_soon(&mut self, low_water: u32) -> io::Result<bool> {
         self.set_low_water(low_water);
         // In a box: the timer is as large as all the other state of a request that relays a body.
-        let waited = Box::pin(monoio::time::timeout(PATIENCE, self.socket.readable(false))).await;
+        let waited =
+            Box::pin(monoio::time::timeout(LOW_WATER_TIMEOUT, self.socket.readable(false))).await;
         waited.map_or(Ok(false), |ready| ready.map(|()| true))
     }
 
@@ -221,7 +222,7 @@ impl Stream {
     }
 
     /// Lets the worker's other tasks run and their sockets be polled.
-    pub(crate) async fn give_way(&mut self) {
+    pub(crate) async fn yield_now(&mut self) {
         if !monoio::utils::is_legacy() {
             // An operation of the ring: it completes at once, but not before the ring is entered,
             // which a task that wakes itself would prevent.

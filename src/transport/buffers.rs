@@ -20,7 +20,7 @@ pub(crate) struct Buffers {
 }
 
 /// Held as long as a buffer that is not small is in use.
-pub(crate) struct RoomyBufferRight {
+pub(crate) struct BufferPermit {
     buffers: Rc<Buffers>,
 }
 
@@ -44,10 +44,7 @@ impl Buffers {
 
     /// An empty buffer of `capacity` bytes, or a small one if [`ROOMY_RELAY_BUFFERS`] larger ones
     /// are in use.
-    pub(crate) fn take_empty(
-        self: &Rc<Self>,
-        capacity: usize,
-    ) -> (Vec<u8>, Option<RoomyBufferRight>) {
+    pub(crate) fn take_empty(self: &Rc<Self>, capacity: usize) -> (Vec<u8>, Option<BufferPermit>) {
         let in_use = &self.metrics.buffers_in_use;
         if capacity <= SMALL_RELAY_BUFFER_BYTES || in_use.get() >= ROOMY_RELAY_BUFFERS {
             return (Vec::with_capacity(SMALL_RELAY_BUFFER_BYTES), None);
@@ -59,7 +56,7 @@ impl Buffers {
         let mut buffer = buffer.unwrap_or_else(|| Vec::with_capacity(capacity));
         buffer.clear();
         in_use.increment();
-        (buffer, Some(RoomyBufferRight { buffers: Rc::clone(self) }))
+        (buffer, Some(BufferPermit { buffers: Rc::clone(self) }))
     }
 
     /// Takes a buffer back. One that has another capacity is not kept.
@@ -80,7 +77,7 @@ impl Buffers {
     }
 }
 
-impl Drop for RoomyBufferRight {
+impl Drop for BufferPermit {
     fn drop(&mut self) {
         self.buffers.metrics.buffers_in_use.decrement();
     }
@@ -100,27 +97,27 @@ mod tests {
     fn buffers_that_are_not_small_are_few() {
         let buffers = Buffers::new(Arc::default());
         let take = |capacity| {
-            let (buffer, right) = buffers.take_empty(capacity);
+            let (buffer, permit) = buffers.take_empty(capacity);
             assert!(buffer.is_empty());
-            (buffer.capacity(), right)
+            (buffer.capacity(), permit)
         };
         let sizes = [SMALL_RELAY_BUFFER_BYTES, RELAY_BUFFER_BYTES, LARGE_RELAY_BUFFER_BYTES];
         assert_eq!(sizes.map(|size| take(size).0), sizes);
-        let rights: Vec<_> =
+        let permits: Vec<_> =
             (0..ROOMY_RELAY_BUFFERS).map(|number| take(sizes[1 + number % 2]).1).collect();
         assert_eq!(sizes.map(|size| take(size).0), [SMALL_RELAY_BUFFER_BYTES; 3]);
-        drop(rights);
+        drop(permits);
         assert_eq!(sizes.map(|size| take(size).0), sizes);
     }
 
     #[test]
     fn a_few_buffers_are_kept_and_are_empty_again() {
         let buffers = Buffers::new(Arc::default());
-        let (mut buffer, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
+        let (mut buffer, _permit) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
         buffer.extend_from_slice(b"another's");
         let address = buffer.as_ptr();
         buffers.put_back(buffer);
-        let (again, _right) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
+        let (again, _permit) = buffers.take_empty(LARGE_RELAY_BUFFER_BYTES);
         assert_eq!((again.as_ptr(), again.len()), (address, 0));
         for _ in 0..2 * POOLED_LARGE_RELAY_BUFFERS {
             buffers.put_back(Vec::with_capacity(LARGE_RELAY_BUFFER_BYTES));

@@ -9,7 +9,7 @@ use crate::transport::verifier::pki_error;
 const NAMES: usize = 3;
 
 /// Describes an error, as a clause about the server.
-pub(crate) fn words(error: &Error) -> String {
+pub(crate) fn describe(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(fault) => of_certificate(fault, error),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
@@ -36,7 +36,7 @@ pub(crate) fn words(error: &Error) -> String {
 
 fn of_certificate(fault: &CertificateError, error: &Error) -> String {
     use CertificateError as Fault;
-    let words = match fault {
+    let text = match fault {
         Fault::UnknownIssuer => {
             "its certificate is not from a trusted authority; name the file with the authority's \
              certificate in 'ca_file'"
@@ -63,7 +63,7 @@ fn of_certificate(fault: &CertificateError, error: &Error) -> String {
         }
         _ => return of_pki_error(error).to_owned(),
     };
-    words.to_owned()
+    text.to_owned()
 }
 
 const WEAK: &str = "its certificate has a weak signature; use RSA with 2048 bits or more, or ECDSA, and \
@@ -128,7 +128,7 @@ fn of_incompatibility(fault: &PeerIncompatible) -> &'static str {
 const OLD: &str = "it does not speak TLS 1.2 or 1.3";
 
 fn of_alert(alert: AlertDescription) -> String {
-    let words = match alert {
+    let text = match alert {
         AlertDescription::ProtocolVersion => OLD,
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
             "it ends the handshake: it and this program have no cipher suite in common, or it \
@@ -142,7 +142,7 @@ fn of_alert(alert: AlertDescription) -> String {
         AlertDescription::AccessDenied => "it denies access",
         _ => return format!("it ends the connection with TLS alert {}", u8::from(alert)),
     };
-    words.to_owned()
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
             Error::General("hush".to_owned()),
         ];
         for error in errors {
-            let said = words(&error);
+            let said = describe(&error);
             let raw = error.to_string();
             assert!(!said.contains(&raw) && !said.contains("hush"), "{said}");
             // Names of Rust's variants are written LikeThis.

@@ -72,12 +72,12 @@ impl Connection {
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
-        yields_from: Instant,
+        closable_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
         match self {
-            Connection::Plain(stream) => stream.receive_idle(buf, deadline, yields_from).await,
+            Connection::Plain(stream) => stream.receive_idle(buf, deadline, closable_from).await,
             Connection::Tls(stream) => {
-                Box::pin(stream.receive_idle(buf, deadline, yields_from)).await
+                Box::pin(stream.receive_idle(buf, deadline, closable_from)).await
             }
         }
     }

@@ -10,7 +10,7 @@ use rustls::client::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::sys::stream::Stream;
-use crate::transport::error_text::words;
+use crate::transport::error_text::describe;
 use crate::transport::session::{Session, State};
 
 /// Largest record, in bytes: 2^14 of content, 256 of expansion and padding, the header (RFC 8446
@@ -28,7 +28,7 @@ pub(crate) struct TlsStream {
 
 /// A violation of TLS by the peer, or a failure of our own side of it. The text is for an operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", words(.0))]
+#[error("{}", describe(.0))]
 pub struct TlsError(#[from] rustls::Error);
 
 /// On an open connection TLS fails as the socket does.
@@ -61,10 +61,10 @@ impl TlsStream {
         timeout: Duration,
     ) -> Result<TlsStream, HandshakeError> {
         let session = Session::client(config, name)?;
-        TlsStream { stream, session }.shake_hands(timeout).await
+        TlsStream { stream, session }.handshake(timeout).await
     }
 
-    async fn shake_hands(mut self, timeout: Duration) -> Result<TlsStream, HandshakeError> {
+    async fn handshake(mut self, timeout: Duration) -> Result<TlsStream, HandshakeError> {
         let deadline = Instant::now() + timeout;
         loop {
             let progress = self.session.process(&mut Vec::new(), 0);
@@ -105,9 +105,9 @@ impl TlsStream {
         &mut self,
         buf: Vec<u8>,
         deadline: Instant,
-        yields_from: Instant,
+        closable_from: Instant,
     ) -> BufResult<usize, Vec<u8>> {
-        self.receive_until(buf, usize::MAX, deadline, Some(yields_from)).await
+        self.receive_until(buf, usize::MAX, deadline, Some(closable_from)).await
     }
 
     async fn receive_until(
@@ -115,7 +115,7 @@ impl TlsStream {
         mut buf: Vec<u8>,
         limit: usize,
         deadline: Instant,
-        yields_from: Option<Instant>,
+        closable_from: Option<Instant>,
     ) -> BufResult<usize, Vec<u8>> {
         let room = limit.min(buf.capacity() - buf.len());
         let mut wanted = room;
@@ -130,7 +130,7 @@ impl TlsStream {
                 }
             }
             let received = match self.flush(deadline).await {
-                Ok(()) => self.receive_records(wanted, deadline, yields_from).await,
+                Ok(()) => self.receive_records(wanted, deadline, closable_from).await,
                 failed => failed,
             };
             // The end of a record may be long in coming: no more memory than for that.
@@ -227,14 +227,14 @@ impl TlsStream {
         &mut self,
         room: usize,
         deadline: Instant,
-        yields_from: Option<Instant>,
+        closable_from: Option<Instant>,
     ) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.session.incoming);
         let size = (room / CONTENT_BYTES).max(1) * RECORD_BYTES;
         incoming.shrink_to(size);
         incoming.reserve_exact(size.saturating_sub(incoming.len()).max(1));
         let (received, incoming) =
-            self.stream.receive_until(incoming, usize::MAX, deadline, yields_from).await;
+            self.stream.receive_until(incoming, usize::MAX, deadline, closable_from).await;
         self.session.incoming = incoming;
         match received? {
             // Somebody between us may have cut the connection: not the end that the peer meant.

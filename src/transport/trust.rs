@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{RootCertStore, SupportedProtocolVersion};
 
-use crate::transport::error_text::words;
+use crate::transport::error_text::describe;
 use crate::transport::verifier::Verifier;
 
 /// TLS sessions that one worker keeps for resumption, each a server's name with its newest tickets.
@@ -31,7 +31,7 @@ pub enum TrustError {
     )]
     NoRoots,
     /// The TLS library refuses its own defaults, or certificates that it has accepted before.
-    #[error("TLS cannot be set up: {}", words(.0))]
+    #[error("TLS cannot be set up: {}", describe(.0))]
     Tls(#[from] rustls::Error),
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long an address is tried last after a connection to it failed.
-const AVOIDED_FOR: Duration = Duration::from_secs(30);
+const AVOID_PERIOD: Duration = Duration::from_secs(30);
 
 /// Failures remembered at once; a name of S3 has eight addresses at a time.
 const REMEMBERED: usize = 256;
@@ -31,7 +31,7 @@ impl Addresses {
         // A stable sort: the rotation stays among addresses without a failure.
         order.sort_by_key(|address| {
             let failure = failed.iter().rev().find(|(known, _)| known == address);
-            failure.filter(|(_, since)| now.duration_since(*since) < AVOIDED_FOR).map(|f| f.1)
+            failure.filter(|(_, since)| now.duration_since(*since) < AVOID_PERIOD).map(|f| f.1)
         });
         order
     }
@@ -39,8 +39,9 @@ impl Addresses {
     /// A connection to this address failed.
     pub(crate) fn note_failure(&self, address: SocketAddr, now: Instant) {
         let mut failed = self.failed.borrow_mut();
-        failed
-            .retain(|(known, since)| *known != address && now.duration_since(*since) < AVOIDED_FOR);
+        failed.retain(|(known, since)| {
+            *known != address && now.duration_since(*since) < AVOID_PERIOD
+        });
         if failed.len() == REMEMBERED {
             failed.remove(0);
         }
@@ -85,7 +86,7 @@ mod tests {
         }
         addresses.note_success(at(1));
         assert_eq!(addresses.order(&all, later)[2], at(2));
-        let forgiven = addresses.order(&all, now + AVOIDED_FOR);
+        let forgiven = addresses.order(&all, now + AVOID_PERIOD);
         assert_eq!(forgiven, [at(2), at(3), at(1)]);
     }
 }

@@ -27,13 +27,13 @@ use crate::upstream::resolve::ResolvedOrigin;
 use crate::upstream::tunnel;
 
 /// A connection to S3 or to a proxy.
-pub(crate) struct Connection {
+pub(crate) struct UpstreamConnection {
     /// Plain or TLS.
     pub stream: transport::Connection,
     /// The address that it was opened to.
     pub address: SocketAddr,
     /// The origin's [`changes`](ResolvedOrigin::changes) when the connection was last checked.
-    pub(super) named_at: u64,
+    pub(super) seen_changes: u64,
 }
 
 /// Opens the connections of one worker.
@@ -74,7 +74,7 @@ impl HeadError {
 }
 
 /// Time between two looks for the result of a lookup. Other threads do not wake workers.
-const LOOK_UP_PERIOD: Duration = Duration::from_millis(10);
+const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 impl Connector {
     /// A connector whose sockets have their deadlines in `deadlines`.
@@ -102,8 +102,8 @@ impl Connector {
     }
 
     /// Closes the client connection that has been idle longest; `false` if none is idle.
-    pub(super) fn give_up_idle_client(&self) -> bool {
-        self.deadlines.give_up_idle(Instant::now())
+    pub(super) fn close_idle_client(&self) -> bool {
+        self.deadlines.close_longest_idle(Instant::now())
     }
 
     /// Opens a connection to `origin`, which is the origin of `route` or the proxy in front of it.
@@ -116,10 +116,10 @@ impl Connector {
         origin: &ResolvedOrigin,
         route: &Route,
         ahead: Ahead,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<UpstreamConnection, ConnectError> {
         let mut failure = ConnectError::Unresolved;
         // Read before the addresses, so that a change in between counts as one since.
-        let named_at = origin.changes();
+        let seen_changes = origin.changes();
         let addresses = self.addresses_of(origin).await;
         for address in self.addresses.order(&addresses, Instant::now()) {
             let connecting = Stream::connect(address, &self.deadlines);
@@ -132,7 +132,7 @@ impl Connector {
             match connected {
                 Ok(stream) => {
                     self.addresses.note_success(address);
-                    return Ok(Connection { stream, address, named_at });
+                    return Ok(UpstreamConnection { stream, address, seen_changes });
                 }
                 Err(error) if !error.may_succeed_elsewhere() => return Err(error),
                 Err(error) => {
@@ -156,7 +156,7 @@ impl Connector {
             if origin.is_resolved() || Instant::now() >= deadline {
                 return addresses;
             }
-            time::sleep(LOOK_UP_PERIOD).await;
+            time::sleep(POLL_PERIOD).await;
         }
     }
 
@@ -187,14 +187,14 @@ impl Connector {
     }
 }
 
-impl Connection {
+impl UpstreamConnection {
     /// Whether it may be used for another request: the origin's name still has its address.
     pub(super) fn is_current(&mut self, origin: &ResolvedOrigin) -> bool {
         let changes = origin.changes();
-        if self.named_at != changes && origin.may_keep(self.address) {
-            self.named_at = changes;
+        if self.seen_changes != changes && origin.may_keep(self.address) {
+            self.seen_changes = changes;
         }
-        self.named_at == changes
+        self.seen_changes == changes
     }
 
     /// Receives a whole response head into `buf`, behind what it holds already, and whatever

@@ -3,7 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod error;
-mod named;
+mod lookup_history;
 pub(crate) mod permits;
 pub(crate) mod pool;
 pub(crate) mod proxy;

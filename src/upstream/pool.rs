@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 use crate::sys::stream::Ahead;
-use crate::upstream::connection::{Connection, Connector};
+use crate::upstream::connection::{Connector, UpstreamConnection};
 use crate::upstream::error::ConnectError;
 use crate::upstream::permits::{Permit, Queue};
 use crate::upstream::proxy::{HttpProxy, Proxies, Route};
@@ -37,7 +37,7 @@ pub(crate) struct Destination {
 }
 
 struct Idle {
-    connection: Box<Connection>,
+    connection: Box<UpstreamConnection>,
     since: Instant,
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum PoolError {
 /// A connection in use. Dropping it closes the connection; [`put_back`](Self::put_back) keeps it.
 pub(crate) struct Lease {
     /// In a box from the start: it is handed on several times in each request.
-    connection: Option<Box<Connection>>,
+    connection: Option<Box<UpstreamConnection>>,
     destination: Rc<Destination>,
     pool: Rc<Pool>,
     _permit: Permit,
@@ -124,9 +124,9 @@ impl Pool {
     ) -> Result<Lease, Permit> {
         loop {
             let mut idle = destination.idle.borrow_mut();
-            let mut found = idle[shelf(ahead)].pop_back();
+            let mut found = idle[idle_list(ahead)].pop_back();
             if found.is_none() && ahead == Ahead::Freely {
-                found = idle[shelf(Ahead::Little)].pop_back();
+                found = idle[idle_list(Ahead::Little)].pop_back();
             }
             drop(idle);
             let Some(Idle { mut connection, .. }) = found else { return Err(permit) };
@@ -160,7 +160,7 @@ impl Pool {
             match connected {
                 Err(ConnectError::OutOfDescriptors(_))
                     if tries > 0
-                        && (self.close_one_idle() || self.connector.give_up_idle_client()) =>
+                        && (self.close_one_idle() || self.connector.close_idle_client()) =>
                 {
                     // The socket is closed by its task, which has to run first.
                     monoio::time::sleep(CLOSING_TIME).await;
@@ -232,7 +232,7 @@ const DESCRIPTOR_TRIES: usize = 8;
 pub(crate) const CLOSING_TIME: Duration = Duration::from_millis(1);
 
 /// Where idle connections lie, by how far S3 may send ahead on them.
-fn shelf(ahead: Ahead) -> usize {
+fn idle_list(ahead: Ahead) -> usize {
     usize::from(ahead == Ahead::Freely)
 }
 
@@ -254,8 +254,8 @@ impl Lease {
         {
             return;
         }
-        let shelf = shelf(connection.stream.socket().receives_ahead());
-        self.destination.idle.borrow_mut()[shelf]
+        let idle_list = idle_list(connection.stream.socket().receives_ahead());
+        self.destination.idle.borrow_mut()[idle_list]
             .push_back(Idle { connection, since: Instant::now() });
         self.pool.metrics.s3_connections_idle.increment();
     }
@@ -264,15 +264,15 @@ impl Lease {
 const HELD: &str = "a lease holds its connection until it is dropped or put back";
 
 impl Deref for Lease {
-    type Target = Connection;
+    type Target = UpstreamConnection;
 
-    fn deref(&self) -> &Connection {
+    fn deref(&self) -> &UpstreamConnection {
         self.connection.as_ref().expect(HELD)
     }
 }
 
 impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Connection {
+    fn deref_mut(&mut self) -> &mut UpstreamConnection {
         self.connection.as_mut().expect(HELD)
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::sys::background::Background;
 use crate::upstream::Origin;
-use crate::upstream::named::Named;
+use crate::upstream::lookup_history::LookupHistory;
 
 /// Time between two lookups of a name that is in use.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 const UNUSED_PERIOD: Duration = Duration::from_secs(60);
 
 /// Least time between two lookups of a name, and time until a failed one is repeated.
-const LEAST_PERIOD: Duration = Duration::from_secs(1);
+const MIN_PERIOD: Duration = Duration::from_secs(1);
 
 /// A lookup that takes longer is reported as failed. It cannot be cancelled, so it is awaited
 /// nevertheless: a name has one lookup in flight.
@@ -105,10 +105,10 @@ impl ResolvedOrigin {
     }
 
     /// Looks the name up now; `false` if that failed, and the last good addresses are kept.
-    async fn resolve(&self, lookups: &Semaphore, named: &mut Named) -> bool {
+    async fn resolve(&self, lookups: &Semaphore, history: &mut LookupHistory) -> bool {
         match self.look_up(lookups).await {
             Ok(addresses) => {
-                self.publish(addresses, named);
+                self.publish(addresses, history);
                 true
             }
             Err(error) => {
@@ -140,11 +140,11 @@ impl ResolvedOrigin {
         }
     }
 
-    fn publish(&self, addresses: Vec<SocketAddr>, named: &mut Named) {
+    fn publish(&self, addresses: Vec<SocketAddr>, history: &mut LookupHistory) {
         if self.failing.swap(false, Ordering::Relaxed) {
             log::info!("endpoint {}: the name resolves again", self.origin.host);
         }
-        let kept = named.update(&addresses, Instant::now());
+        let kept = history.update(&addresses, Instant::now());
         if **self.addresses.load() != addresses {
             self.addresses.store(Arc::new(addresses));
         }
@@ -163,7 +163,7 @@ impl ResolvedOrigin {
 
     /// Waits after a failed lookup; `false` if the name was not used meanwhile.
     async fn retry(&self) -> bool {
-        sleep(LEAST_PERIOD).await;
+        sleep(MIN_PERIOD).await;
         self.in_use.swap(false, Ordering::Relaxed)
     }
 
@@ -172,7 +172,7 @@ impl ResolvedOrigin {
     async fn next_lookup(&self) -> bool {
         let looked_up = tokio::time::Instant::now();
         // A burst of failed connections causes one lookup.
-        sleep(LEAST_PERIOD).await;
+        sleep(MIN_PERIOD).await;
         let mut due = looked_up + PERIOD;
         while due <= looked_up + UNUSED_PERIOD {
             let is_wanted = timeout_at(due, self.wanted.notified()).await.is_ok();
@@ -189,7 +189,7 @@ impl ResolvedOrigin {
 #[derive(Clone)]
 pub(crate) struct Resolver {
     background: Background,
-    known: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
+    origins: Arc<Mutex<Vec<Arc<ResolvedOrigin>>>>,
     lookups: Arc<Semaphore>,
 }
 
@@ -197,18 +197,18 @@ impl Resolver {
     /// A resolver whose lookups run on the background thread.
     pub(crate) fn new(background: Background) -> Resolver {
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Resolver { background, known: Arc::default(), lookups }
+        Resolver { background, origins: Arc::default(), lookups }
     }
 
     /// An origin whose addresses are kept up to date for as long as somebody holds it. If it is new
     /// its name is being looked up.
     pub(crate) fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
-        let mut known = self.known();
-        if let Some(found) = known.iter().find(|known| known.origin == *origin) {
+        let mut origins = self.lock_origins();
+        if let Some(found) = origins.iter().find(|known| known.origin == *origin) {
             return Arc::clone(found);
         }
         let resolved = Arc::new(ResolvedOrigin::new(Arc::clone(origin)));
-        known.push(Arc::clone(&resolved));
+        origins.push(Arc::clone(&resolved));
         if !resolved.is_resolved() {
             self.background.spawn(self.clone().keep_resolved(Arc::clone(&resolved)));
         }
@@ -225,9 +225,9 @@ impl Resolver {
     }
 
     async fn keep_resolved(self, resolved: Arc<ResolvedOrigin>) {
-        let mut named = Named::default();
+        let mut history = LookupHistory::default();
         loop {
-            let is_in_use = match resolved.resolve(&self.lookups, &mut named).await {
+            let is_in_use = match resolved.resolve(&self.lookups, &mut history).await {
                 true => resolved.next_lookup().await,
                 false => resolved.retry().await,
             };
@@ -239,17 +239,17 @@ impl Resolver {
 
     /// Forgets an origin that no worker holds any more; `false` if one does.
     fn forget_unheld(&self, resolved: &Arc<ResolvedOrigin>) -> bool {
-        let mut known = self.known();
+        let mut origins = self.lock_origins();
         // The list and the task that keeps it resolved.
         let is_unheld = Arc::strong_count(resolved) <= 2;
         if is_unheld {
-            known.retain(|known| !Arc::ptr_eq(known, resolved));
+            origins.retain(|known| !Arc::ptr_eq(known, resolved));
         }
         is_unheld
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<Arc<ResolvedOrigin>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_origins(&self) -> MutexGuard<'_, Vec<Arc<ResolvedOrigin>>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) async fn open(
             // The origin sends nothing before the TLS handshake, so it cannot have sent bytes behind
             // the head.
             HeadEnd::At(length) if length == buf.len() || !is_2xx(&buf) => {
-                return Ok(judge(&buf, proxy, &host)?);
+                return Ok(tunnel_result(&buf, proxy, &host)?);
             }
             HeadEnd::Missing if buf.len() < limits::RESPONSE_HEAD_BYTES => {}
             _ => return Err(ProxyError::Malformed.into()),
@@ -127,7 +127,7 @@ fn is_2xx(head: &[u8]) -> bool {
     status(head).is_some_and(|status| (200..300).contains(&status))
 }
 
-fn judge(head: &[u8], proxy: &HttpProxy, host: &str) -> Result<(), ProxyError> {
+fn tunnel_result(head: &[u8], proxy: &HttpProxy, host: &str) -> Result<(), ProxyError> {
     let host = host.to_owned();
     Err(match status(head) {
         Some(200..300) => return Ok(()),
@@ -154,12 +154,12 @@ mod tests {
         let host = || "s3:443".to_owned();
         let origin = Arc::new(Origin { tls: false, host: "p".to_owned(), port: 3128 });
         let mut proxy = HttpProxy { origin, authorization: None, url: String::new() };
-        let mut judged = |head: &str, authorization: Option<&str>| {
+        let mut result = |head: &str, authorization: Option<&str>| {
             proxy.authorization = authorization.map(str::to_owned);
-            judge(head.as_bytes(), &proxy, "s3:443")
+            tunnel_result(head.as_bytes(), &proxy, "s3:443")
         };
-        assert_eq!(judged("HTTP/1.1 200 Connection established\r\n\r\n", None), Ok(()));
-        assert_eq!(judged("HTTP/1.0 299 x\r\n\r\n", None), Ok(()));
+        assert_eq!(result("HTTP/1.1 200 Connection established\r\n\r\n", None), Ok(()));
+        assert_eq!(result("HTTP/1.0 299 x\r\n\r\n", None), Ok(()));
         for (head, error, words) in [
             ("HTTP/1.1 407 x", LoginRequired, "requires a user name and a password"),
             (
@@ -176,10 +176,10 @@ mod tests {
             ("HTTP/1.1 504 x", HostTimedOut(host()), "gets no response from s3:443"),
             ("SSH-2.0-x", Malformed, "is it an HTTP proxy?"),
         ] {
-            let found = judged(head, None).unwrap_err();
+            let found = result(head, None).unwrap_err();
             assert!(found == error && found.to_string().contains(words), "{head}: {found}");
         }
-        let refused = judged("HTTP/1.1 407 x", Some("Basic hush")).unwrap_err();
+        let refused = result("HTTP/1.1 407 x", Some("Basic hush")).unwrap_err();
         let said = refused.to_string();
         assert!(refused == LoginRefused && !said.contains("hush"), "{said}");
         assert!(said.contains("rejects the user name"), "{said}");

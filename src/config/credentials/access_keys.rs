@@ -4,7 +4,7 @@ use crate::config::diagnostic::{Diagnostic, Fault, Location, Source};
 use crate::config::key::{Marks, fill, no_value};
 use crate::config::settings::AWS_KEYS;
 use crate::config::source::Written;
-use crate::s3::credentials::{self, Credentials, is_of_access_key_id};
+use crate::s3::credentials::{self, Credentials, is_access_key_id_byte};
 
 /// A setting that, if it is wrong, has been reported and is not missing.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ pub(super) fn report_both(written: &[Written], diagnostics: &mut Vec<Diagnostic>
 }
 
 pub(in crate::config) fn access_key_id(text: &str) -> Result<String, Fault> {
-    of_bytes(text, is_of_access_key_id)
+    of_bytes(text, is_access_key_id_byte)
 }
 
 pub(in crate::config) fn session_token(text: &str) -> Result<String, Fault> {

@@ -16,7 +16,7 @@ use self::access_keys::{AwsKeys, Given, report_both};
 use crate::config::diagnostic::{Diagnostic, Fault};
 use crate::config::key::Marks;
 use crate::config::source::Written;
-use crate::s3::credentials::handle::Source;
+use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::credentials::login::{Login, Role};
 use crate::upstream::proxy::Proxies;
 
@@ -27,7 +27,7 @@ pub(super) struct Providers {
     aws_keys: AwsKeys,
     sts_region: Option<String>,
     proxies: Arc<Proxies>,
-    sources: Vec<Arc<Source>>,
+    sources: Vec<Arc<CredentialsHandle>>,
 }
 
 /// The setting is wrong, and a diagnostic says so.
@@ -79,11 +79,12 @@ impl Providers {
     }
 
     /// The provider for a login.
-    pub(super) fn source(&mut self, login: Login) -> Arc<Source> {
+    pub(super) fn source(&mut self, login: Login) -> Arc<CredentialsHandle> {
         if let Some(source) = self.sources.iter().find(|source| *source.login() == login) {
             return Arc::clone(source);
         }
-        let source = Source::new(login, self.sts_region.clone()).through(Arc::clone(&self.proxies));
+        let source = CredentialsHandle::new(login, self.sts_region.clone())
+            .with_proxies(Arc::clone(&self.proxies));
         let source = Arc::new(source);
         self.sources.push(Arc::clone(&source));
         source

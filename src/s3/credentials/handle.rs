@@ -1,16 +1,15 @@
 //! The current credentials of a login, shared by all workers.
 //!
 //! One task on the background thread writes and every worker reads: the current credentials are
-//! behind an atomic pointer. Each set of them has a generation, so that a signing key derived from
-//! one set is not used with the next, without comparing secrets.
+//! behind an atomic pointer.
 //!
 //! A request that finds no valid credentials, or whose credentials S3 rejects, asks for newer ones
-//! and may wait a moment for them. However many ask, they share one load.
+//! and may wait a moment for them. All such requests share one load.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
 use monoio::time::sleep;
@@ -19,77 +18,34 @@ use tokio::sync::Notify;
 use crate::limits;
 use crate::s3::clock::S3Clock;
 use crate::s3::credentials::Credentials;
+use crate::s3::credentials::current::{Current, NO_GENERATION};
 use crate::s3::credentials::login::Login;
 use crate::upstream::proxy::Proxies;
 
-/// Counts all sets of credentials in the process, so that no two share a number.
-static GENERATIONS: AtomicU64 = AtomicU64::new(NO_GENERATION + 1);
+/// How long a request waits for newer credentials. STS and SSO take a second or two.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The generation before the first set.
-pub(crate) const NO_GENERATION: u64 = 0;
+/// A request does not wait for a load that starts later than this.
+const MAX_START_DELAY: Duration = Duration::from_secs(2);
 
-/// How long a request waits for newer credentials. STS and single sign-on take a second or two.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Longest time until a load may begin that a request still waits for.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Least time from a load to one whose need is doubtful, so that requests for objects that S3 always
-/// refuses do not delay a needed refresh.
+/// Least time from a load to one for a [`Need::Doubtful`], so that requests for objects that S3
+/// always refuses do not delay a needed refresh.
 const DOUBTFUL_PAUSE: Duration = Duration::from_secs(10);
 
-/// Time between two looks for newer credentials. Other threads do not wake workers.
-const LOOK_PERIOD: Duration = Duration::from_millis(10);
+/// How often a waiting request looks for newer credentials: other threads do not wake workers.
+const POLL_PERIOD: Duration = Duration::from_millis(10);
 
-/// Credentials with their generation.
-#[derive(Clone, Debug)]
-pub struct Current {
-    /// What to sign with.
-    pub credentials: Credentials,
-    /// Later ones have a higher number.
-    pub generation: u64,
-    /// They seemed to have expired when they were loaded, which suggests that this machine's clock
-    /// is wrong. They are used until S3 decides.
-    pub is_doubtful: bool,
-}
-
-impl Current {
-    /// The next generation.
-    pub fn new(credentials: Credentials) -> Current {
-        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Current { credentials, generation, is_doubtful: false }
-    }
-
-    /// When they expire, in seconds since 1970; `None` is never.
-    pub fn expiry(&self) -> Option<u64> {
-        let expiry = self.credentials.expiry()?;
-        Some(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-    }
-
-    /// Whether they are valid as far as S3's time is known.
-    pub fn is_usable(&self, clock: &S3Clock) -> bool {
-        self.credentials.expiry().is_none()
-            || self.is_valid_at(clock.seconds())
-            || self.is_doubtful && !clock.was_told_lately()
-    }
-
-    /// Whether they are valid at `now`, in seconds since 1970.
-    pub fn is_valid_at(&self, now: u64) -> bool {
-        self.expiry().is_none_or(|expiry| now < expiry)
-    }
-}
-
-/// The credentials of one login, refreshed for as long as the process runs.
-pub struct Source {
+/// The credentials of one login, refreshed in the background.
+pub struct CredentialsHandle {
     login: Login,
-    /// The region whose STS is asked, if configured.
+    /// The region of STS, if configured.
     sts_region: Option<String>,
-    /// Those in front of the services that issue credentials.
+    /// For requests to the services that issue credentials.
     proxies: Arc<Proxies>,
     current: ArcSwapOption<Current>,
-    /// Why the last load failed; `None` if it did not.
+    /// The error of the last load; `None` if it succeeded.
     failure: ArcSwapOption<String>,
-    /// S3's time, as a response to a request with these credentials told it.
+    /// S3's time, from responses to requests with these credentials.
     clock: S3Clock,
     /// The last generation whose signature S3 accepted.
     accepted: AtomicU64,
@@ -103,58 +59,58 @@ pub struct Source {
 pub enum Need {
     /// There are none, or S3 rejects them.
     Certain,
-    /// S3 refused a request, and the object rather than the credentials may be the reason.
+    /// S3 refused a request, perhaps because of the object and not of the credentials.
     Doubtful,
 }
 
-/// The loads of a source, counted from 1.
+/// The loads of a login, counted from 1.
 #[derive(Debug)]
 struct Loads {
-    begun: u64,
+    started: u64,
     ended: u64,
-    /// Another load was asked for since the last one began.
+    /// Another load was requested since the last one started.
     is_wanted: bool,
-    /// And at least once with certainty.
+    /// At least one of these requests was [`Need::Certain`].
     is_needed: bool,
     ended_at: Option<Instant>,
-    /// When the load in progress began or, between two loads, when the next one may begin.
+    /// When the load in progress started or, between two loads, when the next one may start.
     at: Instant,
 }
 
 impl Loads {
     fn new(now: Instant) -> Loads {
-        let (begun, ended, is_wanted, is_needed) = (0, 0, false, false);
-        Loads { begun, ended, is_wanted, is_needed, ended_at: None, at: now }
+        let (started, ended, is_wanted, is_needed) = (0, 0, false, false);
+        Loads { started, ended, is_wanted, is_needed, ended_at: None, at: now }
     }
 
     fn is_in_progress(&self) -> bool {
-        self.begun > self.ended
+        self.started > self.ended
     }
 
-    /// Asks for a load: returns its number, and whether to wait for it.
-    fn ask(&mut self, need: Need, now: Instant) -> (u64, bool) {
+    /// Requests a load. Returns its number, and whether to wait for it.
+    fn request(&mut self, need: Need, now: Instant) -> (u64, bool) {
         if self.is_in_progress() {
-            return (self.begun, now < self.at + PATIENCE);
+            return (self.started, now < self.at + WAIT_TIMEOUT);
         }
         let is_needed = need == Need::Certain;
         if !is_needed && self.ended_at.is_some_and(|at| now < at + DOUBTFUL_PAUSE) {
-            return (self.begun + 1, false);
+            return (self.started + 1, false);
         }
         self.is_wanted = true;
         self.is_needed |= is_needed;
-        (self.begun + 1, now + PAUSE_PATIENCE >= self.at)
+        (self.started + 1, now + MAX_START_DELAY >= self.at)
     }
 }
 
-impl Source {
-    /// A source that has the login's fixed keys, if any, and otherwise no credentials yet.
-    pub fn new(login: Login, sts_region: Option<String>) -> Source {
-        let written = login.keys().map(|keys| Arc::new(Current::new(keys.clone())));
-        Source {
+impl CredentialsHandle {
+    /// A handle with the login's fixed keys, if any, otherwise without credentials yet.
+    pub fn new(login: Login, sts_region: Option<String>) -> CredentialsHandle {
+        let fixed = login.keys().map(|keys| Arc::new(Current::new(keys.clone())));
+        CredentialsHandle {
             login,
             sts_region,
             proxies: Arc::default(),
-            current: ArcSwapOption::new(written),
+            current: ArcSwapOption::new(fixed),
             failure: ArcSwapOption::empty(),
             clock: S3Clock::default(),
             accepted: AtomicU64::new(NO_GENERATION),
@@ -165,49 +121,50 @@ impl Source {
     }
 
     /// Uses proxies for requests to the services that issue credentials.
-    pub fn through(mut self, proxies: Arc<Proxies>) -> Source {
+    pub fn with_proxies(mut self, proxies: Arc<Proxies>) -> CredentialsHandle {
         self.proxies = proxies;
         self
     }
 
-    /// A source of credentials that never change.
-    pub fn fixed(credentials: Credentials) -> Source {
-        Source::new(Login::Keys(credentials), None)
+    /// A handle of credentials that never change.
+    pub fn fixed(credentials: Credentials) -> CredentialsHandle {
+        CredentialsHandle::new(Login::Keys(credentials), None)
     }
 
-    /// Where the credentials come from.
+    /// The provider of the credentials.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// Whether a refresher has to load and refresh them.
+    /// Whether a background task has to load and refresh them.
     pub fn needs_refreshing(&self) -> bool {
         self.login.keys().is_none()
     }
 
-    /// The current credentials. They may have expired: see [`Current::is_usable`].
+    /// The current credentials, which may have expired: see [`Current::is_usable`].
     pub fn load(&self) -> Guard<Option<Arc<Current>>> {
         self.current.load()
     }
 
-    /// Why the last load failed, for an operator.
+    /// The error of the last load, for an operator; `None` if it succeeded.
     pub fn failure(&self) -> Option<Arc<String>> {
         self.failure.load_full()
     }
 
-    /// The current generation.
+    /// The generation of the current credentials, or [`NO_GENERATION`].
     pub fn generation(&self) -> u64 {
         self.load().as_ref().map_or(NO_GENERATION, |current| current.generation)
     }
 
-    /// Notes that S3 accepted a signature of a generation; almost free if it did so before.
+    /// Notes that S3 accepted a signature made with this generation. After the first time, it costs
+    /// one relaxed load.
     pub fn note_accepted(&self, generation: u64) {
         if self.accepted.load(Ordering::Relaxed) < generation {
             self.accepted.fetch_max(generation, Ordering::Relaxed);
         }
     }
 
-    /// Whether S3 accepted a signature of this generation or a later one.
+    /// Whether S3 accepted a signature made with this generation or a later one.
     pub(super) fn has_accepted(&self, generation: u64) -> bool {
         generation <= self.accepted.load(Ordering::Relaxed)
     }
@@ -217,26 +174,26 @@ impl Source {
         &self.clock
     }
 
-    /// Asks for credentials newer than `generation`, which were rejected or have expired, and waits
-    /// a moment for them; `false` if there are none. The refresher decides how often it really loads:
-    /// a load that will not begin soon is not waited for. Runs on workers only.
+    /// Requests credentials newer than `generation`, which was rejected or has expired, and waits for
+    /// them up to [`WAIT_TIMEOUT`]; `false` if there are none. The refresher bounds how often it
+    /// loads; this does not wait for a load that will not start soon. Call it on workers only.
     pub async fn newer_than(&self, generation: u64, need: Need) -> bool {
         if !self.needs_refreshing() || self.generation() > generation {
             return self.generation() > generation;
         }
-        let (load, is_worth_waiting) = self.loads().ask(need, Instant::now());
+        let (load, is_worth_waiting) = self.loads().request(need, Instant::now());
         self.wanted.notify_one();
         let place = Waiting::new(&self.waiting);
         if !is_worth_waiting || place.is_none() {
             return false;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while self.generation() <= generation {
             if self.loads().ended >= load || Instant::now() >= deadline {
                 // Credentials are published before their load ends.
                 return self.generation() > generation;
             }
-            sleep(LOOK_PERIOD).await;
+            sleep(POLL_PERIOD).await;
         }
         true
     }
@@ -249,33 +206,33 @@ impl Source {
         self.sts_region.as_deref()
     }
 
-    /// Waits until a load is asked for.
-    pub(super) async fn asked(&self) {
+    /// Waits until a load is requested.
+    pub(super) async fn requested(&self) {
         self.wanted.notified().await;
     }
 
-    /// When a load may begin, if one was asked for.
+    /// When a load may start, if one was requested.
     pub(super) fn wanted_at(&self) -> Option<Instant> {
         let loads = self.loads();
         loads.is_wanted.then_some(loads.at)
     }
 
-    /// A load begins, for all who have asked so far; returns whether one of them was certain to need
-    /// it.
+    /// Notes the start of a load, which serves all requests so far. Returns whether one of them was
+    /// [`Need::Certain`].
     pub(super) fn begin_load(&self) -> bool {
         let mut loads = self.loads();
-        loads.begun += 1;
+        loads.started += 1;
         loads.is_wanted = false;
         let is_needed = std::mem::take(&mut loads.is_needed);
         loads.at = Instant::now();
         is_needed
     }
 
-    /// A load has ended and its result is published. The next one that is asked for begins `pause`
-    /// from now at the earliest.
+    /// Notes that a load has ended and its result is published. A requested load starts `pause` from
+    /// now at the earliest.
     pub(super) fn end_load(&self, pause: Duration) {
         let mut loads = self.loads();
-        loads.ended = loads.begun;
+        loads.ended = loads.started;
         loads.ended_at = Some(Instant::now());
         loads.at = Instant::now() + pause;
     }
@@ -294,11 +251,11 @@ impl Source {
     }
 }
 
-/// A place among the requests that wait for a source.
+/// Counts a request that waits for newer credentials, until it is dropped.
 struct Waiting<'s>(&'s AtomicUsize);
 
 impl Waiting<'_> {
-    /// `None` if too many wait already.
+    /// `None` if [`limits::WAITING_FOR_CREDENTIALS`] are waiting already.
     fn new(waiting: &AtomicUsize) -> Option<Waiting<'_>> {
         let place = Waiting(waiting);
         let earlier = waiting.fetch_add(1, Ordering::Relaxed);
@@ -312,15 +269,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for CredentialsHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("login", &self.login).finish_non_exhaustive()
+        f.debug_struct("CredentialsHandle").field("login", &self.login).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
+
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::s3::credentials;
@@ -331,74 +290,65 @@ mod tests {
     }
 
     #[test]
-    fn fixed_keys_are_there_at_once_and_never_expire() {
-        let source = Source::fixed(credentials::fixed("A", "SECRET", None));
-        let current = source.load();
+    fn fixed_keys_are_available_at_once_and_never_expire() {
+        let handle = CredentialsHandle::fixed(credentials::fixed("A", "SECRET", None));
+        let current = handle.load();
         assert!(current.as_ref().is_some_and(|current| current.is_valid_at(u64::MAX)));
-        assert!(!source.needs_refreshing());
-        // It never waits, so it is ready when polled once.
-        let mut newer = std::pin::pin!(source.newer_than(source.generation(), Need::Certain));
+        assert!(!handle.needs_refreshing());
+        // It never waits, so the first poll is ready.
+        let mut newer = std::pin::pin!(handle.newer_than(handle.generation(), Need::Certain));
         let polled = newer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Ready(false));
-        assert!(source.wanted_at().is_none(), "there is no refresher");
+        assert!(handle.wanted_at().is_none(), "there is no refresher");
     }
 
     #[test]
-    fn all_who_ask_share_a_load_and_only_one_that_is_near_is_waited_for() {
-        let source = Source::new(Login::Instance, None);
+    fn requests_share_a_load_and_wait_only_if_it_starts_soon() {
+        let handle = CredentialsHandle::new(Login::Instance, None);
         let now = Instant::now();
-        let ask = |now| source.loads().ask(Need::Certain, now);
+        let ask = |now| handle.loads().request(Need::Certain, now);
         assert_eq!((ask(now), ask(now)), ((1, true), (1, true)));
-        source.begin_load();
-        assert!(source.wanted_at().is_none());
-        let began = Instant::now();
-        assert_eq!(ask(began), (1, true));
-        assert_eq!(ask(began + PATIENCE * 2), (1, false), "it has been in progress for too long");
-        assert!(source.wanted_at().is_none(), "the load in progress is for them");
-        source.end_load(Duration::from_secs(60));
+        handle.begin_load();
+        assert!(handle.wanted_at().is_none());
+        let started = Instant::now();
+        assert_eq!(ask(started), (1, true));
+        assert_eq!(
+            ask(started + WAIT_TIMEOUT * 2),
+            (1, false),
+            "it has been in progress for too long"
+        );
+        assert!(handle.wanted_at().is_none(), "the load in progress is for them");
+        handle.end_load(Duration::from_secs(60));
         assert_eq!(ask(Instant::now()), (2, false));
-        assert!(source.wanted_at().is_some(), "it will be done nevertheless");
+        assert!(handle.wanted_at().is_some(), "it is started later nevertheless");
         assert_eq!(ask(Instant::now() + Duration::from_secs(59)), (2, true));
     }
 
     #[test]
-    fn a_doubtful_need_is_not_asked_for_soon_after_a_load_and_never_counts_as_certain() {
-        let source = Source::new(Login::Instance, None);
-        assert!(!source.begin_load());
-        source.end_load(Duration::ZERO);
-        let doubt = |now| source.loads().ask(Need::Doubtful, now);
+    fn a_doubtful_need_requests_no_load_soon_after_another_and_never_counts_as_certain() {
+        let handle = CredentialsHandle::new(Login::Instance, None);
+        assert!(!handle.begin_load());
+        handle.end_load(Duration::ZERO);
+        let doubt = |now| handle.loads().request(Need::Doubtful, now);
         assert_eq!(doubt(Instant::now()), (2, false));
-        assert!(source.wanted_at().is_none());
+        assert!(handle.wanted_at().is_none());
         assert_eq!(doubt(Instant::now() + DOUBTFUL_PAUSE), (2, true));
-        assert!(source.wanted_at().is_some() && !source.begin_load());
-        source.end_load(Duration::ZERO);
-        source.loads().ask(Need::Certain, Instant::now());
-        assert!(source.begin_load());
-    }
-
-    #[test]
-    fn credentials_that_seemed_expired_are_used_until_s3_tells_its_time() {
-        let clock = S3Clock::default();
-        let mut set = until(clock.seconds() - 100);
-        assert!(!set.is_usable(&clock));
-        set.is_doubtful = true;
-        assert!(set.is_usable(&clock));
-        clock.learn(clock.seconds());
-        assert!(!set.is_usable(&clock), "S3 agrees that they have expired");
-        clock.learn(clock.seconds() - 3_600);
-        assert!(set.is_usable(&clock), "this machine's clock was ahead");
+        assert!(handle.wanted_at().is_some() && !handle.begin_load());
+        handle.end_load(Duration::ZERO);
+        handle.loads().request(Need::Certain, Instant::now());
+        assert!(handle.begin_load());
     }
 
     #[test]
     fn new_credentials_have_a_new_generation_and_expire_in_time() {
-        let source = Source::new(Login::Instance, None);
-        assert!(source.load().is_none());
-        source.fail("no response".to_owned());
-        source.publish(until(100));
-        let first = source.load().as_ref().map(|current| current.generation);
-        assert!(source.failure().is_none());
-        source.publish(until(200));
-        let guard = source.load();
+        let handle = CredentialsHandle::new(Login::Instance, None);
+        assert!(handle.load().is_none());
+        handle.fail("no response".to_owned());
+        handle.publish(until(100));
+        let first = handle.load().as_ref().map(|current| current.generation);
+        assert!(handle.failure().is_none());
+        handle.publish(until(200));
+        let guard = handle.load();
         let second = guard.as_ref().expect("was published");
         assert!(Some(second.generation) > first);
         assert!(second.is_valid_at(199) && !second.is_valid_at(200));

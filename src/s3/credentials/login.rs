@@ -1,38 +1,37 @@
-//! The ways to get credentials, as the configuration names them.
+//! The credentials providers, as the configuration names them.
 
 use std::fmt;
 
 use crate::s3::credentials::Credentials;
 
-/// A way to get credentials. Equal logins give the same credentials.
+/// A credentials provider and its settings. Equal logins share their credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// Fixed keys of the configuration.
+    /// Fixed keys from the configuration.
     Keys(Credentials),
-    /// Fixed keys of the environment.
+    /// Fixed keys from the environment.
     EnvironmentKeys(Credentials),
-    /// The order in which AWS's own tools look: environment, profile files, web identity,
-    /// container, instance (AWS SDKs and Tools Reference Guide, "Standardized credential
+    /// AWS's default provider chain: environment, profile files, web identity, container, instance
+    /// (AWS SDKs and Tools Reference Guide, "Standardized credential
     /// providers").
     Chain,
     /// A profile of the shared files, by name: keys, SSO, a role, or a program.
     Profile(String),
-    /// The token file and the role named by the environment (IRSA on EKS).
+    /// The token file and the role that environment variables name (IRSA on EKS).
     WebIdentity,
-    /// A token file that is exchanged for a role's credentials.
+    /// A token file, exchanged for a role's credentials (`AssumeRoleWithWebIdentity`).
     TokenFile {
-        /// To the file with the token.
         path: String,
         /// `arn:aws:iam::…:role/…`.
         role_arn: String,
-        /// The session's name in CloudTrail.
+        /// The session name, which CloudTrail shows.
         session_name: Option<String>,
     },
-    /// The endpoint named by a container's environment (ECS, EKS pod identity).
+    /// The endpoint that a container's environment variables name (ECS, EKS Pod Identity).
     Container,
-    /// The instance metadata service, version 2.
+    /// The EC2 instance metadata service, version 2.
     Instance,
-    /// A role that is assumed with other credentials.
+    /// A role, assumed with other credentials (`AssumeRole`).
     Role(Role),
 }
 
@@ -41,9 +40,9 @@ pub enum Login {
 pub struct Role {
     /// `arn:aws:iam::…:role/…`.
     pub arn: String,
-    /// A value that the role's trust policy may require, against confused deputies.
+    /// A value that the role's trust policy may require ("confused deputy", AWS IAM User Guide).
     pub external_id: Option<String>,
-    /// The session's name in CloudTrail.
+    /// The session name, which CloudTrail shows.
     pub session_name: Option<String>,
     /// The credentials that assume it.
     pub source: Box<Login>,
@@ -58,7 +57,7 @@ impl Login {
         }
     }
 
-    /// What an operator should check if it fails.
+    /// Tells an operator what to check after a failure.
     pub fn advice(&self) -> &'static str {
         match self {
             Login::Keys(_) => "check the access key id, the secret access key and their expiry",
@@ -82,10 +81,10 @@ impl Login {
             }
             Login::Container => {
                 "check AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI, the authorization \
-                 token beside it, and the role of the task or pod"
+                 token (AWS_CONTAINER_AUTHORIZATION_TOKEN) and the role of the task or pod"
             }
             Login::Instance => {
-                "check that this instance has a role and that its metadata service answers (in a \
+                "check that this instance has a role and that its metadata service responds (in a \
                  container its hop limit must be 2)"
             }
             Login::Role(_) => {
@@ -96,7 +95,7 @@ impl Login {
     }
 }
 
-/// As a part of `credentials of …`.
+/// As it follows `credentials of …` in messages.
 impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -69,7 +69,7 @@ fn the_last_good_set_is_used_while_the_service_is_down(driver: Driver) {
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Down);
     let said = the_warning(&proxy, "cannot be refreshed");
-    assert!(said.contains("Those in use are valid until 2"), "{said}");
+    assert!(said.contains("The current ones are valid until 2"), "{said}");
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Up);
     eventually("they are renewed", || proxy.stderr().contains("refreshed again"));
@@ -130,7 +130,7 @@ fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
                 let said = the_warning(&proxy, "requests get a 502 response");
                 assert!(said.contains(kind), "{said}");
                 // Whether a set has ended is for S3 to say, once; the clock here may be wrong.
-                let most = usize::from(said.contains("those issued were valid until"));
+                let most = usize::from(said.contains("the credentials issued were valid until"));
                 assert!(world.s3.server.requests().len() <= most, "{said}");
                 world.assert_no_secret_in(&proxy.stderr());
             });

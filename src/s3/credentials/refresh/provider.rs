@@ -1,8 +1,8 @@
 //! Loads credentials through the providers of the aws-config crate.
 //!
-//! Each load builds a new provider with a connection of its own. Providers cache for as long as they
-//! live: files once read, and the metadata service's last response, which they return again instead
-//! of an error. Here every load must see the current state, and errors must be seen.
+//! Each load builds a new provider with its own connection. A provider caches the files that it has
+//! read, and returns the metadata service's last response instead of an error. Each load must see
+//! the current files, and report errors.
 
 use std::time::Duration;
 
@@ -25,20 +25,20 @@ use aws_smithy_http_client::{Builder as HttpClient, Connector};
 
 use crate::s3::credentials::login::{Login, Role};
 use crate::s3::credentials::refresh::{failure, proxied};
-use crate::s3::credentials::{Credentials, fit_a_head};
+use crate::s3::credentials::{Credentials, are_valid_fields};
 use crate::upstream::proxy::Proxies;
 
-/// Longest time for one load. A `credential_process` may ask a slow service in turn.
+/// Timeout of one load. A `credential_process` may call a slow service.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The default name of a session in CloudTrail.
+/// The default session name, which CloudTrail shows.
 const SESSION_NAME: &str = "s3proxy";
 
-/// The region of STS if neither the configuration nor the profile names one.
+/// The region of STS if neither the configuration nor the profile sets one.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// A stateless client for HTTP and HTTPS. A macro, since its type is in a crate that is not a
-/// dependency of ours.
+/// A stateless client for HTTP and HTTPS. It is a macro because its type belongs to a crate that is
+/// not our dependency.
 macro_rules! http_client {
     ($proxies:expr) => {{
         let proxies = proxied::config($proxies);
@@ -65,9 +65,9 @@ pub(super) async fn load(
         Ok(provided) => provided.map_err(|error| describe(login, &error))?,
         Err(_) => return Err(format!("no response within {} s", LOAD_TIMEOUT.as_secs())),
     };
-    if !fit_a_head(&loaded) {
+    if !are_valid_fields(&loaded) {
         return Err("the credentials issued are malformed: a part of them is empty, too long, \
-                    or holds a space or a line break"
+                    or contains a space or a line break"
             .to_owned());
     }
     Ok(loaded)
@@ -76,11 +76,11 @@ pub(super) async fn load(
 fn describe(login: &Login, error: &CredentialsError) -> String {
     match (login, error) {
         (Login::Chain, CredentialsError::CredentialsNotLoaded(_)) => {
-            "neither environment nor profile files, web identity, container endpoint or instance \
-             metadata have any"
+            "the environment, profile files, web identity, container endpoint and instance metadata \
+             have none"
                 .to_owned()
         }
-        _ => failure::words(error),
+        _ => failure::describe(error),
     }
 }
 
@@ -128,7 +128,7 @@ async fn provide(login: &Login, region: Option<&str>, proxies: &Proxies) -> Prov
     }
 }
 
-/// Rejects values on which the container provider would panic.
+/// Rejects values that would make the container provider panic.
 fn check_container_variables() -> Result<(), CredentialsError> {
     for (variable, beginnings) in [
         ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["/"][..]),
@@ -166,8 +166,8 @@ async fn assume(role: &Role, region: Option<&str>, proxies: &Proxies) -> Provide
     provider.build().await.provide_credentials().await
 }
 
-/// The region whose STS is asked: the configuration's, the profile's, or the default. The libraries
-/// would also ask the instance metadata service, which takes seconds if there is none.
+/// The region of STS: that of the configuration, of the profile, or the default. The libraries would
+/// also query the instance metadata service, which takes seconds if there is none.
 async fn sts_region(configured: Option<&str>, profile: Option<&str>) -> Region {
     if let Some(region) = configured {
         return Region::new(region.to_owned());

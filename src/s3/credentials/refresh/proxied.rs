@@ -5,16 +5,16 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use crate::upstream::proxy::{HttpProxy, Proxies};
 
 /// Addresses of the instance and container metadata services (Amazon EC2 User Guide, "Use the
-/// Instance Metadata Service"; Amazon ECS and EKS User Guides). They belong to this
-/// machine: through a proxy they would return the credentials of the proxy's machine.
+/// Instance Metadata Service"; Amazon ECS and EKS User Guides). Through a
+/// proxy they would return the credentials of the proxy's machine instead of this one's.
 const METADATA: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 
-/// Variables that may name other addresses of them.
+/// Variables that override these addresses.
 const METADATA_VARIABLES: [&str; 2] =
     ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
-/// The AWS libraries take one proxy per client. STS and SSO are asked over HTTPS, so the https proxy
-/// wins if the two differ.
+/// The AWS libraries take one proxy per client. STS and SSO use HTTPS, so the https proxy wins if the
+/// two differ.
 pub(super) fn config(proxies: &Proxies) -> ProxyConfig {
     let url = |proxy: &HttpProxy| proxy.url.clone();
     let configured = match (&proxies.https, &proxies.http) {

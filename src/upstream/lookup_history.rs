@@ -20,7 +20,7 @@ const REMEMBERED: usize = 256;
 
 /// The recent lookups of one name.
 #[derive(Default)]
-pub(super) struct Named {
+pub(super) struct LookupHistory {
     /// The addresses of the last lookup, sorted.
     last: Vec<SocketAddr>,
     /// When each address was last returned, the latest at the end.
@@ -29,7 +29,7 @@ pub(super) struct Named {
     changes: Vec<Instant>,
 }
 
-impl Named {
+impl LookupHistory {
     /// Adds a lookup; returns the addresses to which idle connections may be kept.
     pub(super) fn update(&mut self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
         let is_recent = |at: &Instant| now.duration_since(*at) < PERIOD;
@@ -67,46 +67,46 @@ mod tests {
 
     #[test]
     fn a_name_that_moves_is_followed_at_once() {
-        let (mut named, now) = (Named::default(), Instant::now());
-        assert_eq!(named.update(&at(&[1, 2]), now), at(&[1, 2]));
+        let (mut history, now) = (LookupHistory::default(), Instant::now());
+        assert_eq!(history.update(&at(&[1, 2]), now), at(&[1, 2]));
         // The order does not matter.
-        assert_eq!(named.update(&at(&[2, 1]), now + SECOND), at(&[1, 2]));
-        assert_eq!(named.update(&at(&[3]), now + 2 * SECOND), at(&[3]));
-        assert_eq!(named.update(&at(&[1, 2]), now + 3 * SECOND), at(&[1, 2]));
+        assert_eq!(history.update(&at(&[2, 1]), now + SECOND), at(&[1, 2]));
+        assert_eq!(history.update(&at(&[3]), now + 2 * SECOND), at(&[3]));
+        assert_eq!(history.update(&at(&[1, 2]), now + 3 * SECOND), at(&[1, 2]));
         // However often it moves, if there is time between.
         for hour in 1..10 {
             let host = at(&[10 + hour]);
-            assert_eq!(named.update(&host, now + u32::from(hour) * 3600 * SECOND), host);
+            assert_eq!(history.update(&host, now + u32::from(hour) * 3600 * SECOND), host);
         }
     }
 
     #[test]
     fn addresses_of_a_rotating_name_are_kept_for_a_while() {
-        let (mut named, now) = (Named::default(), Instant::now());
+        let (mut history, now) = (LookupHistory::default(), Instant::now());
         let mut kept = Vec::new();
         for second in 0..100 {
             let hosts = [second, second + 1, second + 2];
-            kept = named.update(&at(&hosts), now + u32::from(second) * SECOND);
+            kept = history.update(&at(&hosts), now + u32::from(second) * SECOND);
         }
         kept.sort_unstable();
-        // Named within the last minute, which is from 40 s on.
+        // Returned within the last minute, that is, from 40 s on.
         let lately: Vec<u8> = (40..=101).collect();
         assert_eq!(kept, at(&lately));
         // After a minute without changes only the last lookup counts.
         let settled = at(&[200]);
-        named.update(&settled, now + 100 * SECOND);
-        assert_eq!(named.update(&settled, now + 160 * SECOND), settled);
+        history.update(&settled, now + 100 * SECOND);
+        assert_eq!(history.update(&settled, now + 160 * SECOND), settled);
     }
 
     #[test]
     fn the_memory_is_bounded_and_always_holds_the_last_lookup() {
-        let (mut named, now) = (Named::default(), Instant::now());
+        let (mut history, now) = (LookupHistory::default(), Instant::now());
         let mut kept = Vec::new();
         for number in 0..2000u32 {
             let address = SocketAddr::from((number.to_be_bytes(), 443));
-            kept = named.update(&[address], now);
+            kept = history.update(&[address], now);
             assert!(kept.contains(&address) && kept.len() <= REMEMBERED);
         }
-        assert_eq!((kept.len(), named.changes.len()), (REMEMBERED, CHANGES));
+        assert_eq!((kept.len(), history.changes.len()), (REMEMBERED, CHANGES));
     }
 }
