@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::http1::conditional::http_date;
 use crate::http1::framing::decimal;
-use crate::logging::is_disturbing;
+use crate::logging::is_unprintable;
 
 /// The parts of an error response that are used. They are empty if the response lacks them; one to
 /// HEAD has no body and so no code.
@@ -265,7 +265,7 @@ fn unescape(text: &[u8]) -> String {
 
 /// One short line without control characters, fit for a log.
 fn printable(text: &str) -> String {
-    let clean = |c: char| if is_disturbing(c) { ' ' } else { c };
+    let clean = |c: char| if is_unprintable(c) { ' ' } else { c };
     text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
 }
 
