@@ -19,10 +19,10 @@ use aws_sigv4::sign::v4;
 use criterion::{Criterion, criterion_group, criterion_main};
 use s3proxy::internals::{
     Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsHandle, Current,
-    EMPTY_PAYLOAD_SHA256, Endpoint, KEY_BYTES, Latest, Metadata, MetadataMap, MetadataSettings,
-    Mount, ObjectId, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
-    Rule, Rules, Shown, SignedParts, Signer, Timestamp, When, find_head_end, fixed_credentials,
-    parse_request, percent_decode,
+    EMPTY_PAYLOAD_SHA256, Endpoint, KEY_BYTES, LatestResponses, Metadata, MetadataCache,
+    MetadataSettings, Mount, ObjectId, ObjectRequest, Operation, Origin, Preconditions,
+    RequestWriter, ResponseHead, Rule, Rules, Shown, SignedParts, Signer, Timestamp, When,
+    find_head_end, fixed_credentials, parse_request, percent_decode,
 };
 
 /// As htslib sends it.
@@ -218,20 +218,21 @@ fn in_bucket(bucket: BucketId, key: &str) -> ObjectId<'_> {
 
 fn metadata_map(c: &mut Criterion) {
     let settings = MetadataSettings::default();
-    let mut map = MetadataMap::new(settings.clone(), Arc::new(Latest::new(settings.max_entries)));
+    let mut map =
+        MetadataCache::new(settings.clone(), Arc::new(LatestResponses::new(settings.max_entries)));
     let (metadata, now, bucket) = (metadata(), Instant::now(), BucketId::unique());
     for number in 0..settings.max_entries {
         let key = format!("runs/2024/sample {number}.bam");
-        map.learn_object(in_bucket(bucket, &key), &metadata, now, now);
+        map.store_object(in_bucket(bucket, &key), &metadata, now, now);
     }
-    map.learn_object(in_bucket(bucket, KEY), &metadata, now, now);
+    map.store_object(in_bucket(bucket, KEY), &metadata, now, now);
     c.bench_function("metadata hit", |b| {
         b.iter(|| {
             map.get(in_bucket(bucket, black_box(KEY)), now, Duration::MAX).expect("it was learned")
         });
     });
     c.bench_function("metadata learned again", |b| {
-        b.iter(|| map.learn_object(in_bucket(bucket, black_box(KEY)), &metadata, now, now));
+        b.iter(|| map.store_object(in_bucket(bucket, black_box(KEY)), &metadata, now, now));
     });
 }
 

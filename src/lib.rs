@@ -41,8 +41,8 @@ pub use cli::main;
 /// promise that they stay. Everything else is private, so that the compiler finds what nobody uses.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::cache::latest::Latest;
-    pub use crate::cache::metadata::{MetadataMap, Settings as MetadataSettings};
+    pub use crate::cache::latest::LatestResponses;
+    pub use crate::cache::metadata::{MetadataCache, Settings as MetadataSettings};
     pub use crate::clock::{Iso8601, unix_seconds};
     pub use crate::config::{
         Config, Environment, File, Overrides, Source as ConfigSource, load as load_config,

@@ -1,13 +1,13 @@
 //! Counters, gauges and histograms.
 //!
-//! Each worker has its own [`Metrics`] and is the only one to write them, so that no write needs a
-//! locked instruction. Any thread may read them at any time, and sums them over the workers.
+//! Each worker has its own [`Metrics`] and is the only thread that writes them, so no write needs an
+//! atomic read-modify-write instruction. Any thread may read them at any time, and adds them up.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Declares all metrics, in the order in which they are shown: `name: Kind [unit], "help"`.
+/// Declares all metrics, in the order of their output: `name: Kind [unit], "help"`.
 macro_rules! metrics {
     ($($name:ident: $kind:ident [$unit:literal], $help:literal;)*) => {
         /// The metrics of one worker.
@@ -17,7 +17,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// All metrics with their declarations.
+            /// All metrics, in the order of their declaration.
             pub fn each(&self) -> Vec<Metric<'_>> {
                 vec![$(Metric {
                     name: stringify!($name),
@@ -31,35 +31,33 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests: Counter ["requests"], "Requests that were responded to, with whatever status.";
+    requests: Counter ["requests"], "Requests that got a response, whatever its status.";
     s3_requests: Counter ["requests"], "Requests sent to S3.";
-    s3_retries: Counter ["requests"], "Requests sent to S3 again because it failed.";
-    s3_resumes: Counter ["responses"], "Bodies that S3 broke off and that were resumed.";
-    s3_pauses: Counter ["responses"], "Connections to S3 given up because the client paused.";
-    bytes_spliced: Counter ["bytes"], "Body bytes moved by the kernel.";
-    bytes_copied: Counter ["bytes"], "Body bytes copied through this process.";
+    s3_retries: Counter ["requests"], "Requests sent to S3 again after a failure.";
+    s3_resumes: Counter ["responses"], "Bodies that S3 cut short and that were resumed.";
+    s3_pauses: Counter ["responses"], "Connections to S3 closed because the client paused.";
+    bytes_spliced: Counter ["bytes"], "Body bytes moved by splice(2).";
+    bytes_copied: Counter ["bytes"], "Body bytes copied through memory of this process.";
     splice_no_pipe: Counter ["responses"], "Bodies copied because no pipe was available.";
     splice_refused: Counter ["responses"], "Bodies copied because the kernel refused to splice.";
-    client_connections: Gauge ["connections"], "Open connections of clients.";
+    client_connections: Gauge ["connections"], "Open client connections.";
     s3_connections_busy: Gauge ["connections"], "Connections to S3 in use or being opened.";
     s3_connections_idle: Gauge ["connections"], "Connections to S3 kept for the next request.";
     s3_requests_waiting: Gauge ["requests"], "Requests waiting for a connection to S3.";
-    pipes_in_use: Gauge ["pipes"], "Pipes with a body under way.";
+    pipes_in_use: Gauge ["pipes"], "Pipes through which a body is being moved.";
     buffers_in_use: Gauge ["buffers"], "Relay buffers in use that are not small.";
-    request_seconds: Histogram ["seconds"], "From a request's head to its response's last byte.";
-    s3_first_byte_seconds: Histogram ["seconds"], "Until S3's response to a GET begins, with waits and retries.";
+    request_seconds: Histogram ["seconds"], "From a request's head to the last byte of its response.";
+    s3_first_byte_seconds: Histogram ["seconds"], "Until S3's response to a GET starts, waits and retries included.";
 }
 
 /// One metric with its declaration.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric<'a> {
-    /// Also the field's name.
+    /// The name of the field in [`Metrics`], and in output.
     pub name: &'static str,
-    /// In the plural.
+    /// A plural, such as `bytes`.
     pub unit: &'static str,
-    /// One sentence.
     pub help: &'static str,
-    /// The current value.
     pub value: Value<'a>,
 }
 
@@ -90,7 +88,8 @@ impl Metrics {
     }
 }
 
-/// One line, with two quantiles of each histogram: `requests=3 … request_seconds_p99<=0.25`.
+/// All on one line, with the 50th and 99th percentile of each histogram:
+/// `requests=3 … request_seconds_p99<=0.25`.
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, Metric { name, value, .. }) in self.each().into_iter().enumerate() {
@@ -100,7 +99,7 @@ impl fmt::Display for Metrics {
                 Value::Gauge(gauge) => write!(f, "{space}{name}={}", gauge.get())?,
                 Value::Histogram(histogram) => {
                     for percent in [50, 99] {
-                        match histogram.quantile(percent) {
+                        match histogram.percentile(percent) {
                             Some(bound) => write!(f, " {name}_p{percent}<={}", bound.as_secs_f64()),
                             None => write!(f, " {name}_p{percent}=none"),
                         }?;
@@ -112,75 +111,73 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// A number that only grows. One thread writes it.
+/// A number that only grows, written by one thread.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it, on the owning worker.
+    /// Must be called by the worker that owns it.
     pub fn add(&self, count: u64) {
         self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
     }
 
-    /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How many there are of something at the moment. One thread writes it.
+/// The number of things that exist at the moment, written by one thread.
 #[derive(Debug, Default)]
 pub struct Gauge(Counter);
 
 impl Gauge {
-    /// One more, on the owning worker.
+    /// Must be called by the worker that owns it.
     pub fn increment(&self) {
         self.0.add(1);
     }
 
-    /// One less, on the owning worker.
+    /// Must be called by the worker that owns it.
     pub fn decrement(&self) {
         debug_assert!(self.get() > 0);
         self.0.add(u64::MAX);
     }
 
-    /// Its value.
     pub fn get(&self) -> usize {
         self.0.get() as usize
     }
 }
 
-/// Upper bounds of a histogram's buckets, in microseconds: from what memory answers to what a user
-/// gives up at. The last bucket has none.
+/// Upper bounds of a histogram's buckets, in microseconds: from a cache hit to the patience of a user.
+/// One more bucket counts longer durations.
 const BOUNDS_US: [u64; 18] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// How long something took, in buckets. One thread writes it.
+/// A distribution of durations, written by one thread.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; BOUNDS_US.len() + 1],
 }
 
 impl Histogram {
-    /// Counts a duration, on the owning worker.
+    /// Must be called by the worker that owns it.
     pub fn record(&self, duration: Duration) {
         let us = duration.as_micros() as u64;
         self.buckets[BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
     }
 
-    /// An upper bound of the given percentage of the durations; `None` if there are none, or if it
-    /// is above all buckets.
-    pub fn quantile(&self, percent: u64) -> Option<Duration> {
+    /// An upper bound of the shortest `percent` of the durations; `None` if there are none, or if one of
+    /// them exceeds the largest bound.
+    pub fn percentile(&self, percent: u64) -> Option<Duration> {
         let count: u64 = self.buckets.iter().map(Counter::get).sum();
-        let mut left = (count * percent).div_ceil(100);
+        let mut remaining = (count * percent).div_ceil(100);
         if count == 0 {
             return None;
         }
         for (bucket, &bound) in self.buckets.iter().zip(&BOUNDS_US) {
-            left = left.saturating_sub(bucket.get());
-            if left == 0 {
+            remaining = remaining.saturating_sub(bucket.get());
+            if remaining == 0 {
                 return Some(Duration::from_micros(bound));
             }
         }
@@ -201,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_over_all_workers() {
+    fn sums_cover_all_workers() {
         let workers = [Metrics::default(), Metrics::default()];
         workers[0].requests.add(1);
         workers[1].requests.add(2);
@@ -223,15 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_the_bounds_of_their_buckets() {
+    fn percentiles_are_upper_bounds_of_buckets() {
         let histogram = Histogram::default();
-        assert_eq!(histogram.quantile(50), None);
+        assert_eq!(histogram.percentile(50), None);
         (0..98).for_each(|_| histogram.record(Duration::from_micros(2_500)));
         histogram.record(Duration::from_micros(2_501));
         histogram.record(Duration::from_secs(61));
-        assert_eq!(histogram.quantile(98), Some(Duration::from_micros(2_500)));
-        assert_eq!(histogram.quantile(99), Some(Duration::from_millis(5)));
-        assert_eq!(histogram.quantile(100), None);
+        assert_eq!(histogram.percentile(98), Some(Duration::from_micros(2_500)));
+        assert_eq!(histogram.percentile(99), Some(Duration::from_millis(5)));
+        assert_eq!(histogram.percentile(100), None);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use s3proxy::internals::{
     Addressing, Bucket, BucketId, ByteRange, Credentials, CredentialsHandle, Current, CustomerKey,
-    EMPTY_PAYLOAD_SHA256, Endpoint, Latest, Metadata, MetadataMap, MetadataSettings, ObjectId,
-    ObjectName, ObjectRequest, Operation, Origin, Preconditions, RequestWriter, ResponseHead,
-    Shown, SignedParts, Signer, Timestamp, fixed_credentials, parse_request, percent_decode,
+    EMPTY_PAYLOAD_SHA256, Endpoint, LatestResponses, Metadata, MetadataCache, MetadataSettings,
+    ObjectId, ObjectName, ObjectRequest, Operation, Origin, Preconditions, RequestWriter,
+    ResponseHead, Shown, SignedParts, Signer, Timestamp, fixed_credentials, parse_request,
+    percent_decode,
 };
 
 thread_local! {
@@ -168,10 +169,11 @@ fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
     assert!(metadata.read(&head, RESPONSE, SHOWN));
     let id = ObjectId { bucket: BucketId::unique(), key: "runs/a.bam", version_id: Some("v1") };
-    let mut map = MetadataMap::new(MetadataSettings::default(), Arc::new(Latest::new(1000)));
+    let mut map =
+        MetadataCache::new(MetadataSettings::default(), Arc::new(LatestResponses::new(1000)));
     assert_steady(|| {
         let now = Instant::now();
-        map.learn_object(id, &metadata, now, now);
+        map.store_object(id, &metadata, now, now);
         assert!(map.get(id, now, Duration::MAX).is_some());
     });
 }

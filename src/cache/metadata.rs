@@ -1,9 +1,9 @@
-//! The metadata cache of one worker: what S3 said about a key, used until its time to live is over.
+//! The metadata cache of one worker: object metadata and negative entries, each with a time to live.
 //!
-//! An entry's age counts from the moment its request was sent, so that nothing served from here is
-//! older than the time to live, however slow S3 was. A response to a request that was sent before the
-//! one that the entry came from is not stored. A response that another worker has received since can
-//! make an entry invalid; [`Latest`] tells.
+//! An entry's age counts from the moment when its request was sent, so metadata is never used for
+//! longer than its time to live, however slow S3 was. A response is not stored if its request was sent
+//! before that of the current entry. A later response to another worker can make an entry invalid:
+//! [`LatestResponses`] must confirm each hit.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 
-use crate::cache::latest::{Fingerprint, Latest};
+use crate::cache::latest::{Fingerprint, LatestResponses};
 use crate::cache::negative::NegativeEntries;
 use crate::s3::object::Metadata;
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
 pub(crate) use crate::cache::negative::Negative;
 
-/// Settings of the metadata cache.
+/// Limits of a worker's metadata cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long an object's metadata is used; 0 asks S3 every time.
+    /// How long an object's metadata is used; 0 disables the cache.
     pub ttl: Duration,
-    /// How long "no such key" and "access denied" are used; never longer than `ttl`.
+    /// How long a 404 or 403 is used; never longer than `ttl`.
     pub negative_ttl: Duration,
-    /// Objects in the cache of each worker.
+    /// Largest number of objects in each worker's cache. Negative entries have a limit of their own.
     pub max_entries: usize,
 }
 
@@ -42,20 +42,19 @@ impl Default for Settings {
 /// A cache hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cached {
-    /// The object exists.
     Object(Rc<Metadata>),
-    /// S3 has no object to serve.
     Negative(Negative),
 }
 
-/// The cache. When it is full, objects that have not been asked for in a while are evicted (the CLOCK
-/// algorithm). Negative entries have room of their own.
-pub struct MetadataMap {
+/// A full cache evicts objects without a recent hit (the CLOCK algorithm). Negative entries are stored
+/// separately and never evict objects.
+pub struct MetadataCache {
     settings: Settings,
-    latest: Arc<Latest>,
+    latest: Arc<LatestResponses>,
     /// Positions in `objects`.
     table: HashTable<usize>,
     objects: Vec<Entry>,
+    /// The next candidate for eviction: a position in `objects`.
     hand: usize,
     negative: NegativeEntries,
 }
@@ -65,16 +64,16 @@ struct Entry {
     id: OwnedObjectId,
     metadata: Rc<Metadata>,
     fingerprint: Fingerprint,
-    /// When the request for it was sent; `None` once the entry is invalid.
-    asked: Option<Instant>,
-    /// There was a hit since the hand passed.
+    /// When the request was sent; `None` once the entry is invalid.
+    sent_at: Option<Instant>,
+    /// Whether there was a hit since the hand passed.
     used: bool,
 }
 
-impl MetadataMap {
-    /// An empty cache, whose entries are valid as long as `latest` confirms them.
-    pub fn new(settings: Settings, latest: Arc<Latest>) -> MetadataMap {
-        MetadataMap {
+impl MetadataCache {
+    /// An empty cache. `latest` is shared with the other workers.
+    pub fn new(settings: Settings, latest: Arc<LatestResponses>) -> MetadataCache {
+        MetadataCache {
             negative: NegativeEntries::new(settings.negative_ttl.min(settings.ttl)),
             settings,
             latest,
@@ -88,99 +87,96 @@ impl MetadataMap {
     pub fn get(&mut self, id: ObjectId<'_>, now: Instant, max_age: Duration) -> Option<Cached> {
         let hash = self.latest.hash(id);
         let younger =
-            |asked, ttl: Duration| now.saturating_duration_since(asked) < ttl.min(max_age);
+            |sent_at, ttl: Duration| now.saturating_duration_since(sent_at) < ttl.min(max_age);
         if let Some(position) = self.position(hash, id)
             && let entry = &mut self.objects[position]
-            && let Some(asked) = entry.asked
+            && let Some(sent_at) = entry.sent_at
         {
-            let is_hit =
-                younger(asked, self.settings.ttl) && self.latest.confirms(hash, entry.fingerprint);
+            let is_hit = younger(sent_at, self.settings.ttl)
+                && self.latest.confirms(hash, entry.fingerprint);
             entry.used |= is_hit;
             return is_hit.then(|| Cached::Object(Rc::clone(&entry.metadata)));
         }
-        let (negative, asked) = self.negative.get(hash, id)?;
-        let is_hit = younger(asked, self.negative.ttl())
+        let (negative, sent_at) = self.negative.get(hash, id)?;
+        let is_hit = younger(sent_at, self.negative.ttl())
             && self.latest.confirms(hash, Fingerprint::of_negative(negative));
         is_hit.then_some(Cached::Negative(negative))
     }
 
-    /// Stores an object's metadata from a response that arrived at `now`, to a request sent at
-    /// `asked`. Copies it only if it differs from the entry.
-    pub fn learn_object(
+    /// Stores an object's metadata from a response. Clones it only if it differs from the entry.
+    pub fn store_object(
         &mut self,
         id: ObjectId<'_>,
         metadata: &Metadata,
-        asked: Instant,
-        now: Instant,
+        sent_at: Instant,
+        received_at: Instant,
     ) {
         let hash = self.latest.hash(id);
         let position = self.position(hash, id);
-        let same =
+        let unchanged =
             position.map(|at| &self.objects[at]).filter(|entry| *entry.metadata == *metadata);
-        let (fingerprint, changed) = match same {
+        let (fingerprint, changed) = match unchanged {
             Some(entry) => (entry.fingerprint, false),
             None => (self.latest.fingerprint(metadata), true),
         };
-        self.latest.learn(hash, fingerprint, asked, now);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
+        self.latest.store(hash, fingerprint, sent_at, received_at);
+        if self.settings.ttl.is_zero() || self.sent_at(position, hash, id) > Some(sent_at) {
             return;
         }
         self.negative.remove(hash, id);
-        let asked = Some(asked);
+        let sent_at = Some(sent_at);
         let Some(position) = position else {
             let (id, metadata) = (id.into(), Rc::new(metadata.clone()));
-            return self.insert(Entry { hash, id, metadata, fingerprint, asked, used: false });
+            return self.insert(Entry { hash, id, metadata, fingerprint, sent_at, used: false });
         };
         let entry = &mut self.objects[position];
-        entry.asked = asked;
+        entry.sent_at = sent_at;
         if changed {
             (entry.metadata, entry.fingerprint) = (Rc::new(metadata.clone()), fingerprint);
         }
     }
 
-    /// Stores that S3 has no object to serve, from a response that arrived at `now`, to a request sent
-    /// at `asked`.
-    pub fn learn_negative(
+    /// Stores a negative entry.
+    pub fn store_negative(
         &mut self,
         id: ObjectId<'_>,
         negative: Negative,
-        asked: Instant,
-        now: Instant,
+        sent_at: Instant,
+        received_at: Instant,
     ) {
         let hash = self.latest.hash(id);
-        self.latest.learn(hash, Fingerprint::of_negative(negative), asked, now);
+        self.latest.store(hash, Fingerprint::of_negative(negative), sent_at, received_at);
         let position = self.position(hash, id);
-        if self.settings.ttl.is_zero() || self.asked(position, hash, id) > Some(asked) {
+        if self.settings.ttl.is_zero() || self.sent_at(position, hash, id) > Some(sent_at) {
             return;
         }
         if let Some(position) = position {
-            self.objects[position].asked = None;
+            self.objects[position].sent_at = None;
         }
-        self.negative.insert(hash, id, negative, (asked, now));
+        self.negative.insert(hash, id, negative, (sent_at, received_at));
     }
 
-    /// Invalidates the entries of a key in all workers, since a response of S3 contradicts them.
+    /// Invalidates a key's entries in all workers, since a response of S3 contradicts them.
     pub fn invalidate(&mut self, id: ObjectId<'_>, now: Instant) {
         let hash = self.latest.hash(id);
-        self.latest.doubt(hash, now);
+        self.latest.put_in_doubt(hash, now);
         if let Some(position) = self.position(hash, id) {
-            self.objects[position].asked = None;
+            self.objects[position].sent_at = None;
         }
         self.negative.remove(hash, id);
     }
 
-    /// Frees expired negative entries; to be called a few times a second.
+    /// Frees expired negative entries; called a few times a second.
     pub fn sweep(&mut self, now: Instant) {
         self.negative.free_expired(now);
     }
 
-    /// When the request was sent that the entry of a key came from.
-    fn asked(&self, position: Option<usize>, hash: u64, id: ObjectId<'_>) -> Option<Instant> {
-        let object = position.and_then(|at| self.objects[at].asked);
+    /// When the request for a key's entry was sent.
+    fn sent_at(&self, position: Option<usize>, hash: u64, id: ObjectId<'_>) -> Option<Instant> {
+        let object = position.and_then(|at| self.objects[at].sent_at);
         object.or_else(|| Some(self.negative.get(hash, id)?.1))
     }
 
-    /// Adds an entry; evicts another one when full.
     fn insert(&mut self, entry: Entry) {
         let hash = entry.hash;
         let position = if self.objects.len() < self.settings.max_entries {
@@ -193,9 +189,9 @@ impl MetadataMap {
         self.table.insert_unique(hash, position, |&position| objects[position].hash);
     }
 
-    /// Evicts an entry without a recent hit, puts another in its place and returns where that is.
+    /// Replaces an entry that had no recent hit, and returns its position.
     fn replace(&mut self, entry: Entry) -> usize {
-        // Ends within two rounds: the first clears every mark at the latest.
+        // Ends within two rounds, since the first clears `used` in every entry.
         while std::mem::take(&mut self.objects[self.hand].used) {
             self.hand = (self.hand + 1) % self.objects.len();
         }
@@ -223,17 +219,17 @@ mod tests {
         ObjectId { bucket: BucketId::for_test(0), key, version_id: None }
     }
 
-    fn map(max_entries: usize) -> MetadataMap {
-        MetadataMap::new(Settings { max_entries, ..Settings::default() }, table())
+    fn cache(max_entries: usize) -> MetadataCache {
+        MetadataCache::new(Settings { max_entries, ..Settings::default() }, table())
     }
 
-    fn table() -> Arc<Latest> {
-        Arc::new(Latest::new(1000))
+    fn table() -> Arc<LatestResponses> {
+        Arc::new(LatestResponses::new(1000))
     }
 
-    /// The valid entry of a key, however old.
-    fn get(map: &mut MetadataMap, key: &str, now: Instant) -> Option<Cached> {
-        map.get(id(key), now, Duration::MAX)
+    /// A key's valid entry, whatever its age.
+    fn get(cache: &mut MetadataCache, key: &str, now: Instant) -> Option<Cached> {
+        cache.get(id(key), now, Duration::MAX)
     }
 
     const NOT_FOUND: Cached = Cached::Negative(Negative::NotFound);
@@ -252,135 +248,135 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_cached_for_its_time_to_live_and_not_a_moment_longer() {
-        let (mut map, start) = (map(10), Instant::now());
-        map.learn_object(id("a"), &object(1), start, start);
+    fn an_object_is_cached_for_exactly_its_time_to_live() {
+        let (mut cache, start) = (cache(10), Instant::now());
+        cache.store_object(id("a"), &object(1), start, start);
         let last = start + Duration::from_secs(300) - Duration::from_nanos(1);
-        assert_eq!(size(get(&mut map, "a", last)), Some(1));
-        assert_eq!(get(&mut map, "a", start + Duration::from_secs(300)), None);
+        assert_eq!(size(get(&mut cache, "a", last)), Some(1));
+        assert_eq!(get(&mut cache, "a", start + Duration::from_secs(300)), None);
     }
 
     #[test]
     fn a_missing_key_is_cached_for_a_shorter_time() {
-        let (mut map, start) = (map(10), Instant::now());
-        map.learn_negative(id("a"), Negative::NotFound, start, start);
-        assert_eq!(get(&mut map, "a", start), Some(NOT_FOUND));
-        assert_eq!(get(&mut map, "a", start + Duration::from_secs(5)), None);
+        let (mut cache, start) = (cache(10), Instant::now());
+        cache.store_negative(id("a"), Negative::NotFound, start, start);
+        assert_eq!(get(&mut cache, "a", start), Some(NOT_FOUND));
+        assert_eq!(get(&mut cache, "a", start + Duration::from_secs(5)), None);
     }
 
     #[test]
-    fn keys_of_different_buckets_are_different() {
-        let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(id("a"), &object(1), now, now);
+    fn equal_keys_of_different_buckets_have_separate_entries() {
+        let (mut cache, now) = (cache(10), Instant::now());
+        cache.store_object(id("a"), &object(1), now, now);
         let other = ObjectId { bucket: BucketId::for_test(1), ..id("a") };
-        assert_eq!(map.get(other, now, Duration::MAX), None);
+        assert_eq!(cache.get(other, now, Duration::MAX), None);
     }
 
     #[test]
-    fn a_changed_object_replaces_the_old_one_and_the_same_one_only_its_age() {
-        let (mut map, start) = (map(10), Instant::now());
+    fn a_changed_object_replaces_the_entry_and_an_unchanged_one_renews_it() {
+        let (mut cache, start) = (cache(10), Instant::now());
         let later = start + Duration::from_secs(200);
-        map.learn_object(id("a"), &object(1), start, start);
-        map.learn_object(id("a"), &object(1), later, later);
-        assert_eq!(size(get(&mut map, "a", start + Duration::from_secs(400))), Some(1));
-        map.learn_object(id("a"), &object(2), later, later);
-        assert_eq!(size(get(&mut map, "a", later)), Some(2));
+        cache.store_object(id("a"), &object(1), start, start);
+        cache.store_object(id("a"), &object(1), later, later);
+        assert_eq!(size(get(&mut cache, "a", start + Duration::from_secs(400))), Some(1));
+        cache.store_object(id("a"), &object(2), later, later);
+        assert_eq!(size(get(&mut cache, "a", later)), Some(2));
     }
 
     #[test]
-    fn an_overtaken_response_is_not_stored_and_puts_the_other_in_doubt() {
-        let (mut map, start) = (map(10), Instant::now());
+    fn an_overtaken_response_is_not_stored_and_puts_the_key_in_doubt() {
+        let (mut cache, start) = (cache(10), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        map.learn_object(id("a"), &object(2), at(1), at(2));
-        map.learn_object(id("a"), &object(1), at(0), at(3));
-        assert_eq!(get(&mut map, "a", at(3)), None);
-        map.learn_object(id("a"), &object(2), at(3), at(4));
-        assert_eq!(size(get(&mut map, "a", at(4))), Some(2));
-        map.learn_negative(id("a"), Negative::NotFound, at(2), at(5));
-        assert_eq!(get(&mut map, "a", at(5)), None);
+        cache.store_object(id("a"), &object(2), at(1), at(2));
+        cache.store_object(id("a"), &object(1), at(0), at(3));
+        assert_eq!(get(&mut cache, "a", at(3)), None);
+        cache.store_object(id("a"), &object(2), at(3), at(4));
+        assert_eq!(size(get(&mut cache, "a", at(4))), Some(2));
+        cache.store_negative(id("a"), Negative::NotFound, at(2), at(5));
+        assert_eq!(get(&mut cache, "a", at(5)), None);
     }
 
     #[test]
     fn an_entry_older_than_the_client_accepts_is_not_a_hit() {
-        let (mut map, start) = (map(10), Instant::now());
+        let (mut cache, start) = (cache(10), Instant::now());
         let (later, second) = (start + Duration::from_secs(2), Duration::from_secs(1));
-        map.learn_object(id("a"), &object(1), start, start);
-        map.learn_negative(id("b"), Negative::NotFound, start, start);
+        cache.store_object(id("a"), &object(1), start, start);
+        cache.store_negative(id("b"), Negative::NotFound, start, start);
         for key in ["a", "b"] {
-            assert_eq!(map.get(id(key), later, 2 * second), None);
-            assert!(map.get(id(key), later, 3 * second).is_some());
-            assert_eq!(map.get(id(key), start, Duration::ZERO), None);
+            assert_eq!(cache.get(id(key), later, 2 * second), None);
+            assert!(cache.get(id(key), later, 3 * second).is_some());
+            assert_eq!(cache.get(id(key), start, Duration::ZERO), None);
         }
     }
 
     #[test]
     fn a_response_to_one_worker_invalidates_the_entries_of_the_others() {
         let table = table();
-        let worker = || MetadataMap::new(Settings::default(), Arc::clone(&table));
+        let worker = || MetadataCache::new(Settings::default(), Arc::clone(&table));
         let (mut one, mut two, now) = (worker(), worker(), Instant::now());
-        one.learn_object(id("a"), &object(1), now, now);
+        one.store_object(id("a"), &object(1), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(1));
-        // This one never had the old object.
-        two.learn_object(id("a"), &object(2), now, now);
+        // This worker never cached the old object.
+        two.store_object(id("a"), &object(2), now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(id("a"), &object(2), now, now);
+        one.store_object(id("a"), &object(2), now, now);
         assert_eq!(size(get(&mut one, "a", now)), Some(2));
         assert_eq!(size(get(&mut two, "a", now)), Some(2));
-        two.learn_negative(id("a"), Negative::NotFound, now, now);
+        two.store_negative(id("a"), Negative::NotFound, now, now);
         assert_eq!(get(&mut one, "a", now), None);
-        one.learn_object(id("a"), &object(1), now, now);
-        assert_eq!(get(&mut two, "a", now), None, "it was created again");
+        one.store_object(id("a"), &object(1), now, now);
+        assert_eq!(get(&mut two, "a", now), None, "the object was created again");
         one.invalidate(id("a"), now);
-        two.learn_object(id("b"), &object(2), now, now);
+        two.store_object(id("b"), &object(2), now, now);
         assert_eq!(get(&mut two, "a", now), None);
         assert_eq!(size(get(&mut two, "b", now)), Some(2));
     }
 
     #[test]
     fn an_invalidated_key_can_be_stored_again() {
-        let (mut map, now) = (map(10), Instant::now());
-        map.learn_object(id("a"), &object(1), now, now);
-        map.invalidate(id("a"), now);
-        assert_eq!(get(&mut map, "a", now), None);
-        map.learn_object(id("a"), &object(1), now, now);
-        assert_eq!(size(get(&mut map, "a", now)), Some(1));
+        let (mut cache, now) = (cache(10), Instant::now());
+        cache.store_object(id("a"), &object(1), now, now);
+        cache.invalidate(id("a"), now);
+        assert_eq!(get(&mut cache, "a", now), None);
+        cache.store_object(id("a"), &object(1), now, now);
+        assert_eq!(size(get(&mut cache, "a", now)), Some(1));
     }
 
     #[test]
-    fn a_full_cache_evicts_what_nobody_asks_for() {
-        let (mut map, now) = (map(4), Instant::now());
+    fn a_full_cache_evicts_entries_without_hits() {
+        let (mut cache, now) = (cache(4), Instant::now());
         for key in ["a", "b", "c", "d"] {
-            map.learn_object(id(key), &object(1), now, now);
+            cache.store_object(id(key), &object(1), now, now);
         }
-        get(&mut map, "a", now);
-        get(&mut map, "c", now);
-        map.learn_object(id("e"), &object(1), now, now);
-        map.learn_object(id("f"), &object(1), now, now);
+        get(&mut cache, "a", now);
+        get(&mut cache, "c", now);
+        cache.store_object(id("e"), &object(1), now, now);
+        cache.store_object(id("f"), &object(1), now, now);
         let cached: Vec<_> = ["a", "b", "c", "d", "e", "f"]
             .into_iter()
-            .filter(|key| get(&mut map, key, now).is_some())
+            .filter(|key| get(&mut cache, key, now).is_some())
             .collect();
         assert_eq!(cached, ["a", "c", "e", "f"]);
-        assert_eq!(map.table.len(), 4);
+        assert_eq!(cache.table.len(), 4);
     }
 
     #[test]
-    fn negative_entries_evict_no_object() {
-        let (mut map, now) = (map(4), Instant::now());
-        map.learn_object(id("a"), &object(1), now, now);
+    fn negative_entries_never_evict_objects() {
+        let (mut cache, now) = (cache(4), Instant::now());
+        cache.store_object(id("a"), &object(1), now, now);
         for number in 0..70_000 {
-            map.learn_negative(id(&format!("missing{number}")), Negative::NotFound, now, now);
+            cache.store_negative(id(&format!("missing{number}")), Negative::NotFound, now, now);
         }
-        assert_eq!(size(get(&mut map, "a", now)), Some(1));
-        assert_eq!(map.objects.len(), 1);
+        assert_eq!(size(get(&mut cache, "a", now)), Some(1));
+        assert_eq!(cache.objects.len(), 1);
     }
 
     #[test]
-    fn a_time_to_live_of_zero_caches_nothing() {
-        let mut map =
-            MetadataMap::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
+    fn a_time_to_live_of_zero_disables_the_cache() {
+        let mut cache =
+            MetadataCache::new(Settings { ttl: Duration::ZERO, ..Settings::default() }, table());
         let now = Instant::now();
-        map.learn_object(id("a"), &object(1), now, now);
-        assert_eq!(get(&mut map, "a", now), None);
+        cache.store_object(id("a"), &object(1), now, now);
+        assert_eq!(get(&mut cache, "a", now), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Caches of what S3 has said: metadata, and requests that several clients wait for.
+//! The metadata caches of the workers, and the coalescing of concurrent requests for one object.
 
 pub(crate) mod latest;
 pub(crate) mod metadata;

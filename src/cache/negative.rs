@@ -1,8 +1,8 @@
-//! Negative entries of the metadata cache: keys without an object, or without access to it.
+//! Negative entries of the metadata cache: keys that do not exist, or that S3 denies access to.
 //!
-//! Programs that look for an index ask for many names that do not exist, and anybody can ask for
-//! any number of them. So these entries have room of their own, bounded in bytes; the oldest is
-//! evicted first.
+//! Programs that look for an index request many keys that do not exist, and any client can request
+//! any number of them. So these entries are stored apart from objects and bounded in bytes; the oldest
+//! is evicted first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use hashbrown::HashTable;
 
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
-/// Most bytes of one worker's entries. A search for an index asks for 4 names of some 200 bytes
-/// each, so there is room for 1,500 searches within `metadata_negative_ttl`.
+/// Memory of one worker's negative entries, in bytes. A program that looks for an index requests 4
+/// keys of some 200 bytes, so this suffices for 1,500 such searches within `metadata_negative_ttl`.
 pub(super) const NEGATIVE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Bytes that an entry takes besides its key: itself, its slot in the table with the share of free
-/// slots, and the allocator's overhead.
+/// Memory of an entry without its key, in bytes: the entry, its slot in the table with a share of the
+/// free slots, and the allocator's overhead.
 const ENTRY_BYTES: usize = 144;
 
-/// Entries that an empty table and queue keep room for.
+/// Capacity that the queue and the table keep when they are empty, in entries.
 const KEPT_ENTRIES: usize = 256;
 
-/// Why S3 has no object to serve.
+/// Why an object cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Negative {
-    /// There is no such key.
+    /// 404.
     NotFound,
-    /// The proxy's credentials may not read it.
+    /// 403.
     AccessDenied,
 }
 
@@ -35,9 +35,9 @@ pub enum Negative {
 pub(super) struct NegativeEntries {
     ttl: Duration,
     queue: VecDeque<Entry>,
-    /// The number of the first entry of `queue`; the others follow in sequence.
+    /// The number of the first entry of `queue`; entries are numbered in sequence.
     first: u64,
-    /// Numbers of the valid entries.
+    /// The numbers of entries that have not been removed.
     table: HashTable<u64>,
     bytes: usize,
 }
@@ -47,41 +47,39 @@ struct Entry {
     /// `None` once the entry has been removed.
     id: Option<OwnedObjectId>,
     negative: Negative,
-    /// When the request for it was sent.
-    asked: Instant,
+    /// When the request was sent.
+    sent_at: Instant,
 }
 
 impl NegativeEntries {
-    /// No entries; each will be valid for `ttl`.
     pub(super) fn new(ttl: Duration) -> NegativeEntries {
         NegativeEntries { ttl, queue: VecDeque::new(), first: 0, table: HashTable::new(), bytes: 0 }
     }
 
-    /// The entry of a key, and when the request for it was sent.
+    /// A key's entry, and when its request was sent. It may have expired.
     pub(super) fn get(&self, hash: u64, id: ObjectId<'_>) -> Option<(Negative, Instant)> {
         let &number = self.table.find(hash, |&number| self.is_of(number, id))?;
         let entry = self.entry(number);
-        Some((entry.negative, entry.asked))
+        Some((entry.negative, entry.sent_at))
     }
 
-    /// How long an entry is valid.
     pub(super) fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// Adds an entry, in the place of an earlier one of the same key.
+    /// Adds an entry, and removes an earlier one of the same key.
     pub(super) fn insert(
         &mut self,
         hash: u64,
         id: ObjectId<'_>,
         negative: Negative,
-        (asked, now): (Instant, Instant),
+        (sent_at, received_at): (Instant, Instant),
     ) {
         self.remove(hash, id);
-        self.free_expired(now);
+        self.free_expired(received_at);
         let number = self.first + self.queue.len() as u64;
         self.bytes += ENTRY_BYTES + id.text_bytes();
-        self.queue.push_back(Entry { hash, id: Some(id.into()), negative, asked });
+        self.queue.push_back(Entry { hash, id: Some(id.into()), negative, sent_at });
         let (queue, first) = (&self.queue, self.first);
         self.table.insert_unique(hash, number, |&number| queue[(number - first) as usize].hash);
         while self.bytes > NEGATIVE_BYTES {
@@ -89,7 +87,6 @@ impl NegativeEntries {
         }
     }
 
-    /// Removes the entry of a key.
     pub(super) fn remove(&mut self, hash: u64, id: ObjectId<'_>) {
         let found = self.table.find(hash, |&number| self.is_of(number, id)).copied();
         if let Some(number) = found {
@@ -100,10 +97,10 @@ impl NegativeEntries {
         }
     }
 
-    /// Frees what has expired at `now`, and most of the room once there are no entries.
+    /// Frees expired entries, and most of the memory once there are none left.
     pub(super) fn free_expired(&mut self, now: Instant) {
         while let Some(oldest) = self.queue.front()
-            && now.saturating_duration_since(oldest.asked) >= self.ttl
+            && now.saturating_duration_since(oldest.sent_at) >= self.ttl
         {
             self.free_oldest();
         }
@@ -148,7 +145,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(5);
 
-    /// Keys are hashed badly, so that some collide.
+    /// A bad hash, so that some keys collide.
     fn hash(key: &str) -> u64 {
         key.bytes().fold(0, |hash, byte| (hash * 31 + u64::from(byte)) & 0xfff)
     }
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_evicted_and_the_bytes_stay_bounded() {
+    fn the_oldest_entries_are_evicted_and_the_bytes_stay_bounded() {
         let (mut entries, now) = (NegativeEntries::new(TTL), Instant::now());
         let key = |number: usize| format!("{number:0>1000}");
         for number in 0..5_000 {
@@ -194,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn one_key_that_is_missing_over_and_over_takes_no_more_than_its_share() {
+    fn repeated_requests_for_one_missing_key_stay_within_the_limit() {
         let (mut entries, now) = (NegativeEntries::new(TTL), Instant::now());
         for _ in 0..100_000 {
             insert(&mut entries, "a", now);
@@ -204,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_entries_are_freed_first_and_all_room_in_the_end() {
+    fn expired_entries_are_freed_and_unused_capacity_with_them() {
         let (mut entries, start) = (NegativeEntries::new(TTL), Instant::now());
         for number in 0..10_000 {
             insert(&mut entries, &number.to_string(), start);

@@ -1,7 +1,7 @@
-//! Concurrent questions about one key become one request.
+//! Coalesces concurrent requests of one worker for the same object into one request to S3.
 //!
-//! The first to ask leads and asks S3; the others wait on the same core and are given the same
-//! answer, failures included, so that an outage is not asked about once per waiter.
+//! The first caller becomes the leader and sends the request; the others wait and get a clone of its
+//! result. Failures are shared too, so that an outage of S3 costs one request and not one per caller.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,9 +13,9 @@ use hashbrown::HashMap;
 
 use crate::s3::object_name::{ObjectId, OwnedObjectId};
 
-/// The questions that are being asked on this core.
-pub(crate) struct Flights<T> {
-    running: RefCell<HashMap<OwnedObjectId, Rc<Flight<T>>, RandomState>>,
+/// The requests in progress on one worker. `T` is a request's result.
+pub(crate) struct SingleFlight<T> {
+    in_progress: RefCell<HashMap<OwnedObjectId, Rc<Flight<T>>, RandomState>>,
 }
 
 struct Flight<T> {
@@ -23,46 +23,46 @@ struct Flight<T> {
 }
 
 enum State<T> {
-    Flying(Vec<Waker>),
-    Landed(Option<T>),
+    InProgress(Vec<Waker>),
+    Done(Option<T>),
 }
 
-/// What to do about a question.
-pub(crate) enum Turn<'a, T> {
-    /// Nobody asks yet: ask, and [`land`](Lead::land) the answer.
-    Lead(Lead<'a, T>),
-    /// Somebody asked; this is the answer, `None` where the leader went away without one.
-    Landed(Option<T>),
+/// The caller's part in a request.
+pub(crate) enum Role<'a, T> {
+    /// No request is in progress: send one, and [`complete`](Leader::complete) it.
+    Leader(Leader<'a, T>),
+    /// The result of a request that was in progress; `None` if its leader was dropped.
+    Follower(Option<T>),
 }
 
-/// The right to ask, and the duty to say what came of it.
-pub(crate) struct Lead<'a, T> {
-    flights: &'a Flights<T>,
+/// Represents a request in progress. If it is dropped, the followers get `None`.
+pub(crate) struct Leader<'a, T> {
+    group: &'a SingleFlight<T>,
     id: Option<OwnedObjectId>,
     flight: Rc<Flight<T>>,
 }
 
-impl<T: Clone> Flights<T> {
-    /// No questions.
-    pub(crate) fn new() -> Flights<T> {
-        Flights { running: RefCell::default() }
+impl<T: Clone> SingleFlight<T> {
+    pub(crate) fn new() -> SingleFlight<T> {
+        SingleFlight { in_progress: RefCell::default() }
     }
 
-    /// Joins the question about a key, waiting where somebody asks it already.
-    pub(crate) async fn join(&self, id: ObjectId<'_>) -> Turn<'_, T> {
-        let running = self.running.borrow().get(&id).cloned();
-        let Some(flight) = running else {
-            let state = RefCell::new(State::Flying(Vec::new()));
+    /// Waits for the result of the request in progress for an object, or makes the caller the leader
+    /// of a new one.
+    pub(crate) async fn join(&self, id: ObjectId<'_>) -> Role<'_, T> {
+        let in_progress = self.in_progress.borrow().get(&id).cloned();
+        let Some(flight) = in_progress else {
+            let state = RefCell::new(State::InProgress(Vec::new()));
             let flight = Rc::new(Flight { state });
             let id = OwnedObjectId::from(id);
-            self.running.borrow_mut().insert(id.clone(), Rc::clone(&flight));
-            return Turn::Lead(Lead { flights: self, id: Some(id), flight });
+            self.in_progress.borrow_mut().insert(id.clone(), Rc::clone(&flight));
+            return Role::Leader(Leader { group: self, id: Some(id), flight });
         };
-        Turn::Landed(
+        Role::Follower(
             poll_fn(|context| match &mut *flight.state.borrow_mut() {
-                State::Landed(response) => Poll::Ready(response.clone()),
-                State::Flying(waiting) => {
-                    waiting.push(context.waker().clone());
+                State::Done(result) => Poll::Ready(result.clone()),
+                State::InProgress(wakers) => {
+                    wakers.push(context.waker().clone());
                     Poll::Pending
                 }
             })
@@ -71,29 +71,23 @@ impl<T: Clone> Flights<T> {
     }
 }
 
-impl<T: Clone> Default for Flights<T> {
-    fn default() -> Flights<T> {
-        Flights::new()
-    }
-}
-
-impl<T> Lead<'_, T> {
-    /// Gives all who wait the answer.
-    pub(crate) fn land(mut self, response: T) {
-        self.end(Some(response));
+impl<T> Leader<'_, T> {
+    /// Gives the followers the result.
+    pub(crate) fn complete(mut self, result: T) {
+        self.end(Some(result));
     }
 
-    fn end(&mut self, response: Option<T>) {
+    fn end(&mut self, result: Option<T>) {
         let Some(id) = self.id.take() else { return };
-        self.flights.running.borrow_mut().remove(&id);
-        let flying = self.flight.state.replace(State::Landed(response));
-        if let State::Flying(waiting) = flying {
-            waiting.into_iter().for_each(Waker::wake);
+        self.group.in_progress.borrow_mut().remove(&id);
+        let old = self.flight.state.replace(State::Done(result));
+        if let State::InProgress(wakers) = old {
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 }
 
-impl<T> Drop for Lead<'_, T> {
+impl<T> Drop for Leader<'_, T> {
     fn drop(&mut self) {
         self.end(None);
     }
@@ -115,32 +109,32 @@ mod tests {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    fn lead<'a>(flights: &'a Flights<u32>, key: &str) -> Lead<'a, u32> {
-        match poll(pin!(flights.join(id(key)))) {
-            Poll::Ready(Turn::Lead(lead)) => lead,
-            _ => panic!("somebody else leads"),
+    fn leader<'a>(group: &'a SingleFlight<u32>, key: &str) -> Leader<'a, u32> {
+        match poll(pin!(group.join(id(key)))) {
+            Poll::Ready(Role::Leader(leader)) => leader,
+            _ => panic!("there is another leader"),
         }
     }
 
     #[test]
-    fn the_others_wait_and_get_the_leaders_answer() {
-        let flights = Flights::new();
-        let leader = lead(&flights, "a");
-        let mut second = pin!(flights.join(id("a")));
+    fn followers_wait_for_the_leader_and_get_its_result() {
+        let group = SingleFlight::new();
+        let first = leader(&group, "a");
+        let mut second = pin!(group.join(id("a")));
         assert!(poll(second.as_mut()).is_pending());
-        drop(lead(&flights, "b"));
-        leader.land(7);
-        assert!(matches!(poll(second.as_mut()), Poll::Ready(Turn::Landed(Some(7)))));
-        drop(lead(&flights, "a"));
+        drop(leader(&group, "b"));
+        first.complete(7);
+        assert!(matches!(poll(second.as_mut()), Poll::Ready(Role::Follower(Some(7)))));
+        drop(leader(&group, "a"));
     }
 
     #[test]
-    fn a_leader_that_goes_away_wakes_those_who_wait() {
-        let flights: Flights<u32> = Flights::new();
-        let leader = lead(&flights, "a");
-        let mut second = pin!(flights.join(id("a")));
+    fn followers_of_a_dropped_leader_are_woken_without_a_result() {
+        let group: SingleFlight<u32> = SingleFlight::new();
+        let first = leader(&group, "a");
+        let mut second = pin!(group.join(id("a")));
         assert!(poll(second.as_mut()).is_pending());
-        drop(leader);
-        assert!(matches!(poll(second.as_mut()), Poll::Ready(Turn::Landed(None))));
+        drop(first);
+        assert!(matches!(poll(second.as_mut()), Poll::Ready(Role::Follower(None))));
     }
 }

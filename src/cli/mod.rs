@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::args::{EXIT_CONFIG, EXIT_FAILED, EXIT_OK, Flags};
 use crate::cli::output::{complain, say};
 use crate::config::{self, Config};
-use crate::logging::{self, LogWriter, UNBOUNDED};
+use crate::logging::{self, LogWriter, UNLIMITED};
 use crate::server::check::{self, Finding};
 use crate::server::{self, Running};
 use crate::sys::process;
@@ -79,7 +79,7 @@ fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8
     announce(&running);
     let end = signals.forever().find(|&signal| match signal {
         SIGUSR1 => {
-            log::info!(target: UNBOUNDED, "{}", running.metrics());
+            log::info!(target: UNLIMITED, "{}", running.metrics());
             false
         }
         other => is_end(other, log),

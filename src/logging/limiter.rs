@@ -1,32 +1,29 @@
-//! Bounds how often one kind of message is written, so that a failure of thousands of requests
-//! cannot fill a disk. Suppressed messages are counted, and the count is written.
+//! Rate limit for messages of one kind, so that an outage that fails thousands of requests cannot fill
+//! the disk. Suppressed messages are counted, and their number is logged.
 
 use std::time::{Duration, Instant};
 
-/// Messages of one kind written in one [`PERIOD`].
+/// Messages of one kind that are written in each [`PERIOD`].
 pub(super) const MESSAGES: u64 = 10;
 
-/// See [`MESSAGES`].
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// Kinds with a count of their own; all further ones share one.
+/// Kinds that are counted separately. Further ones share the counter of the last.
 const KINDS: usize = 256;
 
-/// Longest example of a kind.
-const EXAMPLE_CHARACTERS: usize = 200;
+/// Longest example of a kind, in characters.
+const EXAMPLE_CHARS: usize = 200;
 
 const FIRST_SUPPRESSED: u64 = MESSAGES + 1;
 
-/// What to do with a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Write,
     Suppress,
-    /// Suppress it; at the end of its period there is a count to write.
+    /// Suppress it, and schedule a report for the end of the period.
     FirstSuppressed,
 }
 
-/// Counts the messages of each kind.
 #[derive(Default)]
 pub(super) struct Limiter {
     kinds: Vec<Kind>,
@@ -39,19 +36,19 @@ struct Kind {
     example: String,
 }
 
-/// A kind of which messages were suppressed.
+/// The messages of one kind that were suppressed in one period.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Suppressed {
     pub(super) messages: u64,
-    /// The last message that was written, perhaps truncated.
+    /// The last message that was written, possibly truncated.
     pub(super) example: String,
 }
 
 impl Limiter {
-    /// Counts a message of the kind `id`.
+    /// Counts a message of the kind `id`, and decides whether to write it.
     pub(super) fn admit(&mut self, id: u64, now: Instant) -> Admission {
-        let known = self.kinds.iter().position(|kind| kind.id == id);
-        let index = known.unwrap_or_else(|| {
+        let existing = self.kinds.iter().position(|kind| kind.id == id);
+        let index = existing.unwrap_or_else(|| {
             if self.kinds.len() < KINDS {
                 let example = String::new();
                 self.kinds.push(Kind { id, since: now, messages: 0, example });
@@ -67,15 +64,15 @@ impl Limiter {
         }
     }
 
-    /// Keeps a message that was written, as the example of its kind.
+    /// Keeps the last message of a kind that is written in a period, as an example for the report.
     pub(super) fn remember(&mut self, id: u64, message: &str) {
         let Some(kind) = self.kinds.iter_mut().find(|kind| kind.id == id) else { return };
         if kind.messages == MESSAGES {
-            kind.example = message.chars().take(EXAMPLE_CHARACTERS).collect();
+            kind.example = message.chars().take(EXAMPLE_CHARS).collect();
         }
     }
 
-    /// Ends the periods that are over, or all of them, and returns what was suppressed in them.
+    /// Ends the periods that are over at `now`, or all of them, and returns the suppressed messages.
     pub(super) fn take_suppressed(&mut self, now: Instant, all: bool) -> Vec<Suppressed> {
         let mut suppressed = Vec::new();
         self.kinds.retain_mut(|kind| {
@@ -91,7 +88,7 @@ impl Limiter {
         suppressed
     }
 
-    /// When the first period ends in which messages were suppressed.
+    /// When the next report is due.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let kinds = self.kinds.iter().filter(|kind| kind.messages > MESSAGES);
         kinds.map(|kind| kind.since + PERIOD).min()
@@ -103,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_messages_of_each_kind_are_written_and_the_rest_is_counted() {
+    fn ten_messages_of_each_kind_are_written_and_the_others_counted() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
         for _ in 0..MESSAGES {
             assert_eq!(limiter.admit(1, now), Admission::Write);

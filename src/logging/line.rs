@@ -10,7 +10,7 @@ use crate::logging::LINE_BYTES;
 /// Formats a message as a line of at most [`LINE_BYTES`], line end included.
 pub(super) fn format(level: Level, message: fmt::Arguments<'_>) -> String {
     let mut line = Line::default();
-    // Fails only when the line is full, and the rest of the message is then cut off.
+    // Fails only if the line is full; the rest of the message is then discarded.
     let _ = write!(line.text, "{} {level} ", Iso8601(clock::unix_seconds()));
     let _ = line.write_fmt(message);
     let mut text = line.text;
@@ -18,13 +18,13 @@ pub(super) fn format(level: Level, message: fmt::Arguments<'_>) -> String {
     text
 }
 
-/// A line being written; what would end it or disturb a terminal is escaped.
+/// A line while it is written. Characters that would end it or confuse a terminal are escaped.
 #[derive(Default)]
 struct Line {
     text: String,
 }
 
-/// Replaces the rest of a line that is too long.
+/// Written in place of the rest of a line that is too long.
 const CUT: &str = " ...";
 
 impl Write for Line {
@@ -35,7 +35,7 @@ impl Write for Line {
                 self.text.push_str(CUT);
                 return Err(fmt::Error);
             }
-            if is_disturbing(c) {
+            if is_unprintable(c) {
                 write!(self.text, "{}", c.escape_default())?;
             } else {
                 self.text.push(c);
@@ -45,9 +45,9 @@ impl Write for Line {
     }
 }
 
-/// Whether a character is a control character, a line separator, or changes the direction of the
-/// text after it (UAX #9).
-pub(crate) fn is_disturbing(c: char) -> bool {
+/// Whether a character is a control character, a line separator, or changes the direction of text
+/// (UAX #9).
+pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_one_line_and_cannot_disturb_a_terminal() {
+    fn a_message_is_one_line_without_control_characters() {
         assert_eq!(message("größe 5 µs"), "größe 5 µs\n");
         assert_eq!(message("a\nb\x1b[31m\u{7f}\u{9b}"), "a\\nb\\u{1b}[31m\\u{7f}\\u{9b}\n");
         assert_eq!(message("a\u{202e}b\u{2066}\u{2028}"), "a\\u{202e}b\\u{2066}\\u{2028}\n");

@@ -1,11 +1,11 @@
-//! The log: messages and access log lines on their way to standard error or a file.
+//! The log: writes messages and access log lines to standard error or a file.
 //!
-//! Lines are pushed to a bounded queue, which never blocks, and written by a thread of its own. So a
-//! stalled reader or a full disk costs log lines, which are counted, and nothing else. Lines are
-//! written whole, and a file can be reopened after a rotation.
+//! Lines go into a bounded queue without blocking, and a thread writes them. So a stalled reader or a
+//! full disk only costs log lines, which are counted. Lines are never split, and a file can be reopened
+//! after log rotation.
 //!
-//! Messages of one kind (the same place in the code and the same `target`) are written ten times a
-//! minute at most, since every request may fail in the same way; the rest is counted.
+//! Of messages of one kind (same source location and same `target`), at most ten are written per
+//! minute, since all requests may fail in the same way; the others are counted.
 
 mod limiter;
 mod line;
@@ -17,20 +17,19 @@ use std::panic;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-pub(crate) use line::is_disturbing;
+pub(crate) use line::is_unprintable;
 pub(crate) use writer::LogWriter;
 
-/// Longest line in bytes, including its end: a pipe takes that much at once or not at all
-/// (`PIPE_BUF`).
+/// Longest line in bytes, line feed included: `PIPE_BUF`, the most that a write to a pipe never splits.
 pub(crate) const LINE_BYTES: usize = 4096;
 
-/// The `target` of messages that an operator asked for: their number is not limited.
-pub(crate) const UNBOUNDED: &str = "s3proxy::unbounded";
+/// The `target` of messages without a rate limit, since an operator's action causes them.
+pub(crate) const UNLIMITED: &str = "s3proxy::unlimited";
 
-/// Sends this program's messages of at least `level` to `log`, panics included, which would
-/// otherwise be written to standard error and block.
+/// Sends this program's messages up to `level` to `log`. That includes panics, which would otherwise
+/// be written to standard error and may block.
 pub(crate) fn install(log: &LogWriter, level: LevelFilter) {
-    // Fails if a program that uses this library has installed a logger of its own.
+    // Fails if another logger is installed, as in tests.
     if log::set_boxed_logger(Box::new(Logger { log: log.clone() })).is_err() {
         return;
     }
@@ -56,9 +55,9 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// The kind that a message counts as; `None` if its number is not limited, as for `debug`.
+/// The kind of a message for the rate limit; `None` if it has none, as for `debug`.
 fn kind(record: &Record<'_>) -> Option<u64> {
-    if record.level() > Level::Info || record.target() == UNBOUNDED {
+    if record.level() > Level::Info || record.target() == UNLIMITED {
         return None;
     }
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();

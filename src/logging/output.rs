@@ -10,18 +10,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::logging::LINE_BYTES;
 
-/// Longest wait for a reader in one call, in nanoseconds; between two calls the writer checks for
-/// other work.
+/// How long one call waits for a pipe to become writable, in nanoseconds. Between two calls the writer
+/// checks for other work.
 const WAIT_NS: i64 = 100_000_000;
 
-/// An open destination.
 pub(super) struct Output {
     file: File,
     /// `None` for standard error, which cannot be reopened.
     path: Option<PathBuf>,
-    /// Only a regular file can take a part of a line and then refuse the rest.
+    /// Only a regular file can end in a partial line, if the disk is full.
     is_regular: bool,
-    /// The file's length when it last refused to take the rest of a line.
+    /// The file's length when writing the rest of a line failed.
     full_at: Option<u64>,
 }
 
@@ -46,32 +45,31 @@ impl Output {
         Output { file, path, is_regular, full_at: None }
     }
 
-    /// Its name in messages.
     pub(super) fn name(&self) -> String {
         self.path.as_ref().map_or("standard error".to_owned(), |path| path.display().to_string())
     }
 
-    /// Whether it is a file, which can be reopened.
+    /// Whether it can be reopened.
     pub(super) fn has_path(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Reopens the path, as after a rotation. `at` moves back to the start of its line, so
-    /// that the new file gets it whole.
+    /// Reopens the path after log rotation. `at` moves back to the start of its line, so that the new
+    /// file gets the whole line.
     ///
     /// # Errors
     /// As `open(2)`; the old file then stays in use.
     pub(super) fn reopen(&mut self, lines: &[u8], at: &mut usize) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let new = Output::open(path)?;
-        self.cut_partial_line(lines, at);
+        self.remove_partial_line(lines, at);
         *at = start_of_line(lines, *at);
         *self = new;
         Ok(())
     }
 
-    /// Writes some of `lines` from `at` on, and moves `at`. Returns after a tenth of a second if
-    /// nothing can be written.
+    /// Writes some of `lines` from `at` on, and advances `at`. Returns after a tenth of a second if nothing
+    /// can be written.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -81,8 +79,8 @@ impl Output {
         } else if !self.wait_for_room()? {
             return Ok(());
         }
-        // POSIX: a pipe takes PIPE_BUF bytes at once or not at all, and one that polls as writable
-        // has room for them, so this neither blocks nor splits a line.
+        // A write of up to PIPE_BUF bytes to a pipe is atomic, and a pipe that polls as writable has
+        // room for them (pipe(7)). So this neither blocks nor splits a line.
         let rest = &lines[*at..];
         let end = if self.is_regular { rest.len() } else { whole_lines(rest, LINE_BYTES) };
         match self.file.write(&rest[..end]) {
@@ -93,22 +91,22 @@ impl Output {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
                 _ => {
-                    let is_cut = start_of_line(lines, *at) < *at;
-                    self.full_at = self.length().filter(|_| is_cut && self.is_regular);
+                    let is_partial = start_of_line(lines, *at) < *at;
+                    self.full_at = self.length().filter(|_| is_partial && self.is_regular);
                     Err(error)
                 }
             },
         }
     }
 
-    /// Removes the part of a line that a full disk took, if it is still the end of the file, since
-    /// the rest will not follow. `at` moves back to the start of that line.
-    pub(super) fn cut_partial_line(&mut self, lines: &[u8], at: &mut usize) {
+    /// Removes the partial line that a full disk caused, if it is still at the end of the file, since its
+    /// rest will not follow. `at` moves back to the start of that line.
+    pub(super) fn remove_partial_line(&mut self, lines: &[u8], at: &mut usize) {
         let start = start_of_line(lines, *at);
         if let Some(length) = self.full_at.take()
             && self.length() == Some(length)
             && self.file.set_len(length - (*at - start) as u64).is_ok()
-            // Standard error may be shared with programs that do not append.
+            // Standard error may be a file that was not opened for appending.
             && self.file.seek(SeekFrom::End(0)).is_ok()
         {
             *at = start;
@@ -140,14 +138,14 @@ impl Output {
     }
 }
 
-/// Length of as many whole lines as fit into `most` bytes, or of one line if it alone is longer.
-fn whole_lines(lines: &[u8], most: usize) -> usize {
-    let fitting = &lines[..lines.len().min(most)];
+/// The length of as many whole lines as fit into `limit` bytes, or of the first one if it is longer.
+fn whole_lines(lines: &[u8], limit: usize) -> usize {
+    let fitting = &lines[..lines.len().min(limit)];
     let end = memchr::memrchr(b'\n', fitting).or_else(|| memchr::memchr(b'\n', lines));
     end.map_or(lines.len(), |end| end + 1)
 }
 
-/// Start of the line to which the byte at `at` belongs.
+/// The start of the line that contains position `at`.
 fn start_of_line(lines: &[u8], at: usize) -> usize {
     memchr::memrchr(b'\n', &lines[..at]).map_or(0, |end| end + 1)
 }
@@ -157,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_taken_whole() {
+    fn lines_are_never_split() {
         assert_eq!(whole_lines(b"ab\ncd\nef\n", 7), 6);
         assert_eq!(whole_lines(b"ab\ncd\n", 100), 6);
         assert_eq!(whole_lines(b"abcdef\ngh\n", 3), 7);
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_part_of_a_line_that_a_full_disk_took_is_continued_restarted_or_cut_off() {
+    fn a_partial_line_after_a_full_disk_is_continued_repeated_or_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let lines = b"first\nsecond\n";
@@ -197,7 +195,7 @@ mod tests {
         assert_eq!(written(), b"second\n");
 
         let (mut output, mut at) = full();
-        output.cut_partial_line(lines, &mut at);
+        output.remove_partial_line(lines, &mut at);
         assert_eq!((written().as_slice(), at), (&b"first\n"[..], 6));
     }
 }

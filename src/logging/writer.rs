@@ -12,16 +12,16 @@ use crate::logging::limiter::{Admission, Limiter, PERIOD, Suppressed};
 use crate::logging::line;
 use crate::logging::output::Output;
 
-/// Bytes of lines that may wait to be written. As many again may be being written.
+/// Lines that may wait to be written, in bytes. Up to as many are being written at the same time.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Memory kept for the next lines, in bytes.
+/// Capacity that an empty batch of lines keeps, in bytes.
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// Time between two attempts to write to a full disk or a pipe without a reader.
+/// Pause between two attempts to write to a full disk or a pipe without a reader.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// The log. Clones write to the same destination.
+/// A handle of the log. Clones write to the same destination.
 #[derive(Clone)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ struct State {
 }
 
 impl LogWriter {
-    /// Opens `path`, or takes standard error, and starts the thread.
+    /// Opens `path`, or else standard error, and starts the thread.
     ///
     /// # Errors
     /// If the file cannot be opened or the thread cannot be created.
@@ -59,8 +59,8 @@ impl LogWriter {
         Ok(LogWriter { shared })
     }
 
-    /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). They are dropped
-    /// and counted if too many wait already.
+    /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). If the queue is full, they
+    /// are dropped and counted.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.shared.lock();
         if state.lines.len() + lines.len() > QUEUE_BYTES {
@@ -72,7 +72,7 @@ impl LogWriter {
         self.shared.work.notify_one();
     }
 
-    /// Writes a message; the number of those of one `kind` is limited, if given.
+    /// Writes a message. Without a `kind` there is no rate limit.
     pub(super) fn record(&self, record: &Record<'_>, kind: Option<u64>) {
         if kind.is_some_and(|kind| !self.shared.admits(kind)) {
             return;
@@ -84,19 +84,19 @@ impl LogWriter {
         self.push(line.as_bytes());
     }
 
-    /// Reopens the file, as after a rotation, before anything more is written.
+    /// Reopens the file after log rotation, before anything else is written.
     pub fn reopen(&self) {
         self.shared.lock().reopen = true;
         self.shared.work.notify_one();
     }
 
-    /// Waits until everything is written, for `timeout` at most. For the end of the process.
+    /// Waits until everything is written, at most for `timeout`, before the process exits.
     pub fn finish(&self, timeout: Duration) {
         let mut state = self.shared.lock();
         state.ending = true;
         self.shared.work.notify_one();
-        let ended = |state: &mut State| !state.ended;
-        let waited = self.shared.ended.wait_timeout_while(state, timeout, ended);
+        let is_running = |state: &mut State| !state.ended;
+        let waited = self.shared.ended.wait_timeout_while(state, timeout, is_running);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -110,7 +110,7 @@ impl Shared {
     fn admits(&self, kind: u64) -> bool {
         let admission = self.lock().limiter.admit(kind, Instant::now());
         if admission == Admission::FirstSuppressed {
-            // The thread has to wake up at the end of the period.
+            // The thread must compute anew when to wake up.
             self.work.notify_one();
         }
         admission == Admission::Write
@@ -130,17 +130,15 @@ impl Shared {
     }
 }
 
-/// The state of the thread.
 struct Writer {
     shared: Arc<Shared>,
     output: Output,
-    /// The last failure to write.
+    /// The last error of a write.
     failure: Option<io::Error>,
 }
 
-/// What the thread does next.
 enum Work {
-    /// Write the batch, then a report of what is missing.
+    /// Write the batch, then report dropped and suppressed lines.
     Lines {
         dropped: u64,
         suppressed: Vec<Suppressed>,
@@ -170,7 +168,7 @@ impl Writer {
         }
     }
 
-    /// Waits for work. Moves lines into `batch`, which is empty.
+    /// Waits for work. Moves queued lines into `batch`, which must be empty.
     fn next(&self, batch: &mut Vec<u8>) -> Work {
         let mut state = self.shared.lock();
         loop {
@@ -192,7 +190,7 @@ impl Writer {
         }
     }
 
-    /// Writes all of `lines`, however long that takes, unless the process ends.
+    /// Writes all lines, however long it takes. Gives up only if a write fails while the process exits.
     fn write(&mut self, lines: &[u8]) {
         let mut at = 0;
         while at < lines.len() {
@@ -201,7 +199,7 @@ impl Writer {
             if let Err(error) = written {
                 if state.ending {
                     drop(state);
-                    self.output.cut_partial_line(lines, &mut at);
+                    self.output.remove_partial_line(lines, &mut at);
                     return;
                 }
                 self.failure = Some(error);
@@ -223,19 +221,19 @@ impl Writer {
     fn reopen(&mut self, lines: &[u8], at: &mut usize) {
         let name = self.output.name();
         if !self.output.has_path() {
-            log::info!(target: super::UNBOUNDED, "the log goes to {name}: nothing to reopen");
+            log::info!(target: super::UNLIMITED, "the log goes to {name}: nothing to reopen");
             return;
         }
         match self.output.reopen(lines, at) {
-            Ok(()) => log::info!(target: super::UNBOUNDED, "{name} was reopened"),
+            Ok(()) => log::info!(target: super::UNLIMITED, "reopened {name}"),
             Err(error) => log::error!(
-                target: super::UNBOUNDED,
+                target: super::UNLIMITED,
                 "cannot reopen {name}: {error}; the old file stays in use"
             ),
         }
     }
 
-    /// Reports what is missing. Written directly, since the queue may be full again.
+    /// Reports dropped and suppressed lines, bypassing the queue, which may be full again.
     fn report(&mut self, dropped: u64, suppressed: &[Suppressed]) {
         let mut lines = String::new();
         if dropped > 0 {
@@ -268,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_written_before_the_end_and_those_that_do_not_fit_are_counted() {
+    fn all_queued_lines_are_written_before_the_end_and_dropped_ones_counted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let log = LogWriter::start(Some(&path)).unwrap();
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_file_is_reopened_and_no_line_is_lost() {
+    fn reopening_after_rotation_loses_no_line() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         let log = LogWriter::start(Some(&path)).unwrap();

@@ -1,12 +1,12 @@
-//! Cross-origin resource sharing, so that a genome browser on one site may read from this one
+//! Cross-origin resource sharing, so that a genome browser on another site can read from this server
 //! (Fetch Standard, "CORS protocol").
 
 use crate::http1::request::CrossOrigin;
 
-/// Which web origins may read through a browser.
+/// The web origins whose scripts may read responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// `Access-Control-Allow-Origin: *` on every answer; the default.
+    /// `Access-Control-Allow-Origin: *` in every response; the default.
     Any,
     /// Only these origins (`https://igv.org`), each echoed with `Vary: Origin`.
     Only(Vec<String>),
@@ -18,7 +18,7 @@ const EXPOSED: &[u8] = b"Access-Control-Expose-Headers: \
     Content-Range, Content-Length, Content-Encoding, ETag, Accept-Ranges, Last-Modified, \
     Retry-After, x-amz-version-id\r\n";
 
-/// Request fields that are allowed where the browser does not name any; `*` would not stand for
+/// Request fields that are allowed if the browser does not name any. `*` would not include
 /// `Authorization`.
 const ALLOWED_FIELDS: &[u8] = b"Authorization, Range, Cache-Control, If-Match, If-None-Match, \
     If-Modified-Since, If-Unmodified-Since, If-Range";
@@ -27,7 +27,7 @@ const ALLOWED_FIELDS: &[u8] = b"Authorization, Range, Cache-Control, If-Match, I
 const ECHOED_BYTES: usize = 1024;
 
 impl Policy {
-    /// Appends the fields that every answer to a request carries, errors included.
+    /// Appends the fields that belong to every response, errors included.
     pub fn write_fields(&self, request: &CrossOrigin<'_>, out: &mut Vec<u8>) {
         match self {
             Policy::Any => out.extend_from_slice(b"Access-Control-Allow-Origin: *\r\n"),
@@ -44,20 +44,19 @@ impl Policy {
         out.extend_from_slice(EXPOSED);
     }
 
-    /// Appends the fields that only the answer to a preflight carries. All fields that the
-    /// browser asks for are allowed: none of them does anything but make a read conditional or
-    /// partial, or carry a credential that is judged later.
+    /// Appends the fields that belong only to the response to a preflight. All request fields that the
+    /// browser names are allowed: a request can only read, whatever its fields are.
     pub fn write_preflight_fields(&self, request: &CrossOrigin<'_>, out: &mut Vec<u8>) {
         if *self == Policy::Off || request.request_method.is_none() {
             return;
         }
         out.extend_from_slice(b"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n");
         out.extend_from_slice(b"Access-Control-Allow-Headers: ");
-        let asked = request.request_headers.filter(|names| is_list_of_names(names));
-        out.extend_from_slice(asked.unwrap_or(ALLOWED_FIELDS));
+        let requested = request.request_headers.filter(|names| is_list_of_names(names));
+        out.extend_from_slice(requested.unwrap_or(ALLOWED_FIELDS));
         out.extend_from_slice(b"\r\nAccess-Control-Max-Age: 86400\r\n");
         if request.private_network {
-            // A public page that reads from this machine or network (Private Network Access).
+            // Private Network Access: a public page reads from this machine or network.
             out.extend_from_slice(b"Access-Control-Allow-Private-Network: true\r\n");
         }
     }
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_origin_is_echoed_and_no_other() {
+    fn only_listed_origins_are_echoed() {
         let policy = Policy::Only(vec!["https://igv.org".to_owned()]);
         assert!(fields(&policy, "https://igv.org").contains("Allow-Origin: https://igv.org\r\n"));
         assert_eq!(fields(&policy, "https://evil.example"), "Vary: Origin\r\n");
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_allows_what_the_browser_asks_for() {
+    fn a_preflight_allows_the_fields_that_the_browser_names() {
         let allowed = preflight(Some(b"range,x-igv"));
         assert!(allowed.contains("Allow-Headers: range,x-igv\r\n"));
         assert!(allowed.contains("Allow-Private-Network: true\r\n"));

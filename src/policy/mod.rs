@@ -1,4 +1,5 @@
-//! What is decided about a request before S3 is asked: its mount, its key, and who may read the response.
+//! Decisions about a request that need no S3: its mount, its key, and which web origins may read the
+//! response.
 
 pub(crate) mod cors;
 pub(crate) mod rewrite;

@@ -1,18 +1,18 @@
-//! `rewrite_rules`: regular expressions applied to a key before it is looked up.
+//! `rewrite_rules`: regular expressions applied to a key before its object is requested.
 //!
-//! The rules run in file order, each on the result of the one before it, and each replaces every
-//! match, as `re.sub` did in the 2014 application. The engine is linear in the length of the key,
-//! so a hostile URL cannot make it backtrack; look-around and back-references inside `from` are
+//! Rules are applied in file order, each to the result of the one before, and each replaces every match,
+//! as `re.sub` did in the 2014 application. Matching takes time linear in the length of the key, so a
+//! hostile URL cannot cause catastrophic backtracking; look-around and back-references inside `from` are
 //! therefore not supported.
 //!
-//! Rules with `when: missing` are left out of that. They offer other keys for one that does not
-//! exist, each by itself and in file order.
+//! Rules with `when: missing` are applied only to keys that do not exist, each on its own: every rule
+//! gives another key to try, in file order.
 
 use std::borrow::Cow;
 
 use regex::Regex;
 
-/// One rule: every match of `from` becomes `to`.
+/// Replaces every match of `from` by `to`.
 #[derive(Clone, Debug)]
 pub struct Rule {
     name: String,
@@ -36,11 +36,11 @@ impl Rule {
     /// groups, `\\` for a backslash, and `$` has no special meaning.
     ///
     /// # Errors
-    /// One line that says what is wrong with `from`, or which group `to` names in vain.
+    /// One line about the syntax error in `from`, or the group in `to` that `from` does not have.
     pub fn new(name: &str, from: &str, to: &str, when: When) -> Result<Rule, String> {
         let from = Regex::new(from).map_err(|error| describe(&error))?;
         if to.contains('\0') {
-            return Err("'to' holds a NUL character, which no key has".to_owned());
+            return Err("'to' contains a NUL character, which keys cannot contain".to_owned());
         }
         let to = replacement(to, &from)?;
         Ok(Rule { name: name.to_owned(), from, to, when })
@@ -56,7 +56,7 @@ impl Rule {
         self.when
     }
 
-    /// Changes a key in place; `false` if it stays the same.
+    /// Rewrites a key in place; `false` if it stays the same.
     fn apply(&self, key: &mut String) -> bool {
         match self.from.replace_all(key, self.to.as_str()) {
             Cow::Owned(rewritten) if rewritten != *key => {
@@ -73,33 +73,33 @@ impl Rule {
 pub struct Rules(pub Vec<Rule>);
 
 impl Rules {
-    /// Changes a key in place; leaves it alone where no rule matches, which is the usual case.
+    /// Rewrites a key in place. Allocates only if a rule matches.
     pub fn apply(&self, key: &mut String) {
         for rule in self.0.iter().filter(|rule| rule.when == When::Always) {
             rule.apply(key);
         }
     }
 
-    /// How many rules are for keys that do not exist.
+    /// The number of rules with `when: missing`.
     pub fn for_missing(&self) -> usize {
         self.0.iter().filter(|rule| rule.when == When::Missing).count()
     }
 
-    /// Changes a key that does not exist in place, by the rule of this number among those for
-    /// missing keys; `false` if it stays the same.
+    /// Rewrites a missing key in place by one of the rules with `when: missing`, counted from 0; `false`
+    /// if it stays the same.
     pub fn apply_to_missing(&self, number: usize, key: &mut String) -> bool {
         let rule = self.0.iter().filter(|rule| rule.when == When::Missing).nth(number);
         rule.is_some_and(|rule| rule.apply(key))
     }
 }
 
-/// The last line of a regex error says what is wrong; those before it draw the pattern.
+/// The last line of a regex error, which names the problem; the lines before it show the pattern.
 fn describe(error: &regex::Error) -> String {
     let text = error.to_string();
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// Turns a replacement in Python's notation into that of the `regex` crate.
+/// Converts a replacement from Python's syntax to that of the `regex` crate.
 fn replacement(to: &str, from: &Regex) -> Result<String, String> {
     let mut out = String::with_capacity(to.len() + 8);
     let mut rest = to.chars().peekable();
@@ -117,7 +117,8 @@ fn replacement(to: &str, from: &Regex) -> Result<String, String> {
                 {
                     group.push(digit);
                 }
-                let index: usize = group.parse().map_err(|_| "bad group number".to_owned())?;
+                let index: usize =
+                    group.parse().map_err(|_| "'to' has an invalid group number".to_owned())?;
                 if index >= from.captures_len() {
                     return Err(format!("'to' uses group \\{index}, which 'from' does not have"));
                 }
@@ -129,9 +130,9 @@ fn replacement(to: &str, from: &Regex) -> Result<String, String> {
                     Some('<') => rest.by_ref().take_while(|&c| c != '>').collect(),
                     _ => return Err("'\\g' in 'to' must be followed by <name>".to_owned()),
                 };
-                let known = from.capture_names().flatten().any(|known| known == name)
+                let exists = from.capture_names().flatten().any(|other| other == name)
                     || name.parse().is_ok_and(|index: usize| index < from.captures_len());
-                if !known {
+                if !exists {
                     return Err(format!("'to' uses group \\g<{name}>, which 'from' does not have"));
                 }
                 out.push_str(&format!("${{{name}}}"));
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_run_in_order_each_on_the_result_of_the_last() {
+    fn rules_are_applied_in_order_each_to_the_result_of_the_one_before() {
         assert_eq!(applied(&[("a", "b"), ("b", "c")], "ab"), "cc");
     }
 
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn mistakes_in_a_rule_are_reported() {
         let says = |from, to| Rule::new("r", from, to, When::Always).unwrap_err();
         assert!(says("a", "b\0").contains("a NUL character"));
         assert!(says("(", "").contains("unclosed group"));
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_for_missing_keys_are_applied_to_nothing_else_and_one_at_a_time() {
+    fn rules_for_missing_keys_are_applied_only_to_them_and_one_at_a_time() {
         let rule = |from, to, when| Rule::new("r", from, to, when).unwrap();
         let rules = Rules(vec![
             rule("a", "b", When::Missing),
@@ -192,13 +193,13 @@ mod tests {
         let mut key = "acx".to_owned();
         rules.apply(&mut key);
         assert_eq!((key.as_str(), rules.for_missing()), ("acy", 2));
-        let offered = |number| {
+        let rewritten = |number| {
             let mut key = key.clone();
             rules.apply_to_missing(number, &mut key).then_some(key)
         };
-        assert_eq!(offered(0).as_deref(), Some("bcy"));
-        assert_eq!(offered(1).as_deref(), Some("ady"));
-        assert_eq!(offered(2), None);
+        assert_eq!(rewritten(0).as_deref(), Some("bcy"));
+        assert_eq!(rewritten(1).as_deref(), Some("ady"));
+        assert_eq!(rewritten(2), None);
         assert!(!rules.apply_to_missing(0, &mut "zzz".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! Mounts: which part of the URL space belongs to which bucket, and what the key is.
+//! Mounts: the mapping from URL paths to buckets and keys.
 
 use std::sync::Arc;
 
@@ -6,34 +6,34 @@ use crate::http1::target::{DecodeError, hex_pair};
 use crate::limits;
 use crate::s3::bucket::Bucket;
 
-/// One bucket (or a prefix of it) behind one part of the URL space.
+/// A bucket, or a prefix of it, that is served below a URL path.
 #[derive(Debug)]
 pub struct Mount {
     /// The URL path, starting and ending with `/`, for example `/files/`.
     pub path: String,
-    /// Put in front of every key, as is; empty for the whole bucket.
+    /// Prepended to every key, unchanged; empty for the whole bucket.
     pub prefix: String,
-    /// Where the objects are.
+    /// The bucket with its endpoint and credentials.
     pub bucket: Arc<Bucket>,
-    /// Whether clients may ask for a version of an object.
+    /// Whether clients may select a version of an object by `versionId`.
     pub allow_version_id: bool,
-    /// Whether a key that S3 denies access to is taken for one that does not exist.
+    /// Whether a key that S3 denies access to is treated as one that does not exist.
     pub denied_is_missing: bool,
-    /// `Cache-Control` of objects that none is stored with; `None` sends none.
+    /// `Cache-Control` of objects that are stored without one; `None` sends none.
     pub cache_control: Option<String>,
 }
 
-/// Why a path leads to no object.
+/// Why a path does not name an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoute {
-    /// It is outside every mount.
+    /// It is not below any mount's path.
     NotMounted,
-    /// It is that of a mount, with or without the slash at its end, and names no key.
+    /// It is a mount's path, with or without the slash at its end, so the key is empty.
     NoKey,
 }
 
-/// Finds the mount of a path, and the part of the path behind it, still percent-encoded. `mounts`
-/// start with the longest path, so the first that fits is the most specific one.
+/// Finds the mount of a path, and the rest of the path, still percent-encoded. `mounts` must be ordered
+/// by length of their paths, longest first, so that the first match is the most specific one.
 ///
 /// # Errors
 /// See [`NoRoute`].
@@ -41,7 +41,7 @@ pub(crate) fn route<'m, 'p>(
     mounts: &'m [Arc<Mount>],
     path: &'p str,
 ) -> Result<(&'m Arc<Mount>, &'p str), NoRoute> {
-    let found = mounts.iter().find_map(|mount| Some((mount, behind(path, &mount.path)?)));
+    let found = mounts.iter().find_map(|mount| Some((mount, rest_after(path, &mount.path)?)));
     match found {
         Some((_, "")) => Err(NoRoute::NoKey),
         Some(found) => Ok(found),
@@ -51,13 +51,13 @@ pub(crate) fn route<'m, 'p>(
 }
 
 fn is_mount_without_slash(mounts: &[Arc<Mount>], path: &str) -> bool {
-    let without_slash = |mount: &Arc<Mount>| behind(path, mount.path.trim_end_matches('/'));
+    let without_slash = |mount: &Arc<Mount>| rest_after(path, mount.path.trim_end_matches('/'));
     path != "/" && mounts.iter().any(|mount| without_slash(mount) == Some(""))
 }
 
-/// What follows `mount` in `path`. A percent-encoded character is the character itself (RFC 3986
-/// §6.2.2.2), but for the slash, which separates only where it is not encoded (§2.2).
-fn behind<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
+/// The rest of `path` after `mount`. A percent-encoded character equals the character itself (RFC 3986
+/// §6.2.2.2), except for the slash, which is a delimiter only if it is not encoded (§2.2).
+fn rest_after<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
     if let Some(rest) = path.strip_prefix(mount) {
         return Some(rest);
     }
@@ -75,10 +75,10 @@ fn behind<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
 }
 
 impl Mount {
-    /// Puts the mount's prefix in front of a key.
+    /// Prepends the mount's prefix to a key.
     ///
     /// # Errors
-    /// [`DecodeError::TooLong`] where both together are longer than a key may be.
+    /// [`DecodeError::TooLong`] if both together exceed [`limits::KEY_BYTES`].
     pub fn prepend_prefix(&self, key: &mut String) -> Result<(), DecodeError> {
         key.insert_str(0, &self.prefix);
         if key.len() > limits::KEY_BYTES { Err(DecodeError::TooLong) } else { Ok(()) }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_mount_wins_and_the_outside_is_nowhere() {
+    fn the_longest_matching_mount_wins() {
         let mounts = [mount("/files/runs/", ""), mount("/files/", "")];
         let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
         assert_eq!(found("/files/runs/a"), Ok(("/files/runs/", "a")));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_character_of_a_mount_is_the_character_itself_but_for_the_slash() {
+    fn an_encoded_character_equals_the_character_itself_except_for_the_slash() {
         let mounts = [mount("/files/r-1_a/", ""), mount("/files/", ""), mount("/", "")];
         let found = |path| route(&mounts, path).map(|(mount, rest)| (mount.path.as_str(), rest));
         for path in ["/%66iles/a%2Fb", "/%66%69%6C%65%73/a%2Fb", "/%66%69%6c%65%73/a%2Fb"] {

@@ -10,7 +10,7 @@ use crate::http1::framing::decimal;
 use crate::http1::range::ContentRange;
 use crate::http1::response::Field;
 use crate::limits;
-use crate::logging::is_disturbing;
+use crate::logging::is_unprintable;
 use crate::s3::error::ServiceError;
 use crate::s3::object::content_range;
 use crate::s3::response::Response;
@@ -100,7 +100,7 @@ fn unescape(text: &[u8]) -> String {
 
 /// One short line without control characters, fit for a log.
 fn printable(text: &str) -> String {
-    let clean = |c: char| if is_disturbing(c) { ' ' } else { c };
+    let clean = |c: char| if is_unprintable(c) { ' ' } else { c };
     text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn map_service_error(
         _ => return failure,
     };
     let id = object.id(mount.bucket.id);
-    worker.metadata.borrow_mut().learn_negative(id, negative, asked, Instant::now());
+    worker.metadata.borrow_mut().store_negative(id, negative, asked, Instant::now());
     failure
 }
 

@@ -209,7 +209,7 @@ impl Fetch<'_> {
         let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
         let worker = self.context.worker;
         worker.metrics.s3_first_byte_seconds.record(now - asked);
-        worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
+        worker.metadata.borrow_mut().store_object(id, metadata, asked, now);
 
         match self.judge(metadata) {
             Verdict::Proceed => {}

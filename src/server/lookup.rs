@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::cache::metadata::{Cached, Negative};
-use crate::cache::single_flight::Turn;
+use crate::cache::single_flight::Role;
 use crate::http1::conditional::Preconditions;
 use crate::http1::range::ByteRange;
 use crate::http1::request::Request;
@@ -65,16 +65,16 @@ pub(crate) async fn known_object(
     let oldest = Instant::now().checked_sub(max_age);
     loop {
         match worker.flights.join(scratch.object.id(mount.bucket.id)).await {
-            Turn::Landed(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
+            Role::Follower(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
                 return existing(known?);
             }
             // Too old; the next one was sent after this call.
-            Turn::Landed(_) => {}
-            Turn::Lead(lead) => {
+            Role::Follower(_) => {}
+            Role::Leader(leader) => {
                 let asked = Instant::now();
                 // Boxed: its state would be part of every request's.
                 let known = Box::pin(ask_for_metadata(context, mount, scratch, asked)).await;
-                lead.land((known.clone(), asked));
+                leader.complete((known.clone(), asked));
                 return existing(known?);
             }
         }
@@ -165,7 +165,7 @@ fn learn(
     asked: Instant,
 ) -> Cached {
     let (id, now) = (object.id(mount.bucket.id), Instant::now());
-    worker.metadata.borrow_mut().learn_object(id, metadata, asked, now);
+    worker.metadata.borrow_mut().store_object(id, metadata, asked, now);
     Cached::Object(Rc::new(metadata.clone()))
 }
 
@@ -174,8 +174,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cache::latest::Latest;
-    use crate::cache::metadata::{MetadataMap, Settings};
+    use crate::cache::latest::LatestResponses;
+    use crate::cache::metadata::{MetadataCache, Settings};
     use crate::policy::route::route;
     use crate::s3::bucket::Bucket;
     use crate::s3::endpoint::{Addressing, Aws, Endpoint};
@@ -196,13 +196,13 @@ mod tests {
 
     #[test]
     fn mounts_that_change_places_in_a_reload_never_see_each_others_metadata() {
-        let mut map = MetadataMap::new(Settings::default(), Arc::new(Latest::new(1000)));
+        let mut map = MetadataCache::new(Settings::default(), Arc::new(LatestResponses::new(1000)));
         let now = Instant::now();
         let before = [mount("/one/"), mount("/two/")];
         let mut metadata = Metadata::default();
         metadata.size = 1;
         let id = |mount: &Mount, key| ObjectId { bucket: mount.bucket.id, key, version_id: None };
-        map.learn_object(id(&before[0], "a"), &metadata, now, now);
+        map.store_object(id(&before[0], "a"), &metadata, now, now);
         let mut size_at = |mounts: &[Arc<Mount>], path| {
             let (mount, key) = route(mounts, path).unwrap();
             match map.get(id(mount, key), now, Duration::MAX)? {

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
 
-use crate::cache::latest::Latest;
+use crate::cache::latest::LatestResponses;
 use crate::logging::LogWriter;
 use crate::metrics::Metrics;
 use crate::server::accept::WorkerThread;
@@ -127,7 +127,7 @@ pub(super) fn share(
     access_log: Option<LogWriter>,
 ) -> Result<(Arc<Shared>, Upkeep), StartError> {
     let background = Background::start().map_err(StartError::Thread)?;
-    let latest = Arc::new(Latest::new(settings.metadata.max_entries));
+    let latest = Arc::new(LatestResponses::new(settings.metadata.max_entries));
     let shared = Arc::new(Shared {
         settings,
         live: Arc::new(ArcSwap::from_pointee(live)),

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use crate::access_log;
-use crate::cache::latest::Latest;
-use crate::cache::metadata::{Cached, MetadataMap};
-use crate::cache::single_flight::Flights;
+use crate::cache::latest::LatestResponses;
+use crate::cache::metadata::{Cached, MetadataCache};
+use crate::cache::single_flight::SingleFlight;
 use crate::clock;
 use crate::logging::LogWriter;
 use crate::metrics::Metrics;
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     /// Whose certificates are believed; Empty until a mount has HTTPS.
     pub trust: Arc<OnceLock<Trust>>,
     /// What S3 last said of each key.
-    pub latest: Arc<Latest>,
+    pub latest: Arc<LatestResponses>,
     /// Where access log lines go, if they are wanted; `None` is nowhere.
     pub access_log: Option<LogWriter>,
     /// A worker has no descriptor for a client and nothing idle to give up: the others may have.
@@ -70,9 +70,9 @@ pub(crate) struct Worker {
     /// The upstream connections.
     pub pool: Rc<Pool>,
     /// The metadata map.
-    pub metadata: RefCell<MetadataMap>,
+    pub metadata: RefCell<MetadataCache>,
     /// HEAD requests that are under way; each lands with the time it was sent at.
-    pub flights: Flights<(Result<Cached, Failure>, Instant)>,
+    pub flights: SingleFlight<(Result<Cached, Failure>, Instant)>,
     /// The deadlines of all sockets.
     pub deadlines: Rc<Deadlines>,
     /// Written by this worker alone.
@@ -128,11 +128,11 @@ impl Worker {
             s3,
             relay,
             metrics,
-            metadata: RefCell::new(MetadataMap::new(
+            metadata: RefCell::new(MetadataCache::new(
                 settings.metadata.clone(),
                 Arc::clone(&shared.latest),
             )),
-            flights: Flights::new(),
+            flights: SingleFlight::new(),
             draining: Cell::new(false),
             date: Cell::new((u64::MAX, [0; 29])),
             live: LiveReader::new(Arc::clone(&shared.live)),

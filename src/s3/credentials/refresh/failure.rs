@@ -11,7 +11,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_types::error::ErrorMetadata;
 use http::header::InvalidHeaderValue;
 
-use crate::logging::is_disturbing;
+use crate::logging::is_unprintable;
 use crate::transport::error_text::describe as describe_tls;
 
 /// Longest reason, in characters.
@@ -86,7 +86,7 @@ fn text(error: &(dyn Error + 'static)) -> Option<String> {
 
 /// One short line without control characters and without anything that looks like a key.
 fn line(text: &str) -> String {
-    let clean = |c: char| if is_disturbing(c) { ' ' } else { c };
+    let clean = |c: char| if is_unprintable(c) { ' ' } else { c };
     let text: String = text.chars().map(clean).take(REASON_CHARACTERS).collect();
     text.split_whitespace()
         .map(|word| if is_key(word) { "…" } else { word })
