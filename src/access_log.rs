@@ -1,11 +1,11 @@
-//! The access log: one line per request, in the combined format with a few fields behind it.
+//! The access log: one line per request, in the combined log format followed by two fields.
 //!
 //! ```text
 //! 127.0.0.1 - - [24/Nov/2026:03:30:56 +0000] "GET /files/a.bam HTTP/1.1" 206 65536 "-" "htslib/1.21" range="bytes=0-65535" ms=3
 //! ```
 //!
-//! Lines are collected per core and written together a few times a second: a system call per
-//! request would be the largest part of a small one's cost.
+//! Each worker collects its lines and hands them to the log a few times a second: a system call per
+//! request would cost more than the rest of a small request.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -15,45 +15,34 @@ use http::StatusCode;
 use crate::clock;
 use crate::logging;
 
-/// What is logged of one request.
+/// The logged fields of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     /// The client; `None` for a Unix socket.
     pub peer: Option<IpAddr>,
-    /// When it was answered, in seconds since 1970.
+    /// When the response ended, in seconds since 1970.
     pub unix_seconds: u64,
-    /// What was asked.
     pub request: RequestLine<'a>,
-    /// The status.
     pub status: StatusCode,
-    /// Bytes of the body that the client was sent.
+    /// Bytes sent of the body.
     pub body_bytes: u64,
-    /// `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
-    /// `Range`.
     pub range: Option<&'a [u8]>,
-    /// From the head read to the last byte sent, in milliseconds.
+    /// From the whole head received to the last byte sent.
     pub duration_ms: u128,
 }
 
 /// The first line of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RequestLine<'a> {
-    /// Of a request that was understood.
-    Parsed {
-        /// The method as sent.
-        method: &'a str,
-        /// The target as sent.
-        target: &'a str,
-        /// The minor version of HTTP/1.
-        minor_version: u8,
-    },
-    /// Of a head that was refused: what was received of it.
+    /// Method and target as sent.
+    Parsed { method: &'a str, target: &'a str, minor_version: u8 },
+    /// The received bytes of a head that could not be parsed.
     Refused(&'a [u8]),
 }
 
-// Most bytes of each field in a line, escapes included. Together with all else they are less than
-// the log's longest line.
+// Maximum bytes of each field in a line, escapes included. A line with all of them fits into the
+// log's longest line.
 const METHOD_BYTES: usize = 64;
 const TARGET_BYTES: usize = 2048;
 const AGENT_BYTES: usize = 1024;
@@ -110,16 +99,15 @@ fn first_line(head: &[u8]) -> &[u8] {
     head.split(is_end).find(|line| !line.is_empty()).unwrap_or_default()
 }
 
-/// Appends as much of a value as becomes at most `most` bytes. Everything that could end a line or
-/// a field early, or disturb a terminal, is written as `\xHH`, so that no client can forge an
-/// entry.
-fn write_escaped(value: &[u8], most: usize, out: &mut Vec<u8>) {
+/// Appends a value, cut to at most `limit` bytes. Bytes that could end a line or a field early, or
+/// control a terminal, are written as `\xHH`, so that no client can forge an entry.
+fn write_escaped(value: &[u8], limit: usize, out: &mut Vec<u8>) {
     let is_escaped = |byte: u8| matches!(byte, b'"' | b'\\' | ..=0x1f | 0x7f..);
-    if value.len() <= most && !value.iter().any(|&byte| is_escaped(byte)) {
+    if value.len() <= limit && !value.iter().any(|&byte| is_escaped(byte)) {
         out.extend_from_slice(value);
         return;
     }
-    let end = out.len() + most;
+    let end = out.len() + limit;
     for &byte in value {
         let length = if is_escaped(byte) { 4 } else { 1 };
         if out.len() + length > end {

@@ -1,10 +1,24 @@
 //! s3proxy puts private S3 objects behind plain URLs, read-only, for programs that cannot sign.
 //!
-//! Read one request in this order: [`server::accept`] accepts, [`server::connection`] reads a head,
-//! [`server::handler`] serves it; below them [`s3::client`] signs and sends over an
-//! [`upstream`] connection, and [`relay`] moves the body.
+//! # One request, file by file
 //!
-//! The folders are layers; an import points to a lower layer only (`tests/layers.rs` checks it):
+//! 1. [`server::accept`] accepts a connection on a worker, a thread with its own event loop.
+//! 2. [`server::connection`] receives a request head and parses it ([`http1::request`]).
+//! 3. [`server::handler`] finds the mount, responds to OPTIONS, and builds the object's key.
+//! 4. [`server::object`] evaluates the conditions against cached metadata. [`server::lookup`] reads
+//!    the cache and sends S3 a HEAD on a miss. The response to a HEAD and a 304 from the
+//!    cache are sent here.
+//! 5. [`server::get`] asks for the body: [`s3::client`] signs the request ([`s3::sigv4`]), sends it
+//!    over a pooled connection ([`upstream::pool`]), retries, and reads the response head.
+//! 6. [`server::delivery`] sends the client's head and has [`relay`] move the body. If S3 breaks the
+//!    body off, it requests the rest.
+//! 7. [`server::connection`] writes the access log line and receives the next request.
+//!
+//! A step that fails returns a [`server::failure`], which has the status and text of the response.
+//!
+//! # Layers
+//!
+//! Each folder belongs to one layer and imports only from lower ones (`tests/layers.rs` checks it):
 //!
 //! | layer | modules |
 //! |---|---|
@@ -37,8 +51,8 @@ mod upstream;
 
 pub use cli::main;
 
-/// Parts of the crate for its tests, fuzz targets, benchmarks and the demo: no public API, and no
-/// promise that they stay. Everything else is private, so that the compiler finds what nobody uses.
+/// Parts of the crate for its tests, fuzz targets, benchmarks and the demo. They are not a public API
+/// and may change at any time. Everything else is private, so that the compiler finds dead code.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cache::latest::LatestResponses;

@@ -1,4 +1,4 @@
-//! The `s3proxy` program; all of it is in the library's `cli`.
+//! The `s3proxy` program; its code is in the library's `cli` module.
 
 fn main() -> std::process::ExitCode {
     s3proxy::main()

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config;
 
-/// Everything went well.
+/// The run ended without errors.
 pub(crate) const EXIT_OK: u8 = 0;
 /// The run failed, or `--check` found something that does not work.
 pub(crate) const EXIT_FAILED: u8 = 1;
@@ -26,16 +26,15 @@ Example:
       s3proxy
       samtools view http://127.0.0.1:5000/files/runs/a.bam chr1:1,000,000-1,010,000
 
-Every key of the configuration is explained in config.example.yaml. Each can also be set in the
-environment (S3PROXY_LISTEN, S3PROXY_BUCKET_NAME, ...). Flags win over the environment, the
-environment wins over the file.
+config.example.yaml documents every key of the configuration. Each can also be set in the
+environment (S3PROXY_LISTEN, S3PROXY_BUCKET_NAME, ...). Flags override the environment, the
+environment overrides the file.
 
 Exit codes:
-  0   fine
-  1   the run failed, downloads were cut at the end of drain_timeout, or --check found something
-      that does not work
-  2   the command line is not understood
-  78  the configuration has mistakes; each is printed on a line of its own";
+  0   success
+  1   the run failed, downloads were cut at the end of drain_timeout, or --check found a problem
+  2   the command line is invalid
+  78  the configuration has mistakes; each is printed on its own line";
 
 /// `--help` lists the keys of the configuration too, `-h` does not.
 fn long_help() -> String {
@@ -45,8 +44,8 @@ fn long_help() -> String {
 /// Serves private S3 objects under plain URLs, read-only.
 ///
 /// An object `runs/a.bam` of the configured bucket becomes
-/// http://127.0.0.1:5000/files/runs/a.bam, with ranges, for samtools, IGV, JBrowse and all that
-/// read by HTTP but cannot sign requests.
+/// http://127.0.0.1:5000/files/runs/a.bam, with ranges, for samtools, IGV, JBrowse and other
+/// programs that read over HTTP but cannot sign requests.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "s3proxy", version, after_help = AFTER_HELP, after_long_help = long_help())]
 pub(crate) struct Flags {
@@ -57,10 +56,10 @@ pub(crate) struct Flags {
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// Listen here instead of where the configuration says; may be given several times
+    /// Listen on this address instead of the configured ones; may be given several times
     ///
-    /// An address and a port (127.0.0.1:5000, [::1]:5000), where port 0 is any free one, or a Unix
-    /// socket (unix:/run/s3proxy.sock).
+    /// An address and a port (127.0.0.1:5000, [::1]:5000; port 0 is any free one), or a Unix socket
+    /// (unix:/run/s3proxy.sock).
     #[arg(long, value_name = "ADDR", global = true)]
     pub listen: Vec<String>,
 
@@ -72,7 +71,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DRIVER", global = true)]
     pub driver: Option<String>,
 
-    /// Least severe level that is logged: off, error, warn, info, debug or trace
+    /// Least severe level to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
 
@@ -84,39 +83,39 @@ pub(crate) struct Flags {
     #[arg(long, global = true, conflicts_with = "log_level")]
     pub debug: bool,
 
-    /// Check the configuration and the way to each bucket, say what works, and exit
+    /// Check the configuration and access to each bucket, print the results, and exit
     ///
-    /// With an object, that one is read: a path or URL as a client asks for it
-    /// (/files/runs/a.bam), s3://BUCKET/KEY, or with one mount just the key.
+    /// OBJECT is read as a test: a path or URL as a client requests it (/files/runs/a.bam),
+    /// s3://BUCKET/KEY, or just the key if there is only one mount.
     #[arg(long, global = true, value_name = "OBJECT", num_args = 0..=1)]
     pub check: Option<Option<String>>,
 }
 
-/// What to do; serving is the only thing so far, and the default.
+/// A subcommand; the only one is the default.
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
-    /// Serve until told to stop (the default)
+    /// Serve until SIGTERM or SIGINT (the default)
     Serve,
 }
 
 impl Flags {
-    /// Reads a command line, the program's name first.
+    /// Parses a command line, which starts with the program's name.
     ///
     /// # Errors
-    /// What clap has to say, which for `--help` and `--version` is no mistake.
+    /// From clap, also for `--help` and `--version`, whose exit code is 0.
     pub(crate) fn from_args<A>(args: impl IntoIterator<Item = A>) -> Result<Flags, clap::Error>
     where
         A: Into<std::ffi::OsString> + Clone,
     {
         let mut flags = Flags::try_parse_from(args)?;
-        // In `s3proxy --check serve` the word is the command.
+        // In `s3proxy --check serve` the word is the subcommand, not an object.
         if flags.command.is_none() && matches!(&flags.check, Some(Some(word)) if word == "serve") {
             flags.check = Some(None);
         }
         Ok(flags)
     }
 
-    /// The flags that set keys of the configuration.
+    /// The flags that override keys of the configuration.
     pub(crate) fn overrides(&self) -> config::Overrides {
         let debug = self.debug.then(|| "debug".to_owned());
         config::Overrides {
@@ -136,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// clap exits with it by itself.
+    /// clap's own exit code for usage errors.
     const EXIT_USAGE: u8 = 2;
 
     fn flags(line: &str) -> Flags {
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_is_optional_and_flags_may_stand_on_either_side_of_it() {
+    fn serve_is_optional_and_flags_may_precede_or_follow_it() {
         for line in ["s3proxy -c x.yaml --check", "s3proxy serve -c x.yaml --check"] {
             assert_eq!(flags(line).config, Some(PathBuf::from("x.yaml")));
             assert_eq!(flags(line).check, Some(None));
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_is_not_understood_exits_2() {
+    fn an_invalid_command_line_exits_with_2() {
         for line in ["s3proxy --lisen x", "s3proxy sing", "s3proxy --debug --log-level info"] {
             assert_eq!(refused(line).exit_code(), i32::from(EXIT_USAGE), "{line}");
         }

@@ -1,4 +1,4 @@
-//! The program: flags, then configuration, then the run, then the exit code.
+//! The program: parses flags, loads the configuration, serves or checks, and sets the exit code.
 
 pub(crate) mod args;
 mod output;
@@ -18,7 +18,7 @@ use crate::server::check::{self, Finding};
 use crate::server::{self, Running};
 use crate::sys::process;
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     let flags = Flags::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
     process::unset_empty_variables(|name| name.starts_with("AWS_"));
@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
             None => serve(config),
         },
         Err(diagnostics) => {
-            // Each on a line of its own that starts with where it is, as compilers do.
+            // One line per mistake, which starts with its location, as compilers do.
             let _ = writeln!(io::stderr(), "{diagnostics}");
             EXIT_CONFIG
         }
@@ -37,17 +37,17 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Longest wait for the last lines of the log, which nobody may be reading any more.
+/// Longest wait for the last log lines: the reader of the log may have stalled.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The same after a second signal, which is for the impatient.
+/// The same after a second signal, which asks for an immediate exit.
 const SHORT_LOG_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the metrics, SIGHUP opens the log
-/// file again.
+/// Serves until SIGTERM or SIGINT, then drains. SIGUSR1 logs the metrics, SIGHUP reopens the log
+/// file.
 fn serve(config: Config) -> u8 {
-    // Before anything else, so that an early signal is not lost. A file that may grow no more, as
-    // with `ulimit -f`, is like a full disk to the log and must not end the process.
+    // First, so that an early signal is not lost. SIGXFSZ: a log file that has reached `ulimit -f`
+    // is to be treated like a full disk, not to kill the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGXFSZ]);
     let opened = signals.map_err(|error| error.to_string()).and_then(|signals| {
         let log = server::open_log(&config.settings).map_err(|error| error.to_string())?;
@@ -61,12 +61,12 @@ fn serve(config: Config) -> u8 {
         }
     };
     logging::install(&log, config.settings.log_level);
-    let code = serve_until_told(config, signals, &log);
+    let code = serve_until_signal(config, signals, &log);
     log.finish(LOG_TIMEOUT);
     code
 }
 
-fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8 {
+fn serve_until_signal(config: Config, mut signals: Signals, log: &LogWriter) -> u8 {
     process::raise_open_files_limit();
     let mut running = match server::start(config.settings, config.live, log) {
         Ok(running) => running,
@@ -85,7 +85,7 @@ fn serve_until_told(config: Config, mut signals: Signals, log: &LogWriter) -> u8
         other => is_end(other, log),
     });
     debug_assert!(end.is_some(), "signals are never closed");
-    log::info!("draining: running answers may finish; a second signal ends at once");
+    log::info!("draining: responses in progress may finish; a second signal exits at once");
     let second_log = log.clone();
     std::thread::spawn(move || {
         signals.forever().find(|&signal| is_end(signal, &second_log));
@@ -110,7 +110,7 @@ fn is_end(signal: i32, log: &LogWriter) -> bool {
     matches!(signal, SIGTERM | SIGINT)
 }
 
-/// Says where the server listens and how it runs; scripts wait for the first line.
+/// Prints the addresses and the event loops to standard output; scripts wait for the first line.
 fn announce(running: &Running) {
     let mut lines: Vec<String> =
         running.addresses.iter().map(|address| format!("listening on {address}")).collect();
@@ -124,7 +124,7 @@ fn announce(running: &Running) {
     say(&lines.join("\n"));
 }
 
-/// `--check`: says in words what works and what does not.
+/// Runs `--check` and prints a line per mount.
 fn run_check(config: Config, object: Option<&str>) -> u8 {
     match check::run(config.settings, config.live, object) {
         Ok(findings) => {

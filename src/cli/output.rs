@@ -1,5 +1,5 @@
-//! The few lines that do not belong to the log. They are written on a thread of their own: where
-//! nobody reads them, the program goes on, and signals still end it.
+//! The few lines that do not go to the log. They are written on their own thread, so that a pipe
+//! that nobody reads blocks neither the program nor its response to signals.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,17 +7,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Longest wait for a line to be taken.
+/// Longest wait for a line to be written.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines on standard output. Where nobody reads it any more, serving is still worth it.
+/// Prints lines to standard output, and ignores errors: a server without a terminal still serves.
 pub(super) fn say(lines: &str) {
     write(io::stdout, format!("{lines}\n"));
 }
 
-/// What is wrong, on standard error; where that is closed the exit code still tells.
-pub(super) fn complain(what: &dyn Display) {
-    write(io::stderr, format!("s3proxy: {what}\n"));
+/// Prints an error to standard error; if that is closed, the exit code still reports the failure.
+pub(super) fn complain(error: &dyn Display) {
+    write(io::stderr, format!("s3proxy: {error}\n"));
 }
 
 fn write<W: Write + 'static>(stream: fn() -> W, text: String) {
@@ -28,7 +28,7 @@ fn write<W: Write + 'static>(stream: fn() -> W, text: String) {
         drop(sender);
     });
     if writing.is_ok() {
-        // It ends with the sender, when the thread is done.
+        // Fails at once when the thread has finished and dropped the sender.
         let _ = receiver.recv_timeout(TIMEOUT);
     }
 }

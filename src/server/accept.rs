@@ -1,4 +1,5 @@
-//! One worker: a thread on a core of its own, with its event loop, listeners and connections.
+//! The thread of one worker, pinned to a core: builds the event loop, accepts connections until the
+//! shutdown, then drains.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -25,42 +26,38 @@ use crate::sys::stream::Stream;
 use crate::transport::Connection;
 use crate::upstream::pool;
 
-/// What a worker is started with.
+/// The arguments of a worker's thread.
 pub(crate) struct WorkerThread {
-    /// What it shares with the others.
     pub shared: Arc<Shared>,
-    /// Its listening sockets.
     pub listeners: Vec<OwnedFd>,
-    /// The core it stays on.
+    /// The core to pin the thread to.
     pub core: Option<usize>,
-    /// What it counts in.
     pub metrics: Arc<Metrics>,
-    /// Ends (reads as closed) when the worker is to drain.
+    /// Its peer is shut down when the worker is to drain.
     pub drain: UnixStream,
-    /// Told once the event loop runs: its description, or why there is none.
+    /// Receives the description of the event loop once it runs, or the error.
     pub started: Sender<io::Result<String>>,
 }
 
-/// Time between two looks at the deadlines, while there are sockets that may have one.
+/// Time between two sweeps of the worker while it has open connections.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 
-/// The same while there is none.
+/// The same while it has none.
 const IDLE_SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// Connections accepted before other tasks have their turn.
+/// Connections accepted in a row before other tasks run.
 const ACCEPT_BURST: usize = 64;
 
 /// How long accepting pauses when the process or machine has run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 impl WorkerThread {
-    /// Runs until drained; the number of connections that were cut then. To be called on the
-    /// worker's own thread.
+    /// Serves until drained and returns the number of connections that were cut. Blocks the thread.
     pub(crate) fn run(self) -> usize {
         if let Some(core) = self.core
             && let Err(error) = cpu::pin_thread(core)
         {
-            log::warn!("cannot stay on core {core}: {error}");
+            log::warn!("cannot pin a worker to core {core}: {error}");
         }
         let mut event_loop = match event_loop::build(self.shared.settings.driver) {
             Ok(event_loop) => event_loop,
@@ -84,8 +81,8 @@ impl WorkerThread {
                 }
             }
         });
-        // A runtime that is dropped with operations in flight waits for them in vain; the process
-        // ends when all workers have come to this point.
+        // Dropping the runtime would wait for operations in flight that never complete. The process
+        // exits when all workers have come this far.
         std::mem::forget(event_loop.runtime);
         cut
     }
@@ -99,20 +96,21 @@ impl WorkerThread {
     }
 }
 
-/// Serves until told to end, then drains. The number of connections that did not end in time.
+/// Serves until the shutdown, then drains. Returns the number of connections still open at the end
+/// of `drain_timeout`.
 async fn serve(worker: &Rc<Worker>, listeners: Vec<Rc<Listener>>, drain: Stream) -> usize {
     for listener in &listeners {
         monoio::spawn(accept(Rc::clone(worker), Rc::clone(listener)));
     }
     monoio::spawn(sweep(Rc::clone(worker)));
-    wait_for_end(drain).await;
+    wait_for_shutdown(drain).await;
 
     let deadline = Instant::now() + worker.live().clients.drain_timeout;
     worker.draining.set(true);
     for listener in &listeners {
-        accept_the_rest(worker, listener, deadline).await;
+        accept_backlog(worker, listener, deadline).await;
         listener.close();
-        accept_the_rest(worker, listener, deadline).await;
+        accept_backlog(worker, listener, deadline).await;
     }
     worker.deadlines.close_idle();
     while worker.metrics.client_connections.get() > 0 && Instant::now() < deadline {
@@ -122,14 +120,14 @@ async fn serve(worker: &Rc<Worker>, listeners: Vec<Rc<Listener>>, drain: Stream)
     worker.metrics.client_connections.get()
 }
 
-/// Accepts what waits to be accepted when the listener is closed.
-async fn accept_the_rest(worker: &Rc<Worker>, listener: &Listener, deadline: Instant) {
-    // More cannot wait; whoever comes meanwhile must not keep the process from its end.
+/// Accepts the connections in the listener's backlog, which closing it would reset.
+async fn accept_backlog(worker: &Rc<Worker>, listener: &Listener, deadline: Instant) {
+    // Bounded, so that new connections cannot delay the shutdown.
     for _ in 0..socket::BACKLOG {
         match listener.accept() {
-            Ok(accepted) => start(worker, accepted),
-            Err(error) if is_about_one_connection(&error) => {}
-            // Idle clients are let go anyway.
+            Ok(accepted) => spawn_connection(worker, accepted),
+            Err(error) if concerns_one_connection(&error) => {}
+            // Draining closes idle connections anyway.
             Err(error) if process::is_out_of_descriptors(&error) && Instant::now() < deadline => {
                 worker.deadlines.close_idle();
                 monoio::time::sleep(pool::CLOSING_TIME).await;
@@ -139,18 +137,18 @@ async fn accept_the_rest(worker: &Rc<Worker>, listener: &Listener, deadline: Ins
     }
 }
 
-fn is_about_one_connection(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     // The client gave up before it was accepted.
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
-/// Waits until the other end of a socket is closed.
-async fn wait_for_end(mut socket: Stream) {
-    const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
-    let _ = socket.receive(Vec::with_capacity(1), 1, FOR_EVER).await;
+/// Waits until the peer of a socket shuts it down.
+async fn wait_for_shutdown(mut socket: Stream) {
+    const NO_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
+    let _ = socket.receive(Vec::with_capacity(1), 1, NO_TIMEOUT).await;
 }
 
-/// Has the deadlines of the worker's sockets kept, for as long as it runs.
+/// Calls [`Worker::sweep`] periodically, for as long as the worker runs.
 pub(crate) async fn sweep(worker: Rc<Worker>) {
     loop {
         let idle =
@@ -175,10 +173,10 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
         match accept_burst(&worker, &listener) {
             Ok(()) => {
                 if std::mem::take(&mut out_of_resources) {
-                    log::info!("connections are accepted again");
+                    log::info!("accepting connections again");
                 }
             }
-            Err(error) if process::is_out_of_descriptors(&error) && worker.give_up_idle() => {
+            Err(error) if process::is_out_of_descriptors(&error) && worker.close_one_idle() => {
                 monoio::time::sleep(pool::CLOSING_TIME).await;
             }
             Err(error) => {
@@ -191,17 +189,17 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
     }
 }
 
-/// Accepts the connections that are there.
+/// Accepts waiting connections, at most [`ACCEPT_BURST`].
 ///
 /// # Errors
-/// Those of `accept4(2)` that are about this process or machine, not about one connection.
+/// Those of `accept4(2)` that concern the process or the machine rather than one connection.
 fn accept_burst(worker: &Rc<Worker>, listener: &Listener) -> io::Result<()> {
     for _ in 0..ACCEPT_BURST {
         match listener.accept() {
-            Ok(accepted) => start(worker, accepted),
+            Ok(accepted) => spawn_connection(worker, accepted),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return Ok(()),
-                _ if is_about_one_connection(&error) => {}
+                _ if concerns_one_connection(&error) => {}
                 _ => return Err(error),
             },
         }
@@ -209,15 +207,17 @@ fn accept_burst(worker: &Rc<Worker>, listener: &Listener) -> io::Result<()> {
     Ok(())
 }
 
-fn start(worker: &Rc<Worker>, accepted: Accepted) {
+/// Spawns the task of a connection. Above `max_connections` it responds 503 and closes.
+fn spawn_connection(worker: &Rc<Worker>, accepted: Accepted) {
     let Accepted { socket, peer } = accepted;
-    let most = worker.live().clients.max_connections;
-    if worker.metrics.client_connections.get() >= most + limits::REFUSED_CONNECTIONS {
-        // Closed at once: even to say so would hold too many.
+    let max = worker.live().clients.max_connections;
+    let open = worker.metrics.client_connections.get();
+    if open >= max + limits::REFUSED_CONNECTIONS {
+        // Closed at once: a task that responds 503 would exceed this bound too.
         return;
     }
-    // Who is idle may come again; who has just come wants something now.
-    let is_full = worker.metrics.client_connections.get() >= most;
+    // An idle client can reconnect; a new one is about to send a request.
+    let is_full = open >= max;
     let refused = is_full && !worker.deadlines.close_longest_idle(Instant::now());
     match Stream::from_std(socket, &worker.deadlines) {
         Ok(stream) => {
@@ -225,25 +225,25 @@ fn start(worker: &Rc<Worker>, accepted: Accepted) {
             let worker = Rc::clone(worker);
             worker.metrics.client_connections.increment();
             monoio::spawn(async move {
-                // Pinned where it is made: moved, it would take its place twice per connection.
+                // `pin!` builds the future in place; passed by value, it would be stored twice.
                 let served = match refused {
                     false => {
-                        caught(pin!(connection::serve(Rc::clone(&worker), stream, peer))).await
+                        catch_panic(pin!(connection::serve(Rc::clone(&worker), stream, peer))).await
                     }
-                    true => caught(pin!(connection::refuse(&worker, stream, peer))).await,
+                    true => catch_panic(pin!(connection::refuse(&worker, stream, peer))).await,
                 };
                 if let Err(panic) = served {
-                    log::error!("a connection ended by a defect of s3proxy: {}", words(&*panic));
+                    log::error!("bug: a panic closed a connection: {}", message(&*panic));
                 }
                 worker.metrics.client_connections.decrement();
             });
         }
-        Err(error) => log::error!("cannot watch a new connection: {error}"),
+        Err(error) => log::error!("cannot register a connection with the event loop: {error}"),
     }
 }
 
-/// Runs a future and catches its panics: one that reached the event loop would end the core.
-async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn Any + Send>> {
+/// Runs a future and catches its panics: one that reached the event loop would end the worker.
+async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn Any + Send>> {
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         match polled {
@@ -255,7 +255,7 @@ async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn
     .await
 }
 
-fn words(panic: &(dyn Any + Send)) -> &str {
+fn message(panic: &(dyn Any + Send)) -> &str {
     let literal = panic.downcast_ref::<&str>().copied();
     literal.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
 }

@@ -22,7 +22,7 @@ use crate::server::error_mapping::clock_words;
 use crate::server::handler::{locate, name_object};
 use crate::server::live::Live;
 use crate::server::settings::Settings;
-use crate::server::startup::share;
+use crate::server::startup::build_shared;
 use crate::server::worker::Worker;
 use crate::sys::event_loop;
 use crate::upstream::Origin;
@@ -85,7 +85,7 @@ pub(crate) fn run(
 ) -> io::Result<Vec<Finding>> {
     live.retries.timeout = live.retries.timeout.min(RETRY_TIMEOUT);
     let named = named.map(|named| find(&live, named)).transpose().map_err(io::Error::other)?;
-    let (shared, _upkeep) = share(settings, live, None).map_err(io::Error::other)?;
+    let (shared, _upkeep) = build_shared(settings, live, None).map_err(io::Error::other)?;
     let mut event_loop = event_loop::build(shared.settings.driver)?;
     let findings = event_loop.runtime.block_on(async {
         let worker = Worker::new(Arc::clone(&shared), Arc::default());

@@ -1,18 +1,17 @@
-//! What one request is served with.
+//! The shared arguments of the steps that serve a request.
 
 use crate::http1::request::Request;
 use crate::server::live::Live;
 use crate::server::worker::Worker;
 use crate::sys::socket::Peer;
 
-/// One request, with everything that the steps of serving it need.
+/// A request, its client, and the worker and settings that serve it.
 pub(crate) struct Context<'a> {
     /// The worker that accepted the connection.
     pub worker: &'a Worker,
-    /// Read once, so that the request sees one configuration from its start to its end.
+    /// Read once per request, so that all steps see the same settings.
     pub live: &'a Live,
-    /// The request's head.
     pub request: &'a Request<'a>,
-    /// Who asks.
+    /// The client's address.
     pub peer: &'a Peer,
 }

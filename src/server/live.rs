@@ -1,7 +1,6 @@
-//! What can be replaced while the server runs: which buckets are served where, and on what terms.
+//! The settings that can be replaced while the server runs: mounts, rules, and limits on clients.
 //!
-//! A request reads it once, at its start, and hands it down, so that no request sees two
-//! configurations.
+//! A request loads them once, at its start, so that it never sees a mix of old and new ones.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -20,15 +19,15 @@ use crate::s3::retry;
 /// The settings that a running server can change.
 #[derive(Debug)]
 pub struct Live {
-    /// At least one; those with the longest path come first.
+    /// At least one, ordered by descending length of the path.
     pub mounts: Vec<Arc<Mount>>,
-    /// Applied to every key before it is looked up.
+    /// Applied to the key of every request.
     pub rewrite_rules: rewrite::Rules,
     /// Which web origins may read through a browser.
     pub cors: cors::Policy,
     /// Bounds on client connections.
     pub clients: ClientLimits,
-    /// When a request is sent to S3 again.
+    /// Bounds on retries of requests to S3.
     pub retries: retry::Settings,
     /// Suffixes of keys whose stored `Content-Encoding` is not passed on.
     pub genomic_suffixes: Vec<String>,
@@ -37,7 +36,7 @@ pub struct Live {
 }
 
 impl Default for Live {
-    /// Serves nothing: the mounts are up to the configuration.
+    /// Without mounts, which only the configuration can name.
     fn default() -> Live {
         Live {
             mounts: Vec::new(),
@@ -51,9 +50,8 @@ impl Default for Live {
     }
 }
 
-/// Formats that are compressed by themselves, and indexes of such files. If one is stored with
-/// `Content-Encoding: gzip` by mistake, an HTTP library that sees the field decompresses it, and
-/// its reader fails.
+/// Formats with their own compression, and the indexes of such files. If one is stored with
+/// `Content-Encoding: gzip` by mistake, HTTP libraries decompress it and its reader fails.
 const GENOMIC_SUFFIXES: [&str; 15] = [
     ".bam", ".cram", ".bcf", ".gz", ".bgz", ".bgzf", ".bai", ".csi", ".tbi", ".crai", ".gzi",
     ".fai", ".pbi", ".sbi", ".idx",
@@ -62,20 +60,19 @@ const GENOMIC_SUFFIXES: [&str; 15] = [
 /// Bounds on client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Client connections that one worker serves at once; further ones are answered 503.
+    /// Open client connections per worker; the response to further ones is 503.
     pub max_connections: usize,
     /// Time from a request's first byte to the end of its head.
     pub head_timeout: Duration,
     /// An idle keep-alive connection is closed after this time.
     pub keep_alive_timeout: Duration,
-    /// A client that takes no byte for this long is disconnected. Long by default: htslib parks a
-    /// connection while it reads on another.
+    /// A client that accepts no byte for this long is disconnected. Long by default: htslib leaves a
+    /// connection unread while it uses another one.
     pub stall_timeout: Duration,
-    /// A client that takes no byte for this long does not keep a connection to S3 waiting. The rest
-    /// of the object costs another request then, some 50 ms of S3's time, which after so long a
-    /// pause is one part in a hundred.
+    /// If a client accepts no byte for this long, its connection to S3 is closed. The rest of the
+    /// object then costs another request, some 50 ms: a hundredth of the default pause.
     pub pause_timeout: Duration,
-    /// After SIGTERM, running transfers get this long to finish.
+    /// Time for responses in progress to finish after SIGTERM.
     pub drain_timeout: Duration,
 }
 
@@ -93,13 +90,13 @@ impl Default for ClientLimits {
 }
 
 impl Live {
-    /// What clients are shown of the object `key`. Readers of block-gzipped files would be handed
-    /// the decompressed bytes by their HTTP library if they saw a stored `Content-Encoding`; a
-    /// version id is of use only where clients may ask for a version.
+    /// Which header fields of the object `key` a client is sent. A `Content-Encoding` would make HTTP
+    /// libraries decompress block-gzipped files; a version id is useful only if the mount allows
+    /// requests for versions.
     pub fn shown<'a>(&self, mount: &'a Mount, key: &str) -> Shown<'a> {
         let last = key.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
         let is_suffix = |suffix: &String| {
-            // The last letter tells most of them apart from the key.
+            // The last byte rules out most suffixes cheaply.
             suffix.bytes().next_back().map(|byte| byte.to_ascii_lowercase()) == last
                 && key.len() >= suffix.len()
                 && key.as_bytes()[key.len() - suffix.len()..]
@@ -113,10 +110,10 @@ impl Live {
     }
 }
 
-/// The settings that one request sees, however often they are replaced meanwhile.
+/// The settings of one request, unchanged by a later replacement.
 ///
-/// Counted by one worker alone: a count that all workers share would be a cache line that every
-/// request takes from the others.
+/// An `Rc`, since an `Arc`'s count is shared by all workers: each request would move its cache line
+/// between cores.
 #[derive(Clone)]
 pub(crate) struct Snapshot(Rc<Shared>);
 
@@ -130,39 +127,38 @@ impl Deref for Snapshot {
     }
 }
 
-/// One worker's view of the live settings.
+/// A worker's reader of the live settings.
 pub(crate) struct LiveReader {
     cache: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     snapshot: RefCell<Snapshot>,
-    is_news: Cell<bool>,
+    has_changed: Cell<bool>,
 }
 
 impl LiveReader {
-    /// Reads what `published` holds.
     pub(crate) fn new(published: Arc<ArcSwap<Live>>) -> LiveReader {
         let snapshot = Snapshot(Rc::new(Shared(published.load_full())));
         LiveReader {
             cache: RefCell::new(Cache::new(published)),
             snapshot: RefCell::new(snapshot),
-            is_news: Cell::new(false),
+            has_changed: Cell::new(false),
         }
     }
 
-    /// The settings as they are now, at the price of one atomic load if they are the same as
-    /// before. Whoever keeps the result keeps replaced settings in memory.
+    /// The current settings; one atomic load if they have not changed. The snapshot keeps replaced
+    /// settings in memory until it is dropped.
     pub(crate) fn load(&self) -> Snapshot {
         let mut cache = self.cache.borrow_mut();
         let mut snapshot = self.snapshot.borrow_mut();
         let latest = cache.load();
         if !Arc::ptr_eq(latest, &snapshot.0.0) {
             *snapshot = Snapshot(Rc::new(Shared(Arc::clone(latest))));
-            self.is_news.set(true);
+            self.has_changed.set(true);
         }
         snapshot.clone()
     }
 
-    /// Whether the settings have been replaced since the last call.
-    pub(crate) fn is_news(&self) -> bool {
-        self.is_news.take()
+    /// Whether [`load`](Self::load) has seen new settings since the last call.
+    pub(crate) fn take_changed(&self) -> bool {
+        self.has_changed.take()
     }
 }

@@ -1,4 +1,5 @@
-//! The HTTP server: workers, their connections, and each connection's requests.
+//! The HTTP server: workers, client connections, and the steps of a request. `src/lib.rs` lists the
+//! files in the order in which a request passes through them.
 
 pub(crate) mod accept;
 pub(crate) mod check;

@@ -1,4 +1,5 @@
-//! What is fixed for a run: sockets, threads, and what each worker sets up once.
+//! The settings that are fixed while the server runs: sockets, threads, and each worker's resources.
+//! [`live`](super::live) has the others.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub struct Settings {
     pub proxies: Arc<Proxies>,
     /// Trusted certificate authorities.
     pub trust: trust::Settings,
-    /// How bodies are passed on.
+    /// How bodies are moved: spliced or copied.
     pub relay: relay::Settings,
     /// Each worker's metadata cache.
     pub metadata: metadata::Settings,
@@ -39,7 +40,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            // As the 2014 application.
+            // As in the 2014 application.
             listen: vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 5000)))],
             workers: None,
             driver: event_loop::Choice::Auto,

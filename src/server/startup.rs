@@ -1,4 +1,4 @@
-//! Starts the workers and ends them.
+//! Starts the workers, replaces their live settings, and drains them.
 
 use std::io;
 use std::net::Shutdown;
@@ -26,39 +26,39 @@ use crate::upstream::resolve::Resolver;
 /// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken.
+    /// Another socket listens on the address.
     #[error(
-        "cannot listen on {0}: something else listens there already; stop it, or choose another \
-         address with 'listen' or --listen (port 0 takes any free one)"
+        "cannot listen on {0}: the address is already in use; stop the other program, or choose another \
+         address with 'listen' or --listen (port 0 is any free one)"
     )]
     AddressInUse(ListenAddress),
-    /// The address cannot be listened on for another reason.
+    /// Another error of `bind(2)` or `listen(2)`.
     #[error("cannot listen on {0}: {1}")]
     Listen(ListenAddress, io::Error),
     /// The log file cannot be opened.
     #[error("cannot write log_file {path}: {error}")]
     LogFile {
-        /// The file's path.
+        /// As configured.
         path: String,
-        /// Why.
+        /// The error of the system.
         error: io::Error,
     },
-    /// It is not known whose certificates to believe.
+    /// The trusted certificate authorities cannot be loaded.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The event loop was refused.
+    /// A worker's event loop or sockets cannot be set up.
     #[error("cannot start a worker: {0}")]
     WorkerThread(io::Error),
-    /// A thread was refused.
+    /// A thread cannot be created.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
 
 /// A server that is running.
 pub struct Running {
-    /// The addresses it listens on, with real port numbers.
+    /// The addresses it listens on; port 0 is replaced by the actual port.
     pub addresses: Vec<ListenAddress>,
-    /// The event loop of each worker, in words.
+    /// The description of each worker's event loop.
     pub drivers: Vec<String>,
     metrics: Vec<Arc<Metrics>>,
     drains: Vec<UnixStream>,
@@ -67,11 +67,11 @@ pub struct Running {
     upkeep: Upkeep,
 }
 
-/// Listens, starts the workers, and comes back when all of them accept connections. Requests are
-/// logged to `log`, where the configuration wants that.
+/// Listens, starts the workers, and returns when all of them accept connections. The access log, if
+/// enabled, goes to `log`.
 ///
 /// # Errors
-/// See [`StartError`]; nothing is left running then but threads that nobody can reach.
+/// See [`StartError`]. Threads that were started already then run on, without listeners.
 pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running, StartError> {
     let count = settings.workers.unwrap_or_else(cpu::usable_cores);
     let unsent = settings.upstream.read_ahead;
@@ -85,7 +85,7 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
         )?);
     }
     let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
-    let (shared, upkeep) = share(settings, live, Some(log.clone()))?;
+    let (shared, upkeep) = build_shared(settings, live, Some(log.clone()))?;
 
     let (sender, receiver) = mpsc::channel();
     let cores = cores_for(count);
@@ -120,8 +120,8 @@ pub fn start(settings: Settings, live: Live, log: &LogWriter) -> Result<Running,
     Ok(running)
 }
 
-/// Sets up what the workers share, and the background work on their behalf.
-pub(super) fn share(
+/// Builds the state that the workers share, and starts the background work.
+pub(super) fn build_shared(
     settings: Settings,
     live: Live,
     access_log: Option<LogWriter>,
@@ -138,11 +138,11 @@ pub(super) fn share(
         descriptors_wanted: AtomicBool::new(false),
     });
     let mut upkeep = Upkeep::new(background);
-    upkeep.begin(&shared.live.load(), &shared)?;
+    upkeep.start(&shared.live.load(), &shared)?;
     Ok((shared, upkeep))
 }
 
-/// Opens the log where the configuration has it.
+/// Opens the configured log: `log_file`, or standard error.
 ///
 /// # Errors
 /// [`StartError::LogFile`], [`StartError::Thread`].
@@ -154,8 +154,8 @@ pub fn open_log(settings: &Settings) -> Result<LogWriter, StartError> {
     })
 }
 
-/// The cores that `count` workers stay on. With fewer workers than cores the first is chosen by
-/// process id, so that several containers on one host do not all crowd on core 0.
+/// The cores to pin `count` workers to. With fewer workers than cores, the process id selects the
+/// first one, so that several containers on one host do not all use core 0.
 fn cores_for(count: usize) -> Vec<usize> {
     let cores = cpu::affinity().unwrap_or_default();
     if cores.is_empty() {
@@ -166,28 +166,28 @@ fn cores_for(count: usize) -> Vec<usize> {
 }
 
 impl Running {
-    /// Serves other live settings from now on. Requests that are under way finish with those they
-    /// began with. Waits a moment for the credentials and addresses that are new.
+    /// Replaces the live settings. Requests in progress finish with the old ones. Waits a few seconds
+    /// at most for new credentials and addresses.
     ///
     /// # Errors
-    /// [`StartError::Trust`]; nothing is replaced then.
+    /// [`StartError::Trust`]; the old settings then stay.
     pub fn replace(&mut self, live: Live) -> Result<(), StartError> {
-        self.upkeep.begin(&live, &self.shared)?;
-        self.upkeep.end_all_but(&live);
+        self.upkeep.start(&live, &self.shared)?;
+        self.upkeep.stop_unused(&live);
         self.shared.live.store(Arc::new(live));
         Ok(())
     }
 
-    /// What all workers have counted so far.
+    /// The metrics of all workers, summed.
     pub fn metrics(&self) -> Metrics {
         Metrics::sum(self.metrics.iter().map(Arc::as_ref))
     }
 
-    /// Stops listening, lets running answers finish, and waits for the workers' end. The number of
-    /// connections that were cut because they did not finish in time.
+    /// Stops listening, lets responses in progress finish, and joins the workers. Returns the number
+    /// of connections that were cut at the end of `drain_timeout`.
     pub fn drain(&mut self) -> usize {
         for drain in &self.drains {
-            // It fails only where the worker has ended by itself.
+            // Fails only if the worker has panicked.
             let _ = drain.shutdown(Shutdown::Both);
         }
         for address in &self.addresses {
@@ -197,7 +197,7 @@ impl Running {
         }
         let ends = self.workers.drain(..).map(|worker| {
             worker.join().unwrap_or_else(|_| {
-                log::error!("a worker ended by a defect of s3proxy");
+                log::error!("bug: a worker panicked");
                 0
             })
         });

@@ -1,4 +1,4 @@
-//! Background work on behalf of the live settings: credentials are refreshed, names resolved.
+//! The background work that the live settings need: refreshing credentials and resolving names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use crate::sys::background::{Background, Task};
 use crate::transport::trust::{Trust, TrustError};
 use crate::upstream::Origin;
 
-/// Longest wait for the first credentials. Those that take longer come while serving.
-const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the first credentials. If they take longer, serving starts without them.
+const FIRST_CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The work that is going on. Names need no end: the resolver forgets those that no worker holds.
+/// The running background work. Only refreshers must be stopped: the resolver forgets names that no
+/// worker uses.
 pub(super) struct Upkeep {
     background: Background,
     refreshers: Vec<(Arc<CredentialsHandle>, Task)>,
@@ -25,23 +26,24 @@ impl Upkeep {
         Upkeep { background, refreshers: Vec::new() }
     }
 
-    /// Begins what `live` needs and waits a moment for first results, so that its first requests
-    /// find them.
-    pub(super) fn begin(&mut self, live: &Live, shared: &Shared) -> Result<(), TrustError> {
+    /// Starts the work that `live` needs. Waits up to a few seconds for the first results, which the
+    /// first requests need.
+    pub(super) fn start(&mut self, live: &Live, shared: &Shared) -> Result<(), TrustError> {
         let origins = origins(live);
         if origins.iter().any(|origin| origin.tls) && shared.trust.get().is_none() {
             let trust = Trust::load(&shared.settings.trust)?;
-            // What cannot be set up is better known now than at the first connection.
+            // Reports an invalid TLS setup now rather than at the first connection.
             trust.client()?;
             let _ = shared.trust.set(trust);
         }
         warn_of_exposed_keys(live);
         let mut sources = sources(live);
-        sources
-            .retain(|source| !self.refreshers.iter().any(|(known, _)| Arc::ptr_eq(known, source)));
-        let tasks = refresh::start(&self.background, &sources, CREDENTIALS_PATIENCE);
+        sources.retain(|source| {
+            !self.refreshers.iter().any(|(running, _)| Arc::ptr_eq(running, source))
+        });
+        let tasks = refresh::start(&self.background, &sources, FIRST_CREDENTIALS_TIMEOUT);
         self.refreshers.extend(sources.into_iter().zip(tasks));
-        // Behind a proxy only the proxy's own name is resolved here.
+        // With an HTTP proxy, the proxy resolves the origin's name.
         let server = |origin: &Arc<Origin>| {
             let proxy = shared.settings.proxies.of(origin);
             Arc::clone(proxy.map_or(origin, |proxy| &proxy.origin))
@@ -50,10 +52,11 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Ends the refreshing of credentials that `live` does not use.
-    pub(super) fn end_all_but(&mut self, live: &Live) {
+    /// Stops the refresh of credentials that `live` does not use.
+    pub(super) fn stop_unused(&mut self, live: &Live) {
         let used = sources(live);
-        self.refreshers.retain(|(known, _)| used.iter().any(|source| Arc::ptr_eq(known, source)));
+        self.refreshers
+            .retain(|(running, _)| used.iter().any(|source| Arc::ptr_eq(running, source)));
     }
 }
 
@@ -73,20 +76,20 @@ fn origins(live: &Live) -> Vec<Arc<Origin>> {
 fn sources(live: &Live) -> Vec<Arc<CredentialsHandle>> {
     let mut sources: Vec<Arc<CredentialsHandle>> = Vec::new();
     for source in live.mounts.iter().filter_map(|mount| mount.bucket.credentials.as_ref()) {
-        let is_known = sources.iter().any(|known| Arc::ptr_eq(known, source));
-        if source.needs_refreshing() && !is_known {
+        let is_listed = sources.iter().any(|listed| Arc::ptr_eq(listed, source));
+        if source.needs_refreshing() && !is_listed {
             sources.push(Arc::clone(source));
         }
     }
     sources
 }
 
-/// The operator may know a network better than we do, so it is no error.
+/// Warns of customer keys sent over plain HTTP. Not an error, since the network may be trusted.
 fn warn_of_exposed_keys(live: &Live) {
     for mount in live.mounts.iter().filter(|mount| mount.bucket.exposes_customer_key()) {
         log::warn!(
-            "{}: its encryption key ('sse_customer_key_file') travels to {} unencrypted, \
-             and AWS would refuse it; use an https:// endpoint",
+            "{}: the encryption key ('sse_customer_key_file') is sent to {} unencrypted, \
+             which AWS rejects; use an https:// endpoint",
             mount.path,
             mount.bucket.location().origin
         );

@@ -1,5 +1,4 @@
-//! What one core holds: everything a request needs, shared by the core's connections and by
-//! nothing else.
+//! The state of one worker: everything that its requests share, used by its thread alone.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -32,73 +31,66 @@ use crate::upstream::connection::Connector;
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
 
-/// Bytes of access log that a core collects before it hands them over.
+/// Bytes of access log lines that a worker collects before it hands them to the log.
 const LOG_BYTES: usize = 32 * 1024;
 
-/// Scratch memory that a core keeps for the next requests.
+/// Maximum number of scratches kept for later requests.
 const POOLED_SCRATCHES: usize = 64;
 
-/// What the cores share: settings, and what the side threads publish.
+/// The state that all workers share: settings, and the results of the background thread.
 pub(crate) struct Shared {
-    /// What is fixed for a run.
     pub settings: Settings,
-    /// What can be replaced while running.
     pub live: Arc<ArcSwap<Live>>,
-    /// The addresses of S3's servers.
     pub resolver: Resolver,
-    /// Whose certificates are believed; Empty until a mount has HTTPS.
+    /// Trusted certificate authorities; unset until a mount uses HTTPS.
     pub trust: Arc<OnceLock<Trust>>,
-    /// What S3 last said of each key.
+    /// S3's latest response about each key.
     pub latest: Arc<LatestResponses>,
-    /// Where access log lines go, if they are wanted; `None` is nowhere.
+    /// `None` in `--check`.
     pub access_log: Option<LogWriter>,
-    /// A worker has no descriptor for a client and nothing idle to give up: the others may have.
+    /// A worker is out of descriptors and has no idle connection to close, but others may have.
     pub descriptors_wanted: AtomicBool,
 }
 
-/// Idle connections that a worker gives up for another, each time that it looks.
-const GIVEN_UP_FOR_ANOTHER: usize = 8;
+/// Maximum number of idle connections that a worker closes for another one per sweep.
+const CLOSED_FOR_ANOTHER: usize = 8;
 
-/// One core.
+/// The state of one worker.
 pub(crate) struct Worker {
-    /// What the cores share.
     pub shared: Arc<Shared>,
-    /// The S3 client.
     pub s3: Client,
-    /// Passes bodies on to clients.
     pub relay: Relay,
-    /// The upstream connections.
     pub pool: Rc<Pool>,
-    /// The metadata map.
     pub metadata: RefCell<MetadataCache>,
-    /// HEAD requests that are under way; each lands with the time it was sent at.
+    /// Metadata lookups in progress; each result comes with the time at which S3 was asked.
     pub flights: SingleFlight<(Result<Cached, Failure>, Instant)>,
-    /// The deadlines of all sockets.
+    /// Those of all sockets, of clients and of S3.
     pub deadlines: Rc<Deadlines>,
     /// Written by this worker alone.
     pub metrics: Arc<Metrics>,
-    /// No new requests: the process is about to end.
+    /// Shutting down: a connection is closed after its response.
     pub draining: Cell<bool>,
     live: LiveReader,
+    /// A second since 1970 and its `Date`.
     date: Cell<(u64, [u8; 29])>,
     log_lines: RefCell<Vec<u8>>,
     #[allow(clippy::vec_box, reason = "a connection holds the box, which is smaller")]
     scratches: RefCell<Vec<Box<Scratch>>>,
 }
 
-/// Memory that one request writes into.
+/// Buffers of one request, reused by later ones to save allocations.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// The object that is asked for.
+    /// The requested object.
     pub object: ObjectName,
-    /// The answer's head.
+    /// The head of the response to the client.
     pub head: Vec<u8>,
-    /// The object's metadata, from S3's answer.
+    /// From S3's response.
     pub metadata: Metadata,
 }
 
 impl Worker {
-    /// The state of the calling thread's worker, which writes `metrics`.
+    /// To be called on the worker's thread, the only writer of `metrics`.
     pub(crate) fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Rc<Worker> {
         let settings = &shared.settings;
         let buffers = Buffers::new(Arc::clone(&metrics));
@@ -144,17 +136,18 @@ impl Worker {
         })
     }
 
-    /// What can be replaced while running, as it is now.
+    /// The current live settings.
     pub(crate) fn live(&self) -> Snapshot {
         self.live.load()
     }
 
-    /// Ends what is overdue and writes what was logged; to be called a few times a second.
+    /// Enforces deadlines, drops expired cache entries and idle connections, and flushes the access
+    /// log. To be called a few times a second.
     pub(crate) fn sweep(&self, now: Instant) {
         self.deadlines.sweep(now);
-        self.adopt_live();
+        self.apply_live();
         if self.shared.descriptors_wanted.load(Ordering::Relaxed) {
-            self.give_up_for_another();
+            self.close_idle_for_another();
         }
         let pause_timeout = self.live().clients.pause_timeout;
         self.deadlines.notify_stalled(now, pause_timeout, self.pool.waiting_requests());
@@ -163,29 +156,29 @@ impl Worker {
         self.flush_log();
     }
 
-    /// Gives up an idle connection for its descriptor: that of the client that has been idle for
-    /// longest, or one to S3. `false` where nothing is idle, which the other workers are told.
-    pub(crate) fn give_up_idle(&self) -> bool {
-        let is_one =
+    /// Closes an idle connection to free its descriptor: that of the client that has been idle
+    /// longest, or one to S3. Without one, asks the other workers and returns `false`.
+    pub(crate) fn close_one_idle(&self) -> bool {
+        let closed =
             self.deadlines.close_longest_idle(Instant::now()) || self.pool.close_one_idle();
-        if !is_one {
+        if !closed {
             self.shared.descriptors_wanted.store(true, Ordering::Relaxed);
         }
-        is_one
+        closed
     }
 
-    /// Drops what is kept for settings that have been replaced.
-    fn adopt_live(&self) {
+    /// Applies replaced settings to the S3 client, which drops the state of removed buckets.
+    fn apply_live(&self) {
         let live = self.live();
-        if self.live.is_news() {
+        if self.live.take_changed() {
             let buckets = live.mounts.iter().map(|mount| mount.bucket.id).collect();
             self.s3.adopt(live.retries, buckets);
         }
     }
 
-    fn give_up_for_another(&self) {
-        let given_up = (0..GIVEN_UP_FOR_ANOTHER).take_while(|_| self.give_up_idle()).count();
-        if given_up > 0 {
+    fn close_idle_for_another(&self) {
+        let closed = (0..CLOSED_FOR_ANOTHER).take_while(|_| self.close_one_idle()).count();
+        if closed > 0 {
             self.shared.descriptors_wanted.store(false, Ordering::Relaxed);
         }
     }
@@ -196,16 +189,16 @@ impl Worker {
         let (second, mut text) = self.date.get();
         if second != now {
             let time = UNIX_EPOCH + Duration::from_secs(now.min(clock::END_OF_9999));
-            // 29 bytes are what the format has (RFC 9110 §5.6.7).
+            // The format has exactly 29 bytes (RFC 9110 §5.6.7).
             let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(time));
             self.date.set((now, text));
         }
         text
     }
 
-    /// Writes a request to the access log.
+    /// Adds a line to the access log.
     pub(crate) fn log(&self, entry: &access_log::Entry<'_>) {
-        // Lines without a log to go to would pile up.
+        // Without a log nothing would ever take the lines away.
         if self.shared.access_log.is_none() {
             return;
         }
@@ -227,12 +220,10 @@ impl Worker {
         }
     }
 
-    /// Scratch memory for a request.
     pub(crate) fn take_scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes it back.
     pub(crate) fn put_back_scratch(&self, scratch: Box<Scratch>) {
         let mut scratches = self.scratches.borrow_mut();
         if scratches.len() < POOLED_SCRATCHES {

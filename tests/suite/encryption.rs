@@ -178,18 +178,18 @@ fn a_key_in_the_place_of_its_files_name_is_not_repeated() {
 }
 
 #[test]
-fn a_key_that_would_travel_unencrypted_is_warned_of() {
+fn sending_the_key_unencrypted_logs_a_warning() {
     let s3 = encrypted();
     let check_at = |endpoint: &str| check(endpoint, Some(&KEY)).stdout;
     let here = check_at(&s3.server.endpoint());
     assert!(here.contains("(encryption key): ok") && !here.contains("unencrypted"), "{here}");
-    // Nobody is there, which is found out without sending anything.
+    // Nothing listens there, and the warning comes before any request is sent.
     let elsewhere = "http://192.0.2.1:9";
     let config = Config::new(Driver::Epoll, elsewhere).set("sse_customer_key_file", "key");
     let proxy = start_with_key(&config, &KEY);
-    let warning = "its encryption key ('sse_customer_key_file') travels to http://192.0.2.1:9";
+    let warning = "the encryption key ('sse_customer_key_file') is sent to http://192.0.2.1:9";
     eventually("the log warns", || proxy.stderr().contains(warning));
     let proxy = start_with_key(&config.set("endpoint", &s3.server.endpoint()), &KEY);
     get(&proxy, TARGET).assert(200, "0123456789");
-    assert!(!proxy.stderr().contains("travels"), "{}", proxy.stderr());
+    assert!(!proxy.stderr().contains("unencrypted"), "{}", proxy.stderr());
 }

@@ -154,7 +154,7 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
         let response = Client::connect(&proxy).request("GET", TARGET, &[("Range", "bytes=0-9")]);
         response.status == 206
     });
-    eventually("it says so", || proxy.stderr().contains("connections are accepted again"));
+    eventually("it says so", || proxy.stderr().contains("accepting connections again"));
 }
 
 /// A client that waits after a response.
