@@ -1,4 +1,4 @@
-//! The body of one S3 response: a source that can be read, or relayed by the kernel.
+//! The body of an S3 response, which can be read into memory or relayed, also by the kernel.
 
 use std::io;
 use std::rc::Rc;
@@ -19,29 +19,29 @@ use crate::transport::buffers::Buffers;
 use crate::transport::{Connection, Source};
 use crate::upstream::pool::Lease;
 
-/// Bytes received at a time of a body whose length is unknown.
+/// Most bytes received at a time if the length of the body is unknown.
 const UNKNOWN_LENGTH_BYTES: usize = 8 * 1024;
 
-/// Shared by all responses to one worker.
+/// Shared by all response bodies of one worker.
 pub(super) struct Shared {
     pub(super) buffers: Rc<Buffers>,
     pub(super) metrics: Arc<Metrics>,
-    /// Longest silence of S3 in the middle of a body.
+    /// Longest wait for more bytes in the middle of a body.
     pub(super) stall_timeout: Duration,
 }
 
-/// The part of a body that was not received with the head.
+/// The part of a body that did not arrive with the head.
 ///
 /// Dropping it closes its connection; [`finish`](Self::finish) puts the connection back into the
 /// pool if that is possible and cheaper than opening another.
 pub(crate) struct Body {
-    /// `None` once it was put back or given up.
+    /// `None` after the connection was put back or given up.
     lease: Option<Lease>,
     length: BodyLength,
     keep_alive: bool,
-    /// Bytes behind those that the reader wants.
+    /// Bytes of the body after those that the reader wants.
     pub(super) tail: u64,
-    /// Of a chunked body, once it has begun.
+    /// Set by [`begin`](Self::begin) for a chunked body.
     decoder: Option<Box<chunked::Decoder>>,
     shared: Rc<Shared>,
 }
@@ -74,13 +74,13 @@ impl Body {
         &self.shared.buffers
     }
 
-    /// Prevents the reuse of the connection: S3 has sent bytes that belong to no response.
+    /// Prevents the reuse of the connection, after S3 sent bytes that belong to no response.
     pub(super) fn prevent_reuse(&mut self) {
         self.keep_alive = false;
     }
 
-    /// Starts to decode a chunked body, with the part of it in `buf[start..]` that came with the
-    /// head.
+    /// Starts to decode a chunked body with its first bytes, which arrived with the head and are in
+    /// `buf[start..]`.
     pub(super) fn begin(&mut self, buf: &mut Vec<u8>, start: usize) -> io::Result<()> {
         if self.length == BodyLength::Chunked && self.decoder.is_none() {
             let mut decoder = Box::<chunked::Decoder>::default();
@@ -93,7 +93,7 @@ impl Body {
     /// Appends the next bytes to `buf`, at most `limit` and within its capacity.
     ///
     /// # Errors
-    /// As `recv(2)`; `UnexpectedEof` if S3 has closed the connection, `TimedOut` if it is silent.
+    /// As `recv(2)`; `UnexpectedEof` if S3 closed the connection, `TimedOut` after the stall timeout.
     pub(super) async fn receive_more(
         &mut self,
         buf: Vec<u8>,
@@ -109,7 +109,7 @@ impl Body {
         (received, buf)
     }
 
-    /// Whether `count` bytes arrive within a moment.
+    /// As [`Connection::readable_soon`].
     pub(super) async fn readable_soon(&mut self, count: u32) -> io::Result<bool> {
         match &mut self.lease {
             Some(lease) => lease.stream.readable_soon(count).await,
@@ -117,11 +117,11 @@ impl Body {
         }
     }
 
-    /// Appends the body to `text` until it ends, and puts the connection back.
+    /// Appends the rest of the body to `text` and puts the connection back.
     ///
     /// # Errors
-    /// As [`receive_more`](Self::receive_more); `FileTooLarge` once `text` has `limit` bytes and
-    /// the body has not ended.
+    /// As [`receive_more`](Self::receive_more); `FileTooLarge` if `text` reaches `limit` bytes
+    /// before the body ends.
     pub(super) async fn read_to_end(&mut self, text: &mut Vec<u8>, limit: usize) -> io::Result<()> {
         while !self.has_ended(text) {
             let room = limit.saturating_sub(text.len());
@@ -149,7 +149,7 @@ impl Body {
         Ok(())
     }
 
-    /// Whether `text` is the whole body; cuts off what S3 sent beyond it.
+    /// Whether `text` is the whole body; truncates bytes after its end.
     fn has_ended(&mut self, text: &mut Vec<u8>) -> bool {
         match (self.length, &self.decoder) {
             (BodyLength::Known(length), _) if text.len() as u64 >= length => {
@@ -164,11 +164,11 @@ impl Body {
         }
     }
 
-    /// Puts the connection back if it can serve another request; `remaining` bytes that the
-    /// reader wanted were not received. A few bytes are read and discarded for that.
+    /// Puts the connection back if it can be reused. `remaining` bytes that the reader wanted were
+    /// not received; up to [`limits::DRAIN_BYTES`] are received and discarded.
     pub(crate) async fn finish(&mut self, remaining: u64) {
         let remaining = remaining + self.tail;
-        // The rest of a chunked body is not counted in bytes of the connection.
+        // The remaining bytes of a chunked body do not include its framing.
         let most = if self.decoder.is_some() { 0 } else { limits::DRAIN_BYTES };
         if !self.keep_alive || remaining > most || !self.reaches_its_end().await {
             return;
@@ -180,10 +180,10 @@ impl Body {
         }
     }
 
-    /// Whether the body ends behind the bytes that the reader wanted; a chunked one does so with
-    /// its last chunk.
+    /// Whether the body ends after the bytes that the reader wanted. Receives the last chunk of a
+    /// chunked body.
     async fn reaches_its_end(&mut self) -> bool {
-        /// Bytes received at a time; the last chunk has five.
+        /// Bytes received at a time; the last chunk is five bytes without trailers.
         const END_BYTES: usize = 1024;
         let Some(decoder) = &mut self.decoder else { return self.length != BodyLength::UntilClose };
         while !decoder.is_done() {
@@ -235,15 +235,15 @@ impl Source for Body {
 
     fn give_up(&mut self, remaining: u64) {
         self.shared.metrics.s3_pauses.add(1);
-        log::debug!("the reader of a body has paused: its S3 connection is given up");
-        let is_read = match &self.decoder {
+        log::debug!("the client has paused: its S3 connection is given up");
+        let is_complete = match &self.decoder {
             Some(decoder) => decoder.is_done(),
             None => self.length != BodyLength::UntilClose,
         };
         if let Some(lease) = self.lease.take()
             && remaining == 0
             && self.tail == 0
-            && is_read
+            && is_complete
             && self.keep_alive
         {
             lease.put_back();
@@ -271,7 +271,7 @@ impl Source for Body {
                 Ok(_) => {}
                 Err(error) => return (Err(error), buf),
             }
-            // They may have been chunk sizes alone.
+            // Zero if only chunk sizes were received.
             match decode_in_place(decoder, &mut buf, start) {
                 Ok(0) => {}
                 decoded => return (decoded, buf),
@@ -280,7 +280,8 @@ impl Source for Body {
     }
 }
 
-/// Decodes `buf[start..]` and truncates the buffer behind the decoded bytes; returns their number.
+/// Decodes `buf[start..]` in place and truncates the buffer after the decoded bytes. Returns their
+/// number.
 fn decode_in_place(
     decoder: &mut chunked::Decoder,
     buf: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! One bucket: its configuration, and what S3's responses have told about it.
+//! One bucket: its configuration, and its region and clock as learned from S3's responses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::endpoint::{Addressing, Endpoint, Location};
 use crate::s3::sse_c::CustomerKey;
 
-/// Identifies a bucket in this process, also across reloads of the configuration: what is cached of
-/// one bucket is never served for another.
+/// Identifies a bucket in this process, also across reloads of the configuration, so that one
+/// bucket's cache entries never serve another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BucketId(u64);
 
@@ -29,31 +29,31 @@ impl BucketId {
     }
 }
 
-/// One bucket, with everything that is needed to sign and send a request for one of its objects.
+/// One bucket, with all settings needed to sign and send a request for one of its objects.
 #[derive(Debug)]
 pub struct Bucket {
-    /// The key of caches and of connections.
+    /// Identifies the bucket in caches and in clients.
     pub id: BucketId,
-    /// The bucket's name.
+    /// Its name in S3.
     pub name: String,
     /// The server, or AWS.
     pub endpoint: Endpoint,
-    /// Whether the bucket's name is part of the path or of the host.
+    /// How the bucket's name is put into a request.
     pub addressing: Addressing,
     /// `None` sends requests unsigned (`credentials: anonymous`).
     pub credentials: Option<Arc<CredentialsHandle>>,
     /// Whether the owner of the credentials agrees to pay for requests and traffic (Amazon S3
     /// User Guide, "Using Requester Pays buckets").
     pub requester_pays: bool,
-    /// The path of the endpoint's URL, encoded and without a slash at its end. It precedes each
-    /// request's path and is usually empty.
+    /// Prefix of each request's path: the path of the endpoint's URL, percent-encoded, without a
+    /// trailing slash. Usually empty.
     pub base_path: String,
     /// The key that the objects are encrypted with, if S3 does not store it (SSE-C).
     pub customer_key: Option<Arc<CustomerKey>>,
     learned: Learned,
 }
 
-/// What S3's responses have told about a bucket.
+/// Learned from S3's responses.
 #[derive(Debug)]
 struct Learned {
     location: ArcSwap<Location>,
@@ -61,7 +61,7 @@ struct Learned {
 }
 
 impl Bucket {
-    /// A bucket that is in `region`, as far as is known.
+    /// A bucket that is assumed to be in `region`.
     pub fn new(
         name: String,
         region: &str,
@@ -84,20 +84,20 @@ impl Bucket {
         }
     }
 
-    /// Where its requests go now.
+    /// Where its requests are sent.
     pub fn location(&self) -> Guard<Arc<Location>> {
         self.learned.location.load()
     }
 
-    /// Learns that the bucket is in another region, if the endpoint has such a region.
+    /// Moves the bucket to the region that S3 named, if the name is valid for the endpoint.
     pub fn learn_region(&self, region: &str) {
         if !self.endpoint.takes_region(region) || self.location().region == region {
             return;
         }
         let location = self.endpoint.locate(&self.name, region, self.addressing);
         log::warn!(
-            "bucket {} is in region {region}: asking at {} from now on; write 'region: {region}' \
-             to spare the detour",
+            "bucket {} is in region {region}: requests go to {} from now on; set 'region: {region}' \
+             to save the redirect",
             self.name,
             location.origin
         );
@@ -109,7 +109,7 @@ impl Bucket {
         &self.learned.clock
     }
 
-    /// Learns S3's time, in seconds since 1970, and logs it if it differs.
+    /// Learns S3's time, in seconds since 1970, and logs a notable difference.
     pub fn learn_time(&self, seconds: u64) {
         let differs = self.clock().seconds().abs_diff(seconds) >= NOTABLE_SKEW_S;
         self.clock().learn(seconds);
@@ -119,8 +119,8 @@ impl Bucket {
         let skew = Skew::to(seconds);
         if differs && !skew.is_small() {
             log::warn!(
-                "this machine's clock is {skew} at {}, which refuses more than 900 s: signing with \
-                 S3's time from now on; set the clock (NTP)",
+                "this machine's clock is {skew} at {}, which rejects more than 900 s: requests are \
+                 signed with S3's time from now on; set the clock (NTP)",
                 self.location().origin
             );
         } else if differs {
@@ -128,7 +128,7 @@ impl Bucket {
         }
     }
 
-    /// Uses this machine's clock again, because the time that S3 has told is wrong.
+    /// Uses this machine's clock again, because the time learned from S3 was wrong.
     pub fn forget_time(&self) {
         self.clock().forget();
         if let Some(handle) = &self.credentials {
@@ -143,7 +143,7 @@ impl Bucket {
         let host = origin.host.as_str();
         let loopback = match host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),
-            // RFC 6761 §6.3: the name and those below it are always this machine.
+            // RFC 6761 §6.3: the name and its subdomains are always this machine.
             Err(_) => host == "localhost" || host.ends_with(".localhost"),
         };
         self.customer_key.is_some() && !origin.tls && !loopback
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_learned_for_one_bucket_and_nonsense_never() {
+    fn a_region_is_learned_for_one_bucket_and_an_invalid_one_never() {
         let (bucket, other) = (bucket(), bucket());
         for nonsense in ["", "evil.example/", "EU", &"x".repeat(65)] {
             bucket.learn_region(nonsense);
@@ -176,14 +176,14 @@ mod tests {
         }
         bucket.learn_region("eu-west-1");
         assert_eq!(bucket.location().origin.host, "lab.s3.eu-west-1.amazonaws.com");
-        let known = Arc::clone(&bucket.location());
+        let before = Arc::clone(&bucket.location());
         bucket.learn_region("eu-west-1");
-        assert!(Arc::ptr_eq(&known, &bucket.location()));
+        assert!(Arc::ptr_eq(&before, &bucket.location()));
         assert_eq!(other.location().region, "us-east-1");
     }
 
     #[test]
-    fn at_an_endpoint_of_ones_own_regions_have_other_names() {
+    fn at_other_endpoints_regions_have_other_names() {
         let origin = Origin { tls: false, host: "minio".to_owned(), port: 9000 };
         let endpoint = Endpoint::At(Arc::new(origin));
         let bucket = Bucket::new("lab".to_owned(), "a", endpoint, Addressing::Auto, None);

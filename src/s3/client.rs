@@ -1,4 +1,4 @@
-//! Sends requests for objects to S3, with retries, and hands out the responses.
+//! Sends requests for objects to S3, with corrections and retries, and returns the responses.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -31,7 +31,7 @@ use crate::upstream::pool::{Destination, Lease, Pool, PoolError};
 
 /// The S3 client of one worker.
 pub(crate) struct Client {
-    /// By bucket, made for its first request.
+    /// By bucket, each added by its first request.
     targets: RefCell<HashMap<BucketId, Rc<Target>, RandomState>>,
     /// The buckets of the current settings; `None` until they are replaced for the first time.
     live: RefCell<Option<HashSet<BucketId>>>,
@@ -49,11 +49,11 @@ pub(super) struct Target {
     destination: RefCell<Rc<Destination>>,
 }
 
-/// A response, by what it means.
+/// A response, by its status.
 pub(crate) enum Reply {
     /// 200 or 206: the object, or a part of it.
     Object(Response),
-    /// 304: by a condition of the request, the requester's copy is current.
+    /// 304: by a condition of the request, the copy that it names is current.
     NotModified(Response),
     /// Any other status.
     Error(ServiceError),
@@ -62,10 +62,10 @@ pub(crate) enum Reply {
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// There is nothing to sign with.
+    /// There are no valid credentials to sign with.
     #[error(transparent)]
     Credentials(#[from] NoCredentials),
-    /// There is no connection.
+    /// No connection is free, or none could be opened.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// The request could not be sent.
@@ -74,14 +74,14 @@ pub(crate) enum ClientError {
     /// No complete head was received.
     #[error("S3: {0}")]
     Head(#[from] HeadError),
-    /// The head is not one of a valid HTTP response.
+    /// The head is not that of a valid HTTP response.
     #[error("invalid response from S3: {0}")]
     Response(#[from] ResponseError),
 }
 
 impl ClientError {
     /// Whether S3 may have closed an idle connection while the request was on its way (RFC 9112
-    /// §9.3.1): the request then deserves another connection. GET and HEAD are safe to repeat.
+    /// §9.3.1). The request is then sent again: GET and HEAD are safe to repeat.
     fn is_closed_idle_connection(&self) -> bool {
         matches!(self, ClientError::Send(_) | ClientError::Head(HeadError::NoResponse(_)))
     }
@@ -120,8 +120,8 @@ impl Client {
         }
     }
 
-    /// Goes on with other settings and buckets: drops the signing keys and destinations of those
-    /// that are not `live` any more. Requests that are under way go on.
+    /// Takes over reloaded settings, and drops the signing keys and destinations of buckets that are
+    /// no longer `live`. Requests in progress continue.
     pub(crate) fn adopt(&self, retries: retry::Settings, live: HashSet<BucketId>) {
         self.retries.set(retries);
         self.budget.adopt(&retries);
@@ -144,10 +144,10 @@ impl Client {
         target
     }
 
-    /// Sends a request and waits for the head of the response, with retries.
+    /// Sends a request, with retries, and waits for the head of the response.
     ///
     /// # Errors
-    /// See [`ClientError`]. An error response of S3 is a [`Reply`].
+    /// See [`ClientError`]. An error response of S3 is [`Reply::Error`].
     pub(crate) async fn send(
         &self,
         bucket: &Arc<Bucket>,
@@ -162,8 +162,8 @@ impl Client {
         outcome
     }
 
-    /// Reserves a retry of a request that failed, and returns how long to wait before it, at least
-    /// `at_least`. Only if `is_paid` does it count against the worker's retry budget.
+    /// Reserves a retry of a failed request and returns the wait before it, at least `at_least`. The
+    /// retry counts against the worker's budget only if `is_paid`.
     ///
     /// # Errors
     /// Why there is no retry.
@@ -177,7 +177,7 @@ impl Client {
         tries.next(&self.retries.get(), budget, Instant::now(), at_least, fastrand::f64())
     }
 
-    /// The last try has succeeded: a later failure is a new one.
+    /// Notes that the last try succeeded, so that a later failure has all retries again.
     pub(crate) fn note_success(&self, tries: &mut Tries) {
         tries.succeed(&self.budget);
     }
@@ -212,14 +212,14 @@ impl Client {
             let Some(at_least) = min_retry_wait(&outcome) else { return outcome };
             let wait = match self.next_try(tries, at_least, true) {
                 Ok(wait) => wait,
-                // The failure itself is logged by whoever reports it to the client.
+                // The failure itself is logged when it is reported to the client.
                 Err(reason) => {
                     log::debug!("no more retries {reason}");
                     return outcome;
                 }
             };
             note_retry(target, request, &outcome);
-            // Do not hold the failed try's memory during the wait.
+            // Frees the memory of the failed try during the wait.
             drop(outcome);
             self.shared.metrics.s3_retries.add(1);
             // In a box: rare, and its state would be part of every request's.
@@ -227,7 +227,7 @@ impl Client {
         }
     }
 
-    /// Sends a request once; an attempt on an idle connection that S3 was closing does not count.
+    /// Sends a request once, and a second time if S3 had just closed the idle connection.
     async fn try_once(
         &self,
         target: &Target,
@@ -241,14 +241,14 @@ impl Client {
         match self.pool.reuse(permit, &destination, ahead) {
             Ok(lease) => match self.send_over(lease, target, request, signed).await {
                 Err(error) if error.is_closed_idle_connection() => {
-                    log::debug!("S3 had closed an idle connection: connecting again");
+                    log::debug!("S3 closed an idle connection: opening another");
                     permit = self.pool.permit().await?;
                 }
                 done => return done,
             },
             Err(unused) => permit = unused,
         }
-        // In a box: its timers would make the state of every request several times as large.
+        // In a box: its timers would enlarge the state of every request several times.
         let lease = Box::pin(self.pool.connect(permit, &destination, ahead)).await?;
         self.send_over(lease, target, request, signed).await
     }
@@ -280,7 +280,7 @@ impl Client {
             buffers.put_back(buf);
             return Err(ClientError::Send(error));
         }
-        // The same buffer takes the response, behind the headroom.
+        // The response is received into the same buffer, after the headroom.
         buf.truncate(limits::HEADROOM_BYTES);
         let leaves_body = request.leave_body_in_socket && lease.stream.kernel_socket().is_some();
         let limit = if leaves_body { limits::SPLICED_HEAD_BYTES } else { usize::MAX };
@@ -316,7 +316,7 @@ fn located(bucket: &Arc<Bucket>, pool: &Pool) -> (RequestWriter, Rc<Destination>
 }
 
 impl Target {
-    /// Follows the bucket to the region that any worker has learned from S3.
+    /// Follows the bucket if a worker learned another region from S3.
     fn follow_location(&self, pool: &Pool) {
         if self.has_moved() {
             let (writer, destination) = located(&self.bucket, pool);
@@ -355,8 +355,8 @@ fn min_retry_wait(outcome: &Result<Reply, ClientError>) -> Option<Duration> {
     }
 }
 
-/// How far S3 may send ahead of the body's reader. A reader that names the end of a range wants all
-/// of it; one that does not may stop at any byte.
+/// How far S3 may send ahead of the body's reader. A client that names the end of a range usually
+/// reads all of it; without an end it may stop at any byte.
 fn ahead(request: &ObjectRequest<'_>) -> Ahead {
     match (request.operation, request.range) {
         (Operation::Head, _) => Ahead::Freely,

@@ -1,8 +1,8 @@
-//! S3's time: this machine's clock, unless S3's responses show that it is wrong.
+//! S3's time: that of this machine's clock, unless S3's responses show that the clock is wrong.
 //!
-//! S3 refuses requests that are signed more than 15 minutes off its clock, and credentials expire
-//! by it. A time from S3 is kept relative to the time since boot, which nobody sets, so that it
-//! stays right if this machine's clock is corrected or jumps.
+//! S3 rejects signatures more than 15 minutes off its clock, and credentials expire by it. A time
+//! learned from S3 is stored relative to the time since boot, which cannot be set, so that it stays
+//! correct if this machine's clock is set.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,20 +10,18 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// The smallest difference between two clocks that is worth a retry, in seconds: S3 rejects 15
-/// minutes.
+/// The smallest clock difference that is worth a retry, in seconds. S3 allows 15 minutes.
 pub(crate) const NOTABLE_SKEW_S: u64 = 60;
 
-/// How long a time from S3 is certainly right, in seconds.
+/// How long a time learned from S3 is certain, in seconds.
 const FRESH_S: u64 = 60;
 
 /// S3's clock, shared by all workers.
 #[derive(Debug)]
 pub struct S3Clock {
-    /// The time of boot by S3's clock, in seconds since 1970; [`UNKNOWN`] until S3 has told its
-    /// time.
+    /// The time of boot by S3's clock, in seconds since 1970; [`UNKNOWN`] until it is learned.
     boot: AtomicI64,
-    /// When S3 told it, in seconds since boot.
+    /// When it was learned, in seconds since boot.
     learned_at: AtomicU64,
 }
 
@@ -53,7 +51,7 @@ impl S3Clock {
         self.time().as_secs()
     }
 
-    /// Whether S3 told its time recently. Clocks drift.
+    /// Whether S3's time was learned in the last [`FRESH_S`] seconds. Clocks drift.
     pub fn was_learned_recently(&self) -> bool {
         let learned_at = self.learned_at.load(Ordering::Relaxed);
         let age = clock::time_since_boot().as_secs().saturating_sub(learned_at);
@@ -82,7 +80,7 @@ pub(crate) struct Skew {
 }
 
 impl Skew {
-    /// The skew at this moment, S3's time being `s3_seconds` since 1970.
+    /// The skew now, if S3's time is `s3_seconds` since 1970.
     pub(crate) fn to(s3_seconds: u64) -> Skew {
         let own = clock::unix_seconds().cast_signed();
         Skew { s3_is_ahead: s3_seconds.cast_signed().saturating_sub(own) }
@@ -106,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_this_machines_until_s3_has_told_its_own() {
+    fn the_time_is_this_machines_until_s3s_is_learned() {
         let s3 = S3Clock::default();
         assert!(s3.seconds().abs_diff(clock::unix_seconds()) <= 1 && !s3.was_learned_recently());
-        for told in [0, 1_000_000_000, clock::unix_seconds() + 7_200] {
-            s3.learn(told);
-            assert!(s3.seconds().abs_diff(told) <= 1, "{told}");
+        for time in [0, 1_000_000_000, clock::unix_seconds() + 7_200] {
+            s3.learn(time);
+            assert!(s3.seconds().abs_diff(time) <= 1, "{time}");
             assert!(s3.was_learned_recently());
         }
         s3.forget();

@@ -1,4 +1,4 @@
-//! Which server has a bucket (Amazon S3 User Guide, "Virtual hosting of general purpose
+//! Finds the server of a bucket (Amazon S3 User Guide, "Virtual hosting of general purpose
 //! buckets", "Using dual-stack endpoints", "FIPS"; AWS SDKs, `partitions.json`).
 
 use std::sync::Arc;
@@ -14,14 +14,14 @@ pub enum Endpoint {
     At(Arc<Origin>),
 }
 
-/// Which of the servers in a region.
+/// Selects one of AWS's endpoints in a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aws {
-    /// Reached over IPv6 too.
+    /// Reachable over IPv6 too.
     pub dual_stack: bool,
     /// With FIPS 140 validated cryptography.
     pub fips: bool,
-    /// For an access point, whose name replaces that of a bucket.
+    /// For an access point, whose name replaces the bucket's.
     pub access_point: bool,
 }
 
@@ -39,7 +39,7 @@ pub enum Addressing {
 /// Where the requests for one bucket are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// The region that goes into the signature.
+    /// The region in the signature's scope.
     pub region: String,
     /// The server; its host starts with the bucket's name if the path does not.
     pub origin: Arc<Origin>,
@@ -47,7 +47,7 @@ pub struct Location {
     pub name_in_path: bool,
 }
 
-/// Domains by the start of the region's name; the last is for all other regions.
+/// Domains by the prefix of the region's name; the last is for all other regions.
 const DOMAINS: [(&str, &str); 7] = [
     ("cn-", "amazonaws.com.cn"),
     ("us-isob-", "sc2s.sgov.gov"),
@@ -78,15 +78,15 @@ pub(crate) fn is_aws_region(text: &str) -> bool {
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// Whether a text may be the name of a region elsewhere. It is only part of signatures, in which
-/// slashes and commas separate the parts.
+/// Whether a text may be the name of a region of another S3 server. The name is only used in
+/// signatures, in which slashes and commas are delimiters.
 pub(crate) fn is_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b',';
     (1..=REGION_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 impl Endpoint {
-    /// Whether requests for buckets in this region can be sent here.
+    /// Whether the region's name is valid for this endpoint.
     pub fn takes_region(&self, region: &str) -> bool {
         match self {
             Endpoint::Aws(_) => is_aws_region(region),
@@ -94,7 +94,7 @@ impl Endpoint {
         }
     }
 
-    /// Where requests for the bucket are sent if it is in this region.
+    /// Where requests for a bucket in this region are sent.
     pub fn locate(&self, bucket: &str, region: &str, addressing: Addressing) -> Location {
         let server = match self {
             Endpoint::Aws(aws) => Arc::new(Origin { tls: true, host: aws.host(region), port: 443 }),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fits_no_certificate_goes_into_the_path() {
+    fn a_name_that_no_certificate_matches_goes_into_the_path() {
         let plain = Aws::default();
         for name in ["lab.runs", "Lab", "lab_runs"] {
             let expected = format!("https://s3.us-east-1.amazonaws.com/{name}");

@@ -1,22 +1,22 @@
-//! S3's error responses, parsed and classified (Amazon S3 API Reference, "Error responses").
+//! S3's error responses, classified (Amazon S3 API Reference, "Error responses").
 
 use std::fmt;
 
 use http::StatusCode;
 
-/// The parts of an error response that are used. They are empty if the response lacks them; one to
-/// HEAD has no body and so no code.
+/// The parts of an error response that are used; each is empty if the response lacks it. A response
+/// to HEAD has no body and so no code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceError {
     /// The HTTP status.
     pub status: StatusCode,
     /// `<Code>`, for example `NoSuchKey`.
     pub code: String,
-    /// `<Message>`, for the log only: it may contain what clients must not see.
+    /// `<Message>`, for the log only: it may name internals of the bucket's owner.
     pub message: String,
     /// `<ActualObjectSize>` of a 416, in bytes.
     pub actual_object_size: Option<u64>,
-    /// `x-amz-request-id`, which AWS support asks for.
+    /// `x-amz-request-id`, needed for support requests to AWS.
     pub request_id: String,
     /// The bucket's region, if the request was signed for another:
     /// `x-amz-bucket-region` or `<Region>`.
@@ -34,12 +34,11 @@ pub struct ServiceError {
 pub enum Kind {
     /// No such key or bucket.
     NotFound,
-    /// The credentials are good, but may not read this object.
+    /// The credentials are valid but have no permission to read this object.
     AccessDenied,
     /// The object is in an archive (S3 Glacier) and cannot be read before it is restored.
     Archived,
-    /// 400, 401 or 403 without a code, as to HEAD: either the object or the credentials may be the
-    /// cause.
+    /// 400, 401 or 403 without a code, as for HEAD: the cause may be the object or the credentials.
     Unexplained,
     /// The proxy's credentials are missing, expired or rejected.
     Credentials,
@@ -47,10 +46,10 @@ pub enum Kind {
     Clock,
     /// The bucket is in another region or at another endpoint.
     WrongEndpoint,
-    /// The object is encrypted with a customer key and none was sent, or one was sent for an object
-    /// that is not. A wrong key is [`AccessDenied`](Kind::AccessDenied).
+    /// A customer key is required and none was sent, or one was sent for an object that has none. A
+    /// wrong key is [`AccessDenied`](Kind::AccessDenied).
     CustomerKey,
-    /// S3 throttles.
+    /// S3 throttles requests.
     SlowDown,
     /// S3 timed out.
     TimedOut,
@@ -65,10 +64,10 @@ pub enum Kind {
 }
 
 impl ServiceError {
-    /// The cause, by the code, or by the status if there is no known code.
+    /// The cause, from the code if it is a known one, otherwise from the status.
     pub fn kind(&self) -> Kind {
         match self.code.as_str() {
-            "AccessDenied" if self.is_refusal_by_garage() => Kind::Credentials,
+            "AccessDenied" if self.is_credentials_error_of_garage() => Kind::Credentials,
             "NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" => Kind::NotFound,
             "AccessDenied" | "AllAccessDisabled" => Kind::AccessDenied,
             "InvalidObjectState" => Kind::Archived,
@@ -82,7 +81,7 @@ impl ServiceError {
             | "AccountProblem"
             | "MissingSecurityHeader" => Kind::Credentials,
             "RequestTimeTooSkewed" | "RequestExpired" => Kind::Clock,
-            // Garage has no specific code for it.
+            // Garage has no code of its own for this.
             "InvalidRequest" if self.message.contains("Date is too old") => Kind::Clock,
             "PermanentRedirect"
             | "TemporaryRedirect"
@@ -95,7 +94,7 @@ impl ServiceError {
             | "TooManyRequests" => Kind::SlowDown,
             "RequestTimeout" => Kind::TimedOut,
             "PreconditionFailed" => Kind::PreconditionFailed,
-            // S3 has no specific code for it, only these messages: "The object was stored using a
+            // S3 has no code for these errors, only messages: "The object was stored using a
             // form of Server Side Encryption. …", "The encryption parameters are not applicable …".
             "InvalidRequest" | "InvalidArgument" if self.message.contains("ncryption") => {
                 Kind::CustomerKey
@@ -111,33 +110,33 @@ impl ServiceError {
         }
     }
 
-    /// Whether it is a 404 for a missing key, not for a missing bucket or version.
+    /// Whether this is a 404 for a missing key, not for a missing bucket or version.
     pub fn is_plain_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && matches!(self.code.as_str(), "" | "NoSuchKey")
     }
 
-    /// The `target` of log messages about it. The log limits each bucket and code separately, so
-    /// that many errors of one kind do not suppress another.
+    /// The `target` of log messages about this error. The log limits the rate of each target, so
+    /// that many errors with one code do not suppress those with another.
     pub fn log_target(&self, bucket: &str) -> String {
         format!("s3proxy::s3::{bucket}::{} {}", self.status.as_str(), self.code)
     }
 
-    /// Whether the key may not exist: S3 denies access to a missing key if the bucket may not be
-    /// listed. Archived objects and rejected credentials have other codes.
+    /// Whether the key may be missing: S3 denies access to a missing key without the permission to
+    /// list the bucket. Archived objects and rejected credentials have other codes.
     pub fn may_be_missing(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
             && self.code == "AccessDenied"
             && self.kind() == Kind::AccessDenied
     }
 
-    /// Garage has no codes for a wrong secret and for an unknown access key, only these messages.
-    fn is_refusal_by_garage(&self) -> bool {
+    /// Garage has no codes for a wrong secret or an unknown access key, only these messages.
+    fn is_credentials_error_of_garage(&self) -> bool {
         self.message.starts_with("Forbidden: Invalid signature")
             || self.message.starts_with("Forbidden: No such key: ")
     }
 
-    /// Whether S3 rejects the credentials for every request. A wrong signature may be due to one
-    /// key that S3 canonicalises in another way.
+    /// Whether S3 rejects the credentials for every request. A wrong signature is not among these
+    /// errors: it may be due to one key that the server canonicalises differently.
     pub fn is_about_credentials(&self) -> bool {
         matches!(
             self.code.as_str(),
@@ -150,7 +149,7 @@ impl ServiceError {
     pub fn is_transient(&self) -> bool {
         match self.kind() {
             Kind::SlowDown | Kind::TimedOut => true,
-            // It will not be implemented meanwhile.
+            // A retry cannot change this.
             _ => self.status.is_server_error() && self.code != "NotImplemented",
         }
     }
@@ -179,11 +178,11 @@ impl ServiceError {
 /// For the log: `S3 said 403 SignatureDoesNotMatch: The request … (request id 4442587FB7D0A2F9)`.
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is the proxy's on the way: no S3 server sends it.
+        // From an HTTP proxy on the way: S3 servers do not send it.
         if self.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return f.write_str(
-                "the HTTP proxy wants a name and a password (407), or others than its URL has: \
-                 http://NAME:PASSWORD@host:port",
+                "the HTTP proxy requires a valid user name and password (407): write \
+                 http://NAME:PASSWORD@ before its host",
             );
         }
         write!(f, "S3 said {}", self.status.as_str())?;
@@ -197,7 +196,7 @@ impl fmt::Display for ServiceError {
             write!(f, " (request id {})", self.request_id)?;
         }
         if let Some(seconds) = self.retry_after {
-            write!(f, "; it wants no request for the next {seconds} s (Retry-After)")?;
+            write!(f, "; it asks for no request in the next {seconds} s (Retry-After)")?;
         }
         Ok(())
     }
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn garages_rejection_of_credentials_is_recognised_by_its_message() {
+    fn credentials_errors_of_garage_are_recognised_by_their_messages() {
         let kind = |message: &str| {
             let body =
                 format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_s3_are_transient_and_refusals_are_not() {
+    fn server_errors_are_transient_and_client_errors_are_not() {
         let is_transient = |status: u16, code: &str| {
             let body = format!("<Error><Code>{code}</Code></Error>");
             let with_code = parse(status, body.as_bytes(), None).is_transient();

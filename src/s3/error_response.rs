@@ -1,4 +1,4 @@
-//! Reads an error response of S3.
+//! Reads and parses an error response of S3: its header fields and its XML document.
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
@@ -16,9 +16,10 @@ use crate::s3::object::content_range;
 use crate::s3::response::Response;
 
 impl Response {
-    /// Reads an error response, with as much of its body as can be received.
+    /// Reads an error response, with as much of its body as can be received, up to
+    /// [`limits::ERROR_BODY_BYTES`].
     pub(crate) async fn into_error(mut self) -> ServiceError {
-        // An error document that is cut short still has its status.
+        // The status is useful even if the body is truncated.
         let (_, body) = self.read_all(limits::ERROR_BODY_BYTES).await;
         let head = self.head();
         let mut error = ServiceError::parse(head.status, &body, self.field(Field::RequestId));
@@ -36,7 +37,7 @@ impl Response {
     }
 }
 
-/// The seconds of a `Retry-After`, which may also be a date (RFC 9110 §10.2.3) by S3's clock.
+/// The seconds of a `Retry-After`, whose value may also be a date (RFC 9110 §10.2.3) by S3's clock.
 fn retry_after(value: &[u8], s3_now: Option<u64>) -> Option<u64> {
     let until = |end: u64| end.saturating_sub(s3_now.unwrap_or_else(clock::unix_seconds));
     decimal(value).or_else(|| http_date(value).map(until))
@@ -64,7 +65,7 @@ impl ServiceError {
     }
 }
 
-/// Longest text that is kept of an error response, in characters.
+/// Longest text kept from an error response, in characters.
 const TEXT_CHARACTERS: usize = 300;
 
 /// The content of the first `<name>…</name>`. S3's error documents are flat and their element
@@ -76,7 +77,7 @@ fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(&body[start..start + length])
 }
 
-/// A time in ISO 8601 or as in a `Date` field, in seconds since 1970.
+/// Parses a time in ISO 8601 or in the format of a `Date` field; in seconds since 1970.
 fn timestamp(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
     let iso = || {
@@ -98,7 +99,7 @@ fn unescape(text: &[u8]) -> String {
     printable(&text)
 }
 
-/// One short line without control characters, fit for a log.
+/// One short line without control characters, for the log.
 fn printable(text: &str) -> String {
     let clean = |c: char| if is_unprintable(c) { ' ' } else { c };
     text.trim().chars().map(clean).take(TEXT_CHARACTERS).collect()
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_s3_says_cannot_disturb_a_terminal() {
+    fn control_characters_from_s3_do_not_reach_the_terminal() {
         let body = "<Error><Message>a\u{1b}[31m\u{202e}b</Message></Error>".as_bytes();
         let error = parse(403, body, Some("\u{9b}ID".as_bytes()));
         assert_eq!(error.to_string(), "S3 said 403: a [31m b (request id  ID)");

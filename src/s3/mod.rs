@@ -1,5 +1,5 @@
-//! The S3 protocol: requests, signatures, responses and retries. It knows no client: the body of
-//! a response can be read by anyone.
+//! The S3 protocol: signed requests, responses, errors, retries and credentials. Independent of the
+//! proxy's clients: `server::delivery` moves the bodies.
 
 pub(crate) mod body;
 pub(crate) mod bucket;

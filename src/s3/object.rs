@@ -1,4 +1,4 @@
-//! An object's metadata: its size, and the header fields that clients are sent.
+//! An object's metadata: its size, and the header fields sent to clients.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use crate::http1::framing::{BodyLength, list_has_token};
 use crate::http1::range::ContentRange;
 use crate::http1::response::{Field, ResponseHead};
 
-/// An object's metadata, as S3's last response gave it.
+/// An object's metadata, from an S3 response.
 ///
-/// The header fields are kept as they will be sent, so that a response from the cache is three
-/// copies and no formatting.
+/// The header fields are stored in the form in which they are sent, so that a response from the
+/// cache needs copies and no formatting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The object's size in bytes.
@@ -21,22 +21,22 @@ pub struct Metadata {
     last_modified: Option<u64>,
     etag: Range<usize>,
     fields: Vec<u8>,
-    /// Those of `fields` that a 304 carries too come first and end here (RFC 9110 §15.4.5).
+    /// End of the fields that a 304 has too (RFC 9110 §15.4.5); they come first in `fields`.
     validators_end: usize,
     /// The value of `Cache-Control`, empty without one.
     cache_control: Range<usize>,
-    /// Those that a 206 carries end here: only `Content-Encoding` follows.
+    /// End of the fields of a 206; only `Content-Encoding` follows.
     part_end: usize,
 }
 
-/// Which of the optional fields clients are sent.
+/// Which optional fields are sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown<'a> {
     /// `Content-Encoding`.
     pub content_encoding: bool,
     /// `x-amz-version-id`.
     pub version_id: bool,
-    /// The `Cache-Control` of an object that is stored without one.
+    /// `Cache-Control` for objects that are stored without it.
     pub default_cache_control: Option<&'a str>,
 }
 
@@ -50,20 +50,20 @@ impl Shown<'_> {
     }
 }
 
-/// The fields of a 304 besides `ETag` and `Cache-Control`. A 304 names the version too: an object
-/// that is stored once more has the same entity tag and another version.
+/// The fields of a 304 besides `ETag` and `Cache-Control`. The version is among them because it
+/// changes when the same content is stored again, while the entity tag does not.
 const CACHE_FIELDS: [Field; 2] = [Field::LastModified, Field::VersionId];
 
 /// The fields that only a 200 or a 206 has.
 const CONTENT_FIELDS: [Field; 2] = [Field::ContentType, Field::ContentDisposition];
 
-/// What AWS's SDKs call their framing of an upload. Some S3 servers store it in the object's
-/// `Content-Encoding`, although the object that they serve is not framed.
+/// The coding that AWS's SDKs declare for a chunked upload. Some S3 servers store it as the object's
+/// `Content-Encoding`, although they serve the object without it.
 const UPLOAD_FRAMING: &[u8] = b"aws-chunked";
 
 impl Metadata {
     /// Reads the metadata from a response to GET or HEAD, reusing this value's memory. `false` if
-    /// the response does not say how large the object is; the value must then not be used.
+    /// the response does not state the object's size; the value must then not be used.
     pub fn read(&mut self, head: &ResponseHead, bytes: &[u8], shown: Shown) -> bool {
         self.fields.clear();
         (self.etag, self.cache_control) = (0..0, 0..0);
@@ -97,7 +97,7 @@ impl Metadata {
         }
         self.last_modified = head.field(bytes, Field::LastModified).and_then(http_date);
         let size = match head.field(bytes, Field::ContentRange).map(ContentRange::parse) {
-            // A 200 with a Content-Range is a part too: its length is not the object's.
+            // Even in a 200, Content-Range means a part: its length is not the object's size.
             Some(Some(ContentRange::Part { size, .. })) => Some(size),
             Some(Some(ContentRange::Unsatisfied { size }))
                 if size == 0
@@ -126,7 +126,7 @@ impl Metadata {
         start..start + value.len()
     }
 
-    /// Appends `Content-Encoding` as it is stored, but for the framing of the upload.
+    /// Appends `Content-Encoding` without [`UPLOAD_FRAMING`].
     fn push_content_encoding(&mut self, value: &[u8]) {
         if !list_has_token(value, UPLOAD_FRAMING) {
             self.push(Field::ContentEncoding, value);
@@ -161,8 +161,7 @@ impl Metadata {
         &self.fields[..self.validators_end]
     }
 
-    /// Whether S3 must validate a copy before each use: `no-cache` (RFC 9111 §5.2.2.4) or
-    /// `max-age=0`.
+    /// Whether each use needs validation by S3: `no-cache` (RFC 9111 §5.2.2.4) or `max-age=0`.
     pub fn is_always_validated(&self) -> bool {
         let mut control = CacheControl::default();
         control.cache_control(&self.fields[self.cache_control.clone()]);
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cache_and_max_age_0_have_every_copy_validated() {
+    fn no_cache_and_max_age_0_require_validation_of_every_use() {
         for (stored, default, expected) in [
             (None, Some("no-cache"), true),
             (None, None, false),
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_nothing_is_of_an_empty_object() {
+    fn an_empty_part_of_size_0_means_an_empty_object() {
         let head = "HTTP/1.1 206 Partial Content\r\nContent-Length: 0\r\nETag: \"e\"\r\n\
             Content-Range: bytes 0-18446744073709551615/0\r\n\r\n";
         let (complete, metadata) = read(head, ALL);

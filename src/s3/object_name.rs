@@ -11,16 +11,15 @@ use crate::s3::bucket::BucketId;
 /// The query parameter that names a version (Amazon S3 API Reference, `GetObject`).
 const VERSION_ID: &str = "versionId";
 
-/// The object that a request is about. Its memory serves one request after the other.
+/// The object that a request is for. Its memory is reused from request to request.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ObjectName {
     key: String,
-    /// Empty for the latest version; no version id is.
+    /// Empty for the latest version; a version id is never empty.
     version_id: String,
 }
 
-/// Identifies an object in the caches of this process: what is remembered of one version says
-/// nothing about another.
+/// Identifies an object version in the caches of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectId<'a> {
     /// The bucket.
@@ -40,7 +39,7 @@ pub struct OwnedObjectId {
 }
 
 impl OwnedObjectId {
-    /// The id for comparisons.
+    /// The borrowed form, for comparisons.
     pub fn borrow(&self) -> ObjectId<'_> {
         ObjectId { bucket: self.bucket, key: &self.key, version_id: self.version_id.as_deref() }
     }
@@ -53,7 +52,7 @@ impl From<ObjectId<'_>> for OwnedObjectId {
     }
 }
 
-/// Maps with owned ids are searched without a copy of the text.
+/// Finds owned ids in a map without copying the text.
 impl Equivalent<OwnedObjectId> for ObjectId<'_> {
     fn equivalent(&self, owned: &OwnedObjectId) -> bool {
         *self == owned.borrow()
@@ -61,39 +60,40 @@ impl Equivalent<OwnedObjectId> for ObjectId<'_> {
 }
 
 impl ObjectId<'_> {
-    /// Bytes of its text.
+    /// Length of key and version id, in bytes.
     pub fn text_bytes(&self) -> usize {
         self.key.len() + self.version_id.map_or(0, str::len)
     }
 }
 
-/// Why a `versionId` is refused.
+/// An invalid `versionId` parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionIdError {
-    /// It is given more than once.
+    /// Given more than once.
     #[error("versionId is given more than once")]
     Repeated,
-    /// It has no value.
+    /// Without a value.
     #[error("versionId is empty")]
     Empty,
-    /// Longer than S3's are.
+    /// Longer than [`limits::VERSION_ID_BYTES`].
     #[error("versionId is longer than 1024 bytes")]
     TooLong,
-    /// Not what S3 calls "URL-ready": something else than visible ASCII, or a `%` out of place.
-    #[error("versionId holds something else than visible ASCII characters")]
+    /// Not "URL-ready", as S3's documents call it: contains other characters than visible ASCII, or
+    /// an invalid `%`.
+    #[error("versionId must consist of visible ASCII characters")]
     Malformed,
 }
 
 impl ObjectName {
-    /// Starts a new name; the caller writes the key into the empty string.
+    /// Clears the name; the caller writes the key into the returned empty string.
     pub fn start(&mut self) -> &mut String {
         self.version_id.clear();
         self.key.clear();
         &mut self.key
     }
 
-    /// Reads the version from a query, once after each [`start`](Self::start). Other parameters are
-    /// ignored.
+    /// Reads the version from a query. Call it once after each [`start`](Self::start). Other
+    /// parameters are ignored.
     ///
     /// # Errors
     /// See [`VersionIdError`]; the name must then not be used.
@@ -128,12 +128,12 @@ impl ObjectName {
         &self.key
     }
 
-    /// The version that is asked for, decoded; `None` is the latest.
+    /// The requested version, decoded; `None` for the latest.
     pub fn version_id(&self) -> Option<&str> {
         Some(&*self.version_id).filter(|version_id| !version_id.is_empty())
     }
 
-    /// What caches know the object by.
+    /// The object's key in caches.
     pub fn id(&self, bucket: BucketId) -> ObjectId<'_> {
         ObjectId { bucket, key: self.key(), version_id: self.version_id() }
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_taken_from_among_all_parameters() {
+    fn the_version_is_found_among_other_parameters() {
         for query in ["", "x=1", "versionid=v", "VersionId=v", "xversionId=v", "acl&versionId2=v"] {
             assert_eq!(version_id(query), Ok(None), "{query}");
         }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_s3_cannot_have_given_is_refused() {
+    fn a_version_id_that_s3_never_assigns_is_rejected() {
         use VersionIdError::{Empty, Malformed, Repeated, TooLong};
         for (query, error) in [
             ("versionId", Empty),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_started_anew_has_nothing_of_the_old_one() {
+    fn a_restarted_name_keeps_nothing_of_the_old_one() {
         let mut name = name("a.bam", "versionId=1").unwrap();
         name.start().push('b');
         assert_eq!((name.key(), name.version_id()), ("b", None));

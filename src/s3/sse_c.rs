@@ -1,4 +1,4 @@
-//! A key that S3 decrypts objects with and does not store (Amazon S3 User Guide, "Using server-side
+//! A customer key: S3 decrypts objects with it and does not store it (Amazon S3 User Guide, "Using server-side
 //! encryption with customer-provided keys", SSE-C).
 
 use std::fmt;
@@ -15,7 +15,7 @@ pub(crate) const KEY_BYTES: usize = 32;
 pub struct CustomerKey {
     /// In base64.
     key: String,
-    /// The MD5 of the key's bytes in base64, by which S3 checks that it arrived intact.
+    /// The MD5 of the key's bytes in base64, by which S3 detects transmission errors.
     md5: String,
 }
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn key_and_md5_are_written_as_s3_wants_them() {
-        // Both as `base64` and `openssl dgst -md5 -binary | base64` give them.
+        // As printed by `base64` and by `openssl dgst -md5 -binary | base64`.
         let fields =
             CustomerKey::new(b"01234567890123456789012345678901").fields().map(|(name, value)| {
                 assert_eq!(name, name.to_ascii_lowercase());

@@ -180,7 +180,7 @@ fn a_plain_http_proxy_that_wants_a_password_is_distinguished_from_s3(driver: Dri
     let proxy = start(&config, &[("HTTP_PROXY", &way.url())]);
     get(&proxy, TARGET).assert_error(502);
     assert_eq!(head(&proxy, TARGET).status, 502);
-    let words = "the HTTP proxy wants a name and a password (407)";
+    let words = "the HTTP proxy requires a valid user name and password (407)";
     eventually(words, || proxy.stderr().contains(words));
 }
 
