@@ -1,7 +1,7 @@
 //! Moves a body of known length from a source to a connection.
 //!
-//! The relay is blind: it is given a prefix (bytes to send first, in a buffer), a source, a sink
-//! and a length, and knows neither S3 nor HTTP. It never reads past the length, never sends more or
+//! The relay gets a prefix (bytes to send first, in a buffer), a source, a sink and a length, and is
+//! independent of S3 and HTTP. It never reads past the length, never sends more or
 //! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader
 //! that stops stops the relay's reading: nothing is received before the last bytes were taken. When
 //! that lasts, the source may be given up: what was received of it still goes to the sink, and the
@@ -75,13 +75,13 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// Whether the sink wants all bytes, for all that is known when it was sent `sent` of them.
+    /// Whether the sink is expected to read to the end, after it was sent `sent` bytes.
     fn wants_all(&self, sent: u64) -> bool {
         self.ahead == Ahead::Freely || sent >= READS_ON_BYTES
     }
 
-    /// What to do when the sink takes nothing while it is waited for, with `remaining` bytes not
-    /// received: gives the source up if nothing is lost by that.
+    /// The action for a stalled sink while `remaining` bytes are not received: gives the source up if
+    /// no bytes are lost by that.
     fn on_stall<'s, S: Source>(
         &self,
         source: &'s mut S,
@@ -183,7 +183,7 @@ impl Relay {
             if report.sent > 0 || !self.is_refused(&report.end) {
                 return report;
             }
-            // Not one byte could be spliced: this kernel does not let us. None is lost.
+            // The kernel refused to splice before the first byte, so none is lost.
             self.metrics.splice_refused.add(1);
         }
         let report = copy::copy(source, sink, &self.buffers, length, terms).await;

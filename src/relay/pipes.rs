@@ -17,8 +17,8 @@ pub(crate) struct Pipes {
     refused: Cell<bool>,
 }
 
-/// A pipe in use. Given back empty it is kept; a pipe that still holds bytes is closed, since its
-/// next user would send them to another client.
+/// A pipe in use. When dropped, an empty pipe is kept; one that still holds bytes is closed, since
+/// they would be sent to another client.
 pub(crate) struct PipeLease {
     pipe: Option<Pipe>,
     pipes: Rc<Pipes>,

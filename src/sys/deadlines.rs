@@ -51,7 +51,7 @@ pub(super) struct Slot {
     pub(super) watcher: Watcher,
 }
 
-/// What a socket waits for.
+/// The wait of a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Nothing, or without a deadline.
@@ -61,7 +61,7 @@ pub(super) enum Wait {
     /// The next request of an idle client.
     Idle {
         deadline: Instant,
-        /// From when on it may be closed to make room for others.
+        /// It may be closed from then on, to make room for others.
         closable_from: Instant,
     },
     /// Room to send, until the peer has taken nothing for `timeout`.

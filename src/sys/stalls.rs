@@ -18,7 +18,7 @@ const SHORTEST_STALL: Duration = Duration::from_millis(200);
 
 /// The task to notify of a stall.
 pub(super) enum Watcher {
-    /// None waits.
+    /// No task waits.
     None,
     /// A task.
     Waiting {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_nothing_is_told_of_once_and_one_that_reads_is_not() {
+    fn a_stall_is_notified_once_and_a_reading_peer_never() {
         let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
         let (watch, [_sender, mut peer]) = full(&deadlines, start);
         assert!(!is_notified_when_polled(&watch));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_are_wanted_are_told_the_longest_waiting_first() {
+    fn as_many_as_wanted_are_notified_the_longest_waiting_first() {
         let (deadlines, start) = (Rc::new(Deadlines::default()), Instant::now());
         let all: Vec<_> = (0..3).map(|_| full(&deadlines, start)).collect();
         for (number, (watch, _)) in all.iter().enumerate() {

@@ -70,7 +70,7 @@ impl Stream {
     /// Takes over a non-blocking socket made outside the event loop.
     ///
     /// # Errors
-    /// Where the event loop cannot register it.
+    /// If the event loop cannot register it.
     pub(crate) fn from_std(
         socket: net::TcpStream,
         deadlines: &Rc<Deadlines>,

@@ -1,5 +1,5 @@
-//! Errors of TLS in words that an operator can act on. rustls' own texts are for programmers and
-//! are not shown.
+//! Describes TLS errors for operators, with a remedy. rustls' own texts are for programmers and are
+//! not shown.
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
@@ -17,13 +17,13 @@ pub(crate) fn describe(error: &Error) -> String {
         }
         Error::PeerIncompatible(fault) => of_incompatibility(fault).to_owned(),
         Error::AlertReceived(alert) => of_alert(*alert),
-        Error::NoCertificatesPresented => "it shows no certificate".to_owned(),
+        Error::NoCertificatesPresented => "it presented no certificate".to_owned(),
         Error::UnsupportedNameType => "its name is not valid in a certificate".to_owned(),
         Error::DecryptError | Error::PeerSentOversizedRecord => {
             "its data was damaged on the way".to_owned()
         }
         Error::FailedToGetCurrentTime => "this machine's clock cannot be read".to_owned(),
-        Error::FailedToGetRandomBytes => "this machine gives no random numbers".to_owned(),
+        Error::FailedToGetRandomBytes => "this machine provides no random numbers".to_owned(),
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }

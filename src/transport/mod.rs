@@ -16,7 +16,6 @@ use monoio::BufResult;
 use crate::sys::stream::Stream;
 use crate::transport::tls::TlsStream;
 
-/// A connection.
 pub(crate) enum Connection {
     /// The bytes are those of the socket.
     Plain(Stream),
@@ -24,7 +23,7 @@ pub(crate) enum Connection {
     Tls(Box<TlsStream>),
 }
 
-/// Where the bytes of a body come from.
+/// A source of body bytes for the relay.
 pub(crate) trait Source {
     /// Its connection; `None` once it was given up.
     fn connection(&mut self) -> Option<&mut Connection>;
@@ -98,8 +97,8 @@ impl Connection {
         }
     }
 
-    /// Tells the peer that no more bytes will be sent. Errors do not matter: the peer has then
-    /// gone already.
+    /// Tells the peer that no more bytes will be sent. Errors are ignored: they mean that the peer
+    /// has closed already.
     pub(crate) async fn finish_sending(&mut self, timeout: Duration) {
         match self {
             Connection::Plain(_) => {}
@@ -108,7 +107,7 @@ impl Connection {
         self.socket().finish_sending();
     }
 
-    /// As [`Stream::readable`]; bytes that TLS has received but nobody has taken count too.
+    /// As [`Stream::readable`]; decrypted or received bytes inside TLS count too.
     ///
     /// # Errors
     /// As [`Stream::readable`].
@@ -119,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// As [`Stream::readable_soon`]; bytes that TLS has received but nobody has taken count too.
+    /// As [`Stream::readable_soon`]; decrypted or received bytes inside TLS count too.
     ///
     /// # Errors
     /// As [`Stream::readable_soon`].
@@ -130,7 +129,7 @@ impl Connection {
         }
     }
 
-    /// As [`Stream::has_unread_bytes`]; bytes that TLS has received but nobody has taken count too.
+    /// As [`Stream::has_unread_bytes`]; decrypted or received bytes inside TLS count too.
     pub(crate) fn has_unread_bytes(&self) -> bool {
         match self {
             Connection::Plain(stream) => stream.has_unread_bytes(),

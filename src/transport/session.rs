@@ -30,7 +30,7 @@ pub(super) struct Session {
     pub(super) state: State,
 }
 
-/// Which end of the connection this is. It matters for the handshake alone.
+/// Client or server; they differ in the handshake alone.
 enum Role {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
@@ -53,7 +53,7 @@ struct Plaintext<'a> {
 }
 
 impl Session {
-    /// The client's end of a connection to the server that must prove itself to be `name`.
+    /// The client's end of a connection to a server that must authenticate as `name`.
     pub(super) fn client(
         config: &Arc<ClientConfig>,
         name: ServerName<'static>,
@@ -262,7 +262,7 @@ fn encode_handshake<Data>(
     })
 }
 
-/// Why rustls has written nothing.
+/// rustls wrote nothing.
 enum NotEncoded {
     NoRoom(InsufficientSizeError),
     Failed(String),
@@ -284,7 +284,9 @@ fn append(
                 return Ok(());
             }
             Err(NotEncoded::NoRoom(size)) if size.required_size > room => room = size.required_size,
-            Err(NotEncoded::NoRoom(_)) => return Err(general("TLS cannot say what room it needs")),
+            Err(NotEncoded::NoRoom(_)) => {
+                return Err(general("TLS does not report the space it needs"));
+            }
             Err(NotEncoded::Failed(reason)) => return Err(general(&reason)),
         }
     }
@@ -321,7 +323,7 @@ mod tests {
         (client, Session::server(&Arc::new(server)).unwrap())
     }
 
-    /// Hands over what one end has to send, and returns what the other decrypts of it.
+    /// Passes one end's outgoing bytes to the other, and returns the bytes that it decrypts.
     fn carry(from: &mut Session, to: &mut Session) -> Vec<u8> {
         to.incoming.append(&mut from.outgoing);
         let mut text = Vec::new();

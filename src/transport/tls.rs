@@ -38,7 +38,7 @@ impl From<TlsError> for io::Error {
     }
 }
 
-/// Why there is no TLS connection.
+/// The handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     /// The socket failed, or nothing came in time.
@@ -50,7 +50,7 @@ pub(crate) enum HandshakeError {
 }
 
 impl TlsStream {
-    /// Performs the handshake with the server that must prove itself to be `name`.
+    /// Performs the handshake with a server that must authenticate as `name`.
     ///
     /// # Errors
     /// See [`HandshakeError`]; `TimedOut` after `timeout`.
@@ -237,7 +237,7 @@ impl TlsStream {
             self.stream.receive_until(incoming, usize::MAX, deadline, closable_from).await;
         self.session.incoming = incoming;
         match received? {
-            // Somebody between us may have cut the connection: not the end that the peer meant.
+            // Without close_notify the data may be truncated (RFC 8446 §6.1).
             0 => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the connection was closed without TLS's close_notify",

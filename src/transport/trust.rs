@@ -14,14 +14,14 @@ use crate::transport::verifier::Verifier;
 /// TLS sessions that one worker keeps for resumption, each a server's name with its newest tickets.
 const SESSIONS: usize = 64;
 
-/// What an operator may set about TLS.
+/// The settings of TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Certificates that are trusted in addition to the system's (`ca_file`).
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Why there are no trusted authorities.
+/// The trusted certificate authorities cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The system has no certificates and no file was named.

@@ -1,4 +1,4 @@
-//! Verifies that a server is the one it claims to be.
+//! Verifies the certificate of a server.
 //!
 //! As in every TLS library, a certificate must chain to a trusted authority, be valid now, and
 //! match the server's name. There is one addition: a certificate that is itself in `ca_file` needs

@@ -46,7 +46,7 @@ pub(crate) struct Connector {
     deadlines: Rc<Deadlines>,
 }
 
-/// Why no response head was received.
+/// A response head that was not received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeadError {
     /// The connection ended or broke before the first byte.
@@ -73,7 +73,7 @@ impl HeadError {
     }
 }
 
-/// Time between two looks for the result of a lookup. Other threads do not wake workers.
+/// How often a worker looks for the result of a lookup: other threads do not wake workers.
 const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 impl Connector {
@@ -87,14 +87,14 @@ impl Connector {
         Connector { settings, addresses, trust, tls: OnceCell::new(), deadlines }
     }
 
-    /// How this worker speaks TLS, with sessions of its own to resume; made for the first server
-    /// that does.
+    /// The TLS configuration of this worker, with its own session cache; built for the first server
+    /// with TLS.
     fn tls_config(&self) -> Result<&Arc<ClientConfig>, ConnectError> {
         if let Some(config) = self.tls.get() {
             return Ok(config);
         }
         let config = self.trust.get().map(Trust::client).and_then(Result::ok);
-        // What cannot be set up was refused when the settings came.
+        // Start-up has rejected settings for which this fails.
         let config = config.ok_or_else(|| {
             ConnectError::Tls(rustls::Error::General("TLS cannot be set up".to_owned()).into())
         })?;
@@ -118,7 +118,7 @@ impl Connector {
         ahead: Ahead,
     ) -> Result<UpstreamConnection, ConnectError> {
         let mut failure = ConnectError::Unresolved;
-        // Read before the addresses, so that a change in between counts as one since.
+        // Read before the addresses, so that a change in between is noticed later.
         let seen_changes = origin.changes();
         let addresses = self.addresses_of(origin).await;
         for address in self.addresses.order(&addresses, Instant::now()) {
@@ -197,8 +197,8 @@ impl UpstreamConnection {
         self.seen_changes == changes
     }
 
-    /// Receives a whole response head into `buf`, behind what it holds already, and whatever
-    /// came with it. Answers with the head's length in bytes.
+    /// Appends a whole response head to `buf`, and the bytes of the body that arrive with it. Returns
+    /// the head's length in bytes.
     ///
     /// `limit` bounds each receive, in bytes: what is received here cannot be spliced any more.
     /// `first_byte` bounds the wait for the first byte, `stall` every later one.
@@ -228,7 +228,7 @@ impl UpstreamConnection {
                         return (Ok(length), buf);
                     }
                     HeadEnd::Missing if buf.len() - start < limits::RESPONSE_HEAD_BYTES => {
-                        // Behind an interim response the real one is still awaited.
+                        // After an interim response, the final one has not started yet.
                         timeout = if buf.len() == start { first_byte } else { stall };
                         continue;
                     }
@@ -247,7 +247,7 @@ impl UpstreamConnection {
 }
 
 /// Removes interim responses from `buf[start..]` and looks for the end of the head behind them.
-/// `skipped` counts them. 101 is none of them: it would end HTTP on the connection.
+/// `skipped` counts them. 101 does not count as interim: it ends HTTP on the connection.
 fn skip_interim(buf: &mut Vec<u8>, start: usize, skipped: &mut usize) -> HeadEnd {
     loop {
         match find_head_end(&buf[start..]) {

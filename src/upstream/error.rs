@@ -1,4 +1,4 @@
-//! Why a connection could not be opened: whose fault that is, and whether a retry may help.
+//! Errors of opening a connection: which side caused them, and whether a retry may help.
 
 use std::io;
 
@@ -32,7 +32,7 @@ pub(crate) enum ConnectError {
     OutOfResources(io::Error),
 }
 
-/// Whose fault an error is.
+/// The side that caused an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// This process or the machine that it runs on.
@@ -42,7 +42,7 @@ pub(crate) enum Side {
 }
 
 impl ConnectError {
-    /// Whose fault it is.
+    /// The side that caused the error.
     pub(crate) fn side(&self) -> Side {
         match self {
             ConnectError::OutOfDescriptors(_) | ConnectError::OutOfResources(_) => Side::Us,

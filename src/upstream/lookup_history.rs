@@ -1,14 +1,14 @@
-//! Which idle connections may be kept after another lookup of their server's name.
+//! Decides which idle connections may be kept after another lookup of their server's name.
 //!
-//! When a name moves, requests must follow it, whatever idle connections lead to the old address.
-//! But a large service names a few of its many addresses in each response, in rotation: there an
-//! address that the last lookup left out still works, and a new connection after each lookup would
-//! be waste. How often the addresses change tells the two apart.
+//! When a server moves, requests must follow its name, and idle connections to the old address must
+//! not be used. But a large service returns a few of its many addresses in rotation: an address that
+//! is missing from the last lookup still works, and opening new connections after each lookup would
+//! be waste. The frequency of changes tells the two cases apart.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Changes within [`PERIOD`] from which on a name counts as rotating. S3's addresses change with
+/// This many changes within [`PERIOD`] mark a name as rotating. S3's addresses change with
 /// almost every lookup.
 const CHANGES: usize = 3;
 

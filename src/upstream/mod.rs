@@ -1,4 +1,4 @@
-//! Connections to S3 and to the proxies in front of it: names, connecting, and the pool.
+//! Connections to S3 and to HTTP proxies: name resolution, connecting, and the pool.
 
 pub(crate) mod addresses;
 pub(crate) mod connection;

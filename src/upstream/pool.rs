@@ -41,7 +41,7 @@ struct Idle {
     since: Instant,
 }
 
-/// Why a request gets no connection.
+/// A request got no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PoolError {
     /// All connections are in use, and none was released in time.
@@ -86,8 +86,8 @@ impl Pool {
         })
     }
 
-    /// Where connections for an origin lead. The pool forgets it, with its addresses, some time
-    /// after nobody else holds it.
+    /// The destination of an origin's connections. [`sweep`](Self::sweep) removes it after the last
+    /// other reference is dropped and its idle connections are closed.
     pub(crate) fn destination(&self, origin: &Arc<Origin>) -> Rc<Destination> {
         let mut destinations = self.destinations.borrow_mut();
         if let Some(found) = destinations.iter().find(|one| one.route.origin == *origin) {
@@ -175,8 +175,8 @@ impl Pool {
         Ok(Lease { connection, destination, pool: Rc::clone(self), _permit: permit })
     }
 
-    /// Closes connections that have been idle for too long or lead to an address that their name
-    /// has no more, and forgets destinations that nobody holds.
+    /// Closes connections that have been idle for too long or whose address is no longer one of the
+    /// name's, and removes unused destinations.
     pub(crate) fn sweep(&self, now: Instant) {
         let timeout = self.settings.idle_timeout;
         self.destinations.borrow_mut().retain(|destination| {
@@ -211,7 +211,7 @@ impl Pool {
         self.metrics.s3_requests_waiting.get()
     }
 
-    /// Makes room for another connection; `false` where none is idle.
+    /// Makes room for another connection; `false` if none is idle.
     pub(crate) fn close_one_idle(&self) -> bool {
         let close_one = |destination: &Rc<Destination>| {
             destination.idle.borrow_mut().iter_mut().find_map(VecDeque::pop_front)
@@ -231,7 +231,7 @@ const DESCRIPTOR_TRIES: usize = 8;
 /// Time for a released connection to be closed.
 pub(crate) const CLOSING_TIME: Duration = Duration::from_millis(1);
 
-/// Where idle connections lie, by how far S3 may send ahead on them.
+/// The index into [`Destination::idle`], by how far S3 may send ahead.
 fn idle_list(ahead: Ahead) -> usize {
     usize::from(ahead == Ahead::Freely)
 }

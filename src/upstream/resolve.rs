@@ -1,11 +1,11 @@
-//! Host names to addresses, off the workers' threads.
+//! Resolves host names, off the workers' threads.
 //!
-//! A worker that waited for a name server would stall all its connections. Names are therefore
-//! resolved on behalf of all workers by the background thread, every few seconds while they are in
+//! A worker that waited for a name server would stall all its connections. Therefore the background
+//! thread resolves names for all workers, every few seconds while they are in
 //! use, and workers only read the addresses that it publishes.
 //!
 //! Names are resolved by getaddrinfo(3), which honours `/etc/hosts`, `nsswitch.conf` and local
-//! caches. It does not tell how long a record is valid. S3's are valid for a few seconds, so a
+//! caches. It does not report the TTL of records. S3's are valid for a few seconds, so a
 //! lookup every few seconds follows a name about as fast as its records allow.
 
 use std::io;
@@ -78,8 +78,8 @@ impl ResolvedOrigin {
         self.addresses.load_full()
     }
 
-    /// How often the addresses changed to which idle connections may be kept. Whoever opens or
-    /// checks a connection asks this, so it counts as use of the name.
+    /// How often the addresses changed to which idle connections may be kept. It is called to open
+    /// or check a connection, so it counts as use of the name.
     pub(crate) fn changes(&self) -> u64 {
         // Read first: workers share this cache line, and most calls find it set.
         if !self.in_use.load(Ordering::Relaxed) {
@@ -99,7 +99,7 @@ impl ResolvedOrigin {
         self.wanted.notify_one();
     }
 
-    /// Whether the name was looked up already, with whatever result.
+    /// Whether a lookup has ended, successful or not.
     pub(crate) fn is_resolved(&self) -> bool {
         !self.addresses.load().is_empty() || self.failing.load(Ordering::Relaxed)
     }
@@ -200,8 +200,8 @@ impl Resolver {
         Resolver { background, origins: Arc::default(), lookups }
     }
 
-    /// An origin whose addresses are kept up to date for as long as somebody holds it. If it is new
-    /// its name is being looked up.
+    /// An origin whose addresses are kept up to date while it is referenced. A new one starts a
+    /// lookup.
     pub(crate) fn origin(&self, origin: &Arc<Origin>) -> Arc<ResolvedOrigin> {
         let mut origins = self.lock_origins();
         if let Some(found) = origins.iter().find(|known| known.origin == *origin) {
@@ -237,7 +237,7 @@ impl Resolver {
         }
     }
 
-    /// Forgets an origin that no worker holds any more; `false` if one does.
+    /// Removes an origin that no worker references any more; `false` if one does.
     fn forget_unheld(&self, resolved: &Arc<ResolvedOrigin>) -> bool {
         let mut origins = self.lock_origins();
         // The list and the task that keeps it resolved.
@@ -253,8 +253,8 @@ impl Resolver {
     }
 }
 
-/// Whether a name always means this machine (RFC 6761 §6.3). getaddrinfo(3) knows only those in
-/// `/etc/hosts`, which `bucket.localhost` of a server that is run for trial is not.
+/// Whether a name always means this machine (RFC 6761 §6.3). getaddrinfo(3) finds only names in
+/// `/etc/hosts`, which usually lacks the `bucket.localhost` of a test server.
 fn is_localhost(host: &str) -> bool {
     let last = host.trim_end_matches('.').rsplit('.').next();
     last.is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_addresses_at_start_and_the_same_ones_for_whoever_asks() {
+    fn a_name_has_addresses_at_start_and_is_resolved_once_for_all_callers() {
         let (resolver, origin) = resolver_of("localhost");
         resolver.start(std::slice::from_ref(&origin));
         let resolved = resolver.origin(&origin);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_forgotten_when_nobody_holds_it() {
+    fn an_origin_is_removed_with_its_last_reference() {
         let (resolver, origin) = resolver_of("::1");
         let (held, key) = (resolver.origin(&origin), Arc::clone(&origin));
         // The task that keeps a name resolved holds it as well.
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_knows_has_no_addresses() {
+    fn a_name_that_does_not_exist_has_no_addresses() {
         let (resolver, origin) = resolver_of("no-such-host.invalid");
         resolver.start(std::slice::from_ref(&origin));
         let resolved = resolver.origin(&origin);

@@ -10,7 +10,7 @@ use crate::upstream::Origin;
 use crate::upstream::error::ConnectError;
 use crate::upstream::proxy::HttpProxy;
 
-/// Why an HTTP proxy does not open a tunnel to a host.
+/// An HTTP proxy opened no tunnel to a host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProxyError {
     /// The proxy does not respond.
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_response_of_a_proxy_has_its_words_and_its_kind() {
+    fn each_response_of_a_proxy_has_an_error_and_a_message() {
         use ProxyError::{
             Forbidden, HostTimedOut, HostUnreachable, LoginRefused, LoginRequired, Malformed,
         };
