@@ -1,9 +1,8 @@
 //! The copying relay: source → buffer → sink.
 //!
-//! It takes as much at a time as the sink is fast: each wake-up, receive and send costs the same
-//! whatever it brings, and a TLS source brings 16 KiB records. A buffer is held only while bytes
-//! pass through it, and none while either side is waited for, so that slow readers hold next to
-//! nothing.
+//! A fast sink gets large buffers: each wake-up, receive and send has a fixed cost, and a TLS source
+//! delivers records of 16 KiB. No buffer is held while the relay waits for either side, so that slow
+//! readers hold almost no memory.
 
 use std::io;
 use std::rc::Rc;
@@ -54,7 +53,7 @@ struct Relay<'a, S> {
     sent: u64,
     /// Bytes moved since other tasks had their turn.
     turn: u64,
-    /// The sink took its time for the last bytes.
+    /// The sink took longer than [`SLOW`] for the last buffer.
     slow: bool,
 }
 
@@ -86,7 +85,7 @@ impl<S: Source> Relay<'_, S> {
     fn buffer_bytes(&self) -> usize {
         match self.terms.wants_all(self.sent) {
             _ if self.slow => SMALL_RELAY_BUFFER_BYTES,
-            // What is in a buffer was read for nothing if the sink closes.
+            // Bytes in the buffer were read in excess if the sink closes.
             false => RELAY_BUFFER_BYTES,
             true if self.remaining <= RELAY_BUFFER_BYTES as u64 => RELAY_BUFFER_BYTES,
             true => LARGE_RELAY_BUFFER_BYTES,

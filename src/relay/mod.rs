@@ -3,8 +3,8 @@
 //! The relay gets a prefix (bytes to send first, in a buffer), a source, a sink and a length, and is
 //! independent of S3 and HTTP. It never reads past the length, never sends more or
 //! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader
-//! that stops stops the relay's reading: nothing is received before the last bytes were taken. When
-//! that lasts, the source may be given up: what was received of it still goes to the sink, and the
+//! that stops stops the relay's reading: nothing is received before the last bytes were taken. If
+//! it stays stopped, the source may be given up: the received bytes still go to the sink, and the
 //! caller gets the rest from another source.
 
 pub(crate) mod copy;
@@ -124,8 +124,8 @@ pub(crate) struct Report {
     pub end: End,
     /// Bytes of the length that were not received from the source.
     pub remaining: u64,
-    /// Bytes that the sink took, the prefix included; what a failed send took of its last bytes
-    /// is not counted.
+    /// Bytes that the sink took, the prefix included; a part of a failed send is not
+    /// counted.
     pub sent: u64,
 }
 

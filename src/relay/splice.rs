@@ -2,7 +2,7 @@
 //!
 //! `splice(2)` is called on the worker's thread: through the ring it would be handed to a worker
 //! thread of the kernel, which costs more than a copy. The event loop only waits. A wait for the
-//! source is for many bytes at once, since each wake-up costs two system calls whatever it brings.
+//! source is for many bytes at once, since each wake-up costs two system calls for any number of bytes.
 //!
 //! Per wake-up: one wait, one splice in, one or more splices out; no allocation, no byte copied.
 
@@ -81,7 +81,7 @@ impl<S: Source> Relay<'_, S> {
                     return Ok(());
                 }
                 Moved::Blocked => {
-                    // The kernel cuts it to what the socket can hold.
+                    // The kernel limits it to the size of the receive buffer.
                     let low_water = self.remaining.min(LOW_WATER_BYTES) as u32;
                     socket.readable(low_water, deadline).await.map_err(End::SourceFailed)?;
                     self.turn = 0;
@@ -90,7 +90,7 @@ impl<S: Source> Relay<'_, S> {
         }
     }
 
-    /// Moves what the pipe holds into the sink.
+    /// Moves the pipe's bytes into the sink.
     async fn drain(&mut self) -> io::Result<()> {
         // From the last byte that was taken: a wakeup without one does not extend it.
         let mut since = Instant::now();

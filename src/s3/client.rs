@@ -59,7 +59,7 @@ pub(crate) enum Reply {
     Error(ServiceError),
 }
 
-/// Why there is no response.
+/// No response was received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// There are no valid credentials to sign with.
@@ -137,7 +137,7 @@ impl Client {
         let (writer, destination) = located(bucket, &self.pool);
         let (writer, destination) = (RefCell::new(writer), RefCell::new(destination));
         let target = Rc::new(Target { bucket: Arc::clone(bucket), writer, destination });
-        // A request that began before a reload may be for a bucket that is gone since.
+        // A request that began before a reload may be for a bucket that was removed by it.
         if self.live.borrow().as_ref().is_none_or(|live| live.contains(&bucket.id)) {
             targets.insert(bucket.id, Rc::clone(&target));
         }
@@ -166,7 +166,7 @@ impl Client {
     /// retry counts against the worker's budget only if `is_paid`.
     ///
     /// # Errors
-    /// Why there is no retry.
+    /// [`NoRetry`].
     pub(crate) fn next_try(
         &self,
         tries: &mut Tries,

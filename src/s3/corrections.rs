@@ -10,8 +10,7 @@ use crate::s3::credentials::handle::Need;
 use crate::s3::error::{Kind, ServiceError};
 use crate::s3::request::Signed;
 
-/// Retries of one request with another signing time: S3 may report two, and this machine has its
-/// own.
+/// Retries of one request with another signing time: up to two that S3 reports, and this machine's.
 const MAX_CLOCK_RETRIES: u8 = 3;
 
 /// The corrections made for one request so far.
@@ -37,7 +36,7 @@ impl Corrections {
         }
     }
 
-    /// Learns what was wrong; `true` if a retry may succeed now.
+    /// Corrects the cause of the error; `true` if a retry may succeed now.
     pub(super) async fn make(
         &mut self,
         target: &Target,

@@ -1,4 +1,4 @@
-//! One response of S3: its head, the first bytes of its body, and the [`Body`] that brings the
+//! One response of S3: its head, the first bytes of its body, and the [`Body`] that receives the
 //! rest.
 //!
 //! The body can be relayed ([`into_parts`](Response::into_parts)), read into memory
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::s3::body::Body;
 use crate::sys::stream::Ahead;
 
-/// A response of which the head was read. Dropping it closes its connection.
+/// A response whose head was read. Dropping it closes its connection.
 pub(crate) struct Response {
     head: ResponseHead,
     /// [`limits::HEADROOM_BYTES`] to write into, the head, the first bytes of the body.
@@ -57,8 +57,8 @@ impl Response {
         self.ahead
     }
 
-    /// Skips the first `count` bytes of a whole object of `size` bytes, of which only the
-    /// `length` bytes behind them are wanted.
+    /// Skips the first `count` bytes of a whole object of `size` bytes, to read the `length` bytes
+    /// after them.
     ///
     /// # Errors
     /// As `recv(2)`; `UnexpectedEof` if S3 has closed the connection.
@@ -85,8 +85,8 @@ impl Response {
     /// takes long. Returns how many are still to be received.
     ///
     /// # Errors
-    /// As `recv(2)` or for an invalid chunked coding, but only if no byte was received: whoever
-    /// reads the rest meets a later error again.
+    /// As `recv(2)` or for an invalid chunked coding, but only if no byte was received: a later error
+    /// occurs again when the rest is read.
     pub(crate) async fn begin_body(&mut self, length: u64) -> io::Result<u64> {
         if let Err(error) = self.receive_first_bytes(length).await
             && self.received_bytes() == 0
@@ -128,8 +128,8 @@ impl Response {
         (self.buf, range, self.body)
     }
 
-    /// Reads the body into memory and puts the connection back. With an error come the bytes in
-    /// front of it.
+    /// Reads the body into memory and puts the connection back. An error returns the bytes before it
+    /// too.
     ///
     /// # Errors
     /// As `recv(2)` or for an invalid chunked coding; `UnexpectedEof` if the body was cut short,
@@ -145,7 +145,7 @@ impl Response {
         (read, text)
     }
 
-    /// Reads no more of the body: a short rest is discarded to keep the connection, a long one
+    /// Ends the response without reading its body: discards a short rest to keep the connection, or
     /// closes it.
     pub(crate) async fn dismiss(self) {
         let remaining = match self.body.length() {

@@ -6,10 +6,10 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// How much is retried.
+/// The limits of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Retries of one request; with 0 every failure goes to the client.
+    /// Retries of one request; 0 disables them.
     pub retries: u32,
     /// A request is retried for this long after its first failure.
     pub timeout: Duration,
@@ -38,7 +38,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Longest wait of all. A recovery of S3 is noticed after half of it, on average.
 const MAX_WAIT: Duration = Duration::from_secs(3);
 
-/// Requests that earn one retry, so that an outage adds a tenth to S3's load, not a multiple.
+/// Requests that earn one retry, so that retries during an outage add a tenth to S3's load and do
+/// not multiply it.
 const REQUESTS_PER_RETRY: u32 = 10;
 
 /// The retries that one worker may still make.
@@ -55,7 +56,7 @@ impl Budget {
         Budget { balance: Cell::new(most), most: Cell::new(most) }
     }
 
-    /// Goes on with another limit; what was spent stays spent.
+    /// Takes over a reloaded limit; the spent part of the budget stays spent.
     pub(crate) fn adopt(&self, settings: &Settings) {
         let most = units(settings);
         let spent = self.most.replace(most).saturating_sub(self.balance.get());
@@ -81,7 +82,7 @@ fn units(settings: &Settings) -> u32 {
     settings.budget.saturating_mul(REQUESTS_PER_RETRY)
 }
 
-/// The retries of one request, or of one body from one byte on.
+/// The retries of one request, or of resuming one body at one position.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tries {
     first_failure: Option<Instant>,
@@ -90,7 +91,7 @@ pub(crate) struct Tries {
     is_paid: bool,
 }
 
-/// Why there is no further retry.
+/// The reason for which a request is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoRetry {
     /// All retries were made.
@@ -108,12 +109,12 @@ pub(crate) enum NoRetry {
 }
 
 impl Tries {
-    /// The request has failed: returns how long to wait before the retry. `at_least` is S3's
+    /// Notes a failure and returns the wait before the retry. `at_least` is S3's
     /// `Retry-After`, `chance` a random number between 0 and 1. Without a `budget` the retry is
     /// free.
     ///
     /// # Errors
-    /// Why there is no retry.
+    /// See [`NoRetry`].
     pub(crate) fn next(
         &mut self,
         settings: &Settings,
@@ -143,7 +144,7 @@ impl Tries {
         Ok((at_least + longest.mul_f64(chance.clamp(0.0, 1.0))).min(left))
     }
 
-    /// The request has succeeded: its last retry is refunded, and a later failure starts anew.
+    /// Notes a success: refunds the last retry, and gives a later failure all retries again.
     pub(crate) fn succeed(&mut self, budget: &Budget) {
         if self.is_paid {
             budget.add(REQUESTS_PER_RETRY);

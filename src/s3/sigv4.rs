@@ -60,7 +60,7 @@ impl Timestamp {
 /// The parts of a request that are signed.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedParts<'a> {
-    /// The method.
+    /// The HTTP method.
     pub method: &'a str,
     /// The path, percent-encoded as it is sent. S3 signs it as is, without normalisation.
     pub path: &'a [u8],

@@ -32,7 +32,7 @@ pub(crate) struct Deadlines {
 /// How long a reader waits for many bytes while a few are there.
 pub(super) const LOW_WATER_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Time between two looks at what a peer has acknowledged.
+/// How often a waiting send checks the bytes that the peer has acknowledged.
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

@@ -34,8 +34,8 @@ pub(crate) trait Source {
     /// Gives the connection up; `remaining` bytes of the body were not received.
     fn give_up(&mut self, remaining: u64);
 
-    /// As [`Connection::receive`]. If the bytes are not those of the connection, `limit` bounds
-    /// what is received there.
+    /// As [`Connection::receive`]. If the body is encoded on the connection, `limit` bounds the
+    /// encoded bytes.
     fn receive(
         &mut self,
         buf: Vec<u8>,

@@ -36,7 +36,7 @@ enum Role {
     Server(UnbufferedServerConnection),
 }
 
-/// How far a session has come.
+/// The progress of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Handshake,
@@ -45,7 +45,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// Where decrypted bytes go: as many as there is room for to `buf`, the rest to `plain`.
+/// Receives decrypted bytes: up to `room` into `buf`, the rest into `plain`.
 struct Plaintext<'a> {
     buf: &'a mut Vec<u8>,
     room: usize,
@@ -131,8 +131,8 @@ impl Session {
 
     /// Encrypts `bytes`, to be sent.
     pub(super) fn encrypt(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // The state machine writes only once it has dealt with what it received; the plaintext is
-        // kept.
+        // The state machine writes only after it has processed all received records; the plaintext
+        // is kept.
         let mut plain = std::mem::take(&mut self.plain);
         let processed = self.process(&mut plain, usize::MAX);
         self.plain = plain;

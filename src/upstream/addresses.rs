@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How long an address is tried last after a connection to it failed.
 const AVOID_PERIOD: Duration = Duration::from_secs(30);
 
-/// Failures remembered at once; a name of S3 has eight addresses at a time.
+/// Most failures remembered; a name of S3 has eight addresses at a time.
 const REMEMBERED: usize = 256;
 
 /// The recent failures of one worker.
@@ -36,7 +36,7 @@ impl Addresses {
         order
     }
 
-    /// A connection to this address failed.
+    /// Notes that a connection to this address failed.
     pub(crate) fn note_failure(&self, address: SocketAddr, now: Instant) {
         let mut failed = self.failed.borrow_mut();
         failed.retain(|(known, since)| {
@@ -48,7 +48,7 @@ impl Addresses {
         failed.push((address, now));
     }
 
-    /// A connection to this address succeeded.
+    /// Notes that a connection to this address succeeded.
     pub(crate) fn note_success(&self, address: SocketAddr) {
         let mut failed = self.failed.borrow_mut();
         if !failed.is_empty() {

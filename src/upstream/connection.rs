@@ -200,7 +200,7 @@ impl UpstreamConnection {
     /// Appends a whole response head to `buf`, and the bytes of the body that arrive with it. Returns
     /// the head's length in bytes.
     ///
-    /// `limit` bounds each receive, in bytes: what is received here cannot be spliced any more.
+    /// `limit` bounds each receive, in bytes: received bytes cannot be spliced any more.
     /// `first_byte` bounds the wait for the first byte, `stall` every later one.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::sys::process::{is_out_of_descriptors, is_out_of_resources};
 use crate::transport::tls::{HandshakeError, TlsError};
 use crate::upstream::tunnel::ProxyError;
 
-/// Why a connection could not be opened.
+/// A connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The name has no address, or none was found in time.
