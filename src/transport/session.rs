@@ -82,8 +82,8 @@ impl Session {
         }
     }
 
-    /// Decrypts what was received into `buf`, up to `room` bytes, and encodes what the handshake
-    /// has to send. Returns how many bytes came to `buf`; none do with an error.
+    /// Decrypts received records into `buf`, up to `room` bytes, and encodes handshake messages to
+    /// send. Returns the number of bytes added to `buf`; an error adds none.
     pub(super) fn process(&mut self, buf: &mut Vec<u8>, room: usize) -> Result<usize, TlsError> {
         let Session { role, incoming, plain, outgoing, state } = self;
         let start = buf.len();
