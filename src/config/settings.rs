@@ -114,7 +114,7 @@ pub(super) const TOP_LEVEL: &[Key<TopLevel>] = &[
         "The kernel interface of the event loop: `io_uring`, `epoll`, or `auto`, the first that works."),
 
     key!("metadata_ttl", DURATION, settings.metadata.ttl,
-        "How long the size and version of an object are cached; 0s asks S3 each time."),
+        "How long the size and version of an object are cached; 0s disables the cache."),
     key!("metadata_negative_ttl", DURATION, settings.metadata.negative_ttl,
         "The same for objects that do not exist; no longer than `metadata_ttl`."),
     key!("metadata_entries", Count(1, 100_000_000), settings.metadata.max_entries,
@@ -234,7 +234,7 @@ pub(super) const CREDENTIALS: &[Key<CredentialsMap>] = &[
         "A profile of ~/.aws/config or ~/.aws/credentials."),
     key!("role_arn", text(credentials::role_arn), role_arn, "A role to assume."),
     key!("external_id", text(credentials::external_id), external_id,
-        "The external ID that the role's trust policy asks for."),
+        "The external ID that the role's trust policy requires."),
     key!("session_name", text(credentials::session_name), session_name,
         "The name of the role's session in CloudTrail."),
     key!("web_identity_token_file", text(credentials::token_file), token_file,
