@@ -72,7 +72,7 @@ pub(crate) const RELAY_BUFFER_BYTES: usize = 2 * HEADROOM_BYTES + GATHERED_BODY_
 pub(crate) const SMALL_RELAY_BUFFER_BYTES: usize = HEADROOM_BYTES + RESPONSE_HEAD_BYTES + 4 * 1024;
 
 /// Busy upstream connections of a worker above which new relay buffers are small.
-pub(crate) const UNCROWDED_CONNECTIONS: usize = 64;
+pub(crate) const BUSY_CONNECTIONS_FOR_SMALL_BUFFERS: usize = 64;
 
 /// Unused relay buffers that a worker keeps.
 pub(crate) const POOLED_RELAY_BUFFERS: usize = 64;
@@ -93,13 +93,13 @@ pub(crate) const POOLED_LARGE_RELAY_BUFFERS: usize = 2;
 /// Bytes of one body that are moved before the relay yields to the worker's other tasks.
 pub(crate) const TURN_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Unsent bytes in the kernel for a client that has taken [`READS_ON_BYTES`]. More is not faster, and
+/// Unsent bytes in the kernel for a client that has taken [`STEADY_CLIENT_BYTES`]. More is not faster, and
 /// takes kernel memory for each slow client; a quarter costs a third more CPU time per byte.
-pub(crate) const UNSENT_BYTES_FREELY: u32 = 2 * 1024 * 1024;
+pub(crate) const STEADY_CLIENT_UNSENT_BYTES: u32 = 2 * 1024 * 1024;
 
 /// Bytes after which a client is expected to read the rest of a response, so that read-ahead from S3
 /// is no longer limited.
-pub(crate) const READS_ON_BYTES: u64 = 2 * 1024 * 1024;
+pub(crate) const STEADY_CLIENT_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Largest error body of S3 that is read for its `Code`, in bytes. AWS's have less than 1 KiB.
 pub(crate) const ERROR_BODY_BYTES: usize = 32 * 1024;

@@ -1,4 +1,4 @@
-//! A bucket's name, the prefix in it, and its region.
+//! The values of `bucket_name`, `bucket`, `prefix` and `region`.
 
 use crate::config::diagnostic::{Fault, quoted};
 use crate::limits;
@@ -7,24 +7,30 @@ use crate::s3::endpoint::{is_aws_region, is_region};
 /// The name of a bucket or of an access point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
-    /// As sent in requests.
+    /// As sent to S3.
     pub(super) name: String,
-    /// The region in the ARN of an access point.
+    /// The region in the ARN of an access point; `None` for a bucket.
     pub(super) access_point_in: Option<String>,
 }
 
-/// Endings that AWS reserves for what other protocols serve (Amazon S3 User Guide, "General purpose
-/// bucket naming rules").
+/// Suffixes that AWS reserves for other kinds of buckets and access points (Amazon S3 User Guide,
+/// "General purpose bucket naming rules").
 const RESERVED: [(&str, &str); 5] = [
-    ("--x-s3", "is a directory bucket (S3 Express One Zone), which needs its own kind of sessions"),
-    ("--xa-s3", "is an access point of a directory bucket, which needs its own kind of sessions"),
+    (
+        "--x-s3",
+        "is a directory bucket (S3 Express One Zone), which needs session credentials of its own",
+    ),
+    (
+        "--xa-s3",
+        "is an access point of a directory bucket, which needs session credentials of its own",
+    ),
     ("--ol-s3", "is an Object Lambda access point, which signs differently"),
     ("--table-s3", "is a table bucket, which has no objects to read"),
     (".mrap", "is a multi-region access point, which signs differently"),
 ];
 
-/// A bucket's name, or the ARN of an access point. AWS is stricter about names (3 to 63 characters,
-/// lower case); other stores allow these.
+/// Parses a bucket's name, or the ARN of an access point. AWS requires 3 to 63 lower-case characters;
+/// other S3 servers are less strict.
 pub(super) fn name(text: &str) -> Result<Name, Fault> {
     if text.starts_with("arn:") {
         return access_point(text);
@@ -88,14 +94,14 @@ fn access_point(arn: &str) -> Result<Name, Fault> {
     }
 }
 
-/// Put in front of every key.
+/// Parses the `prefix` of a mount.
 pub(super) fn prefix(text: &str) -> Result<String, Fault> {
     if let Some(rest) = text.strip_prefix('/') {
-        let problem = "starts with '/', which keys in S3 hardly ever do";
+        let problem = "starts with '/', which S3 keys rarely do";
         return Err(Fault::new(problem, format!("write {}", quoted(rest))));
     }
     if text.contains('\0') {
-        return Err(Fault::new("contains a NUL character", "remove it: keys cannot have one"));
+        return Err(Fault::new("contains a NUL character", "remove it; keys cannot contain one"));
     }
     if text.len() >= limits::KEY_BYTES {
         let help = format!("a key in S3 has at most {} bytes", limits::KEY_BYTES);
@@ -104,7 +110,7 @@ pub(super) fn prefix(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// The region in signatures; stores other than AWS have their own names.
+/// Parses a region as used in signatures. Other S3 servers have their own names for regions.
 pub(super) fn region(text: &str) -> Result<String, Fault> {
     if !is_region(text) {
         let problem = format!("{} is not a region", quoted(text));
@@ -113,7 +119,7 @@ pub(super) fn region(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// The region as part of AWS's host names.
+/// Parses a region as used in AWS's host names.
 pub(super) fn aws_region(text: &str) -> Result<String, Fault> {
     if !is_aws_region(text) {
         let problem = format!("{} is not an AWS region", quoted(text));
@@ -134,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn bucket_names_of_any_store_pass_and_urls_get_help() {
+    fn bucket_names_of_any_s3_server_are_valid_and_urls_get_help() {
         for good in ["abc", "my-bucket", "Old_Style.Bucket", "12345", &"x".repeat(255)] {
             assert_eq!(name(good).unwrap().name, good);
         }
@@ -176,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_taken_as_it_is_but_for_a_leading_slash() {
+    fn a_prefix_is_kept_unchanged_but_must_not_start_with_a_slash() {
         assert_eq!(prefix("").unwrap(), "");
         assert_eq!(prefix("runs/ä b+%20/ ").unwrap(), "runs/ä b+%20/ ");
         assert!(say(prefix("/runs/")).ends_with("write 'runs/'"));
@@ -185,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_of_other_stores_pass() {
+    fn regions_of_other_s3_servers_are_valid() {
         for good in ["us-east-1", "garage", "default"] {
             assert_eq!(
                 (region(good).unwrap(), aws_region(good).unwrap()),

@@ -1,5 +1,4 @@
-//! What can be checked only when all keys are read: keys that depend on others, and the files that
-//! settings name.
+//! Checks after all keys are read: keys that depend on others, and the files that settings name.
 
 use rustls::pki_types::CertificateDer;
 
@@ -9,10 +8,10 @@ use crate::config::key::Marks;
 use crate::config::settings::TopLevel;
 use crate::transport::trust;
 
-/// Largest `ca_file`, in bytes. The authorities of the whole web take a quarter of a MiB.
+/// Largest `ca_file`, in bytes. All authorities that browsers trust take a quarter of a MiB.
 const CA_FILE_BYTES: usize = 16 << 20;
 
-/// Completes the settings; reports what does not fit.
+/// Loads the certificates, and reports conflicts and unusable files.
 pub(super) fn finish(
     top: &mut TopLevel,
     marks: &Marks,
@@ -41,7 +40,6 @@ pub(super) fn finish(
         report("metadata_negative_ttl", fault);
         metadata.negative_ttl = metadata.ttl;
     }
-    // No more can be idle than are open.
     let upstream = &mut top.settings.upstream;
     upstream.max_idle_connections = upstream.max_idle_connections.min(upstream.max_connections);
 }

@@ -1,5 +1,5 @@
-//! `sse_customer_key_file`: the key that a mount's objects are encrypted with. Nothing in this file
-//! ever repeats a byte of it, nor the file's name: someone may have written the key itself there.
+//! `sse_customer_key_file`: the SSE-C key of a mount's objects. Diagnostics never contain the key, nor the
+//! file's name, in whose place the key itself may have been written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::config::diagnostic::{Diagnostic, Fault, Location};
 use crate::config::files::Files;
 use crate::s3::sse_c::{CustomerKey, KEY_BYTES};
 
-/// Largest key file, in bytes: a key in base64 takes 44.
+/// Largest key file, in bytes. A key in base64 has 44.
 const FILE_BYTES: usize = 1024;
 
-/// The key in the file at `path`, which is named at `location`. `None` has been reported.
+/// Reads the key in the file `path`. `None` has been reported at `location`, where the file is named.
 pub(super) fn read(
     path: &Path,
     location: &Location,
@@ -29,7 +29,7 @@ pub(super) fn read(
     key.map(Arc::new).map_err(|fault| diagnostics.push(location.diagnostic(fault))).ok()
 }
 
-/// 32 bytes, or their base64 with or without a line end.
+/// Parses 32 bytes, or their base64 with an optional line end.
 fn customer_key(content: &[u8]) -> Result<CustomerKey, Fault> {
     if let Ok(bytes) = content.try_into() {
         return Ok(CustomerKey::new(bytes));

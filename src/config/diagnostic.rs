@@ -1,14 +1,14 @@
 //! Diagnostics: the mistakes in a configuration, with their locations.
 //!
-//! All mistakes are printed at once, one line each: where it is, what is wrong, and how to fix it. No
-//! line ever shows a secret: user text passes through [`quoted`] or [`key_name`], and the readers of
+//! All mistakes are printed at once, each on one line with its location, the problem and a remedy. No line
+//! contains a secret: other text from users passes through [`quoted`] or [`key_name`], and the parsers of
 //! secrets quote nothing.
 
 use std::fmt;
 
 use crate::config::settings;
 
-/// Where a setting was written, and its name there: `mounts./files/.bucket`, `S3PROXY_LISTEN`.
+/// The location of a setting, and its name there: `mounts./files/.bucket`, `S3PROXY_LISTEN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// The file, the environment or the command line.
@@ -17,7 +17,7 @@ pub struct Location {
     pub key: String,
 }
 
-/// Where settings come from.
+/// A source of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A configuration file.
@@ -31,7 +31,7 @@ pub enum Source {
     Environment,
     /// A command-line flag.
     Flag,
-    /// For settings that are missing, if there is no file to add them to.
+    /// The location of a missing setting if there is no file.
     Nowhere,
 }
 
@@ -48,7 +48,7 @@ impl Location {
         location
     }
 
-    /// The location of `key` in the map that is here.
+    /// The location of `key` in the map at this location.
     pub(super) fn child(&self, line: usize, key: &str) -> Location {
         let mut child = self.on_line(line);
         if !child.key.is_empty() {
@@ -64,7 +64,7 @@ impl Location {
     }
 }
 
-/// What is wrong with a value: a [`Diagnostic`] without its location.
+/// A problem and its remedy: a [`Diagnostic`] without a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     problem: String,
@@ -80,11 +80,9 @@ impl Fault {
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Where it is.
     pub location: Location,
-    /// What is wrong.
     pub problem: String,
-    /// What to do about it; empty if `problem` says enough.
+    /// The remedy; empty if `problem` suggests it.
     pub help: String,
 }
 
@@ -130,7 +128,7 @@ impl Diagnostics {
     }
 }
 
-/// Most mistakes that are printed: a file of another program has one on every line.
+/// Largest number of mistakes that are printed: another program's file may have one in every line.
 const PRINTED: usize = 20;
 
 /// One line per mistake, without a line feed at the end.
@@ -155,7 +153,7 @@ impl std::error::Error for Diagnostics {}
 /// Longest user text that is quoted, in characters.
 const QUOTED_CHARS: usize = 80;
 
-/// Escapes control, invisible and bidirectional characters: a value must not break, colour or
+/// Escapes control, invisible and bidirectional characters, so that text from users cannot break, colour or
 /// reorder a line of output.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -166,7 +164,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// A value in quotation marks, shortened and kept on one line.
+/// Quotes, truncates and escapes a value for a diagnostic.
 pub(super) fn quoted(text: &str) -> String {
     let mut shown: String = text.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().nth(QUOTED_CHARS).is_some() {
@@ -176,12 +174,12 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
-/// An unknown key of this length may be a secret: those of MinIO have 16 characters and more, those
-/// of AWS 40.
+/// Length from which an unknown key may be a secret, in bytes: MinIO's secrets have 16 or more, those of
+/// AWS 40.
 const SECRET_BYTES: usize = 16;
 
-/// The key if it is safe to show. In a malformed file a secret can end up in the place of a key;
-/// known keys and paths of mounts are not secrets.
+/// A key as shown in diagnostics. In a malformed file a secret can be in the place of a key, so only known
+/// keys, short ones and paths of mounts are shown.
 pub(super) fn key_name(key: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let is_short = key.len() < SECRET_BYTES || (is_mount_path(key) && key.len() < 40);
@@ -193,12 +191,12 @@ fn is_mount_path(key: &str) -> bool {
     key.starts_with('/') && key.ends_with('/')
 }
 
-/// The known name that the user probably meant.
-pub(super) fn nearest<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+/// The name that is most similar to the typed one, for "did you mean".
+pub(super) fn nearest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     /// Below this Jaro-Winkler similarity a suggestion confuses more than it helps.
     const SIMILAR: f64 = 0.82;
     let typed = typed.to_ascii_lowercase();
-    known
+    names
         .map(|name| (name, strsim::jaro_winkler(&typed, &name.to_ascii_lowercase())))
         .filter(|&(_, similarity)| similarity >= SIMILAR)
         .max_by(|a, b| a.1.total_cmp(&b.1))
@@ -210,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diagnostic_is_one_line_that_starts_with_its_place() {
+    fn a_diagnostic_is_one_line_that_starts_with_its_location() {
         let file = Source::File { name: "config.yaml".to_owned(), line: Some(7) };
         let fault = || Fault::new("unknown key", "did you mean 'metadata_ttl'?");
         assert_eq!(
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_may_be_a_secret_is_not_repeated() {
+    fn a_key_that_may_be_a_secret_is_not_shown() {
         assert_eq!(key_name("metadata_tll"), "metadata_tll");
         assert_eq!(key_name("upstream_max_idle_connections"), "upstream_max_idle_connections");
         assert_eq!(key_name("/partner-institute/"), "/partner-institute/");
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_key_is_named_and_nothing_far_off() {
+    fn only_similar_keys_are_suggested() {
         let known = ["bucket_name", "metadata_ttl", "metadata_entries", "listen"];
         assert_eq!(nearest("metadata_tll", known.into_iter()), Some("metadata_ttl"));
         assert_eq!(nearest("bucket", known.into_iter()), Some("bucket_name"));

@@ -7,21 +7,21 @@ use crate::http1::target::percent_decode;
 use crate::s3::sigv4::write_encoded_path;
 use crate::upstream::Origin;
 
-/// An S3 server that is named by its URL.
+/// An S3 server other than AWS's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) origin: Origin,
-    /// Encoded, without a slash at its end; usually empty.
+    /// Percent-encoded, without a slash at its end; usually empty.
     pub(super) path: String,
 }
 
 /// Longest path of an endpoint, in bytes.
 const PATH_BYTES: usize = 512;
 
-/// The server at `http://host[:port][/path]` or `https://host[:port][/path]`.
+/// Parses `http://host[:port][/path]` or `https://host[:port][/path]`.
 pub(super) fn server(text: &str) -> Result<Server, Fault> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    // Before anything is quoted: there may be a password before the '@'.
+    // Checked before anything is quoted, since there may be a password before the '@'.
     if rest.contains('@') {
         let help = "put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
         return Err(Fault::new("contains '@'", help));
@@ -49,16 +49,16 @@ pub(super) fn server(text: &str) -> Result<Server, Fault> {
     Ok(Server { origin, path })
 }
 
-/// The path of an endpoint, encoded as the paths of requests are, so that it is sent as it is signed.
-/// It has no empty segments, and none that a server on the way could resolve.
+/// The path of an endpoint, with the percent-encoding of SigV4, so that it is sent exactly as it is signed.
+/// `None` if it has empty or dot segments, which a server in between could remove.
 fn base_path(path: &str) -> Option<String> {
     let mut encoded = Vec::new();
     let path = path.strip_suffix('/').unwrap_or(path);
     for part in path.split('/').skip(1) {
         let mut decoded = String::new();
         percent_decode(part, PATH_BYTES, &mut decoded).ok()?;
-        let is_odd = |c: char| c == '/' || c.is_control();
-        if matches!(decoded.as_str(), "" | "." | "..") || decoded.chars().any(is_odd) {
+        let is_invalid = |c: char| c == '/' || c.is_control();
+        if matches!(decoded.as_str(), "" | "." | "..") || decoded.chars().any(is_invalid) {
             return None;
         }
         encoded.push(b'/');
@@ -89,7 +89,7 @@ pub(super) fn host_and_port(authority: &str, tls: bool) -> Option<Origin> {
     (port != 0).then(|| Origin { tls, host: host.to_ascii_lowercase(), port })
 }
 
-/// Whether a bucket's name can be put before the endpoint's host name.
+/// Checks that a bucket's name can be put before the endpoint's host name.
 pub(super) fn allows_virtual(endpoint: &Origin) -> Result<(), Fault> {
     if endpoint.host.parse::<IpAddr>().is_ok() {
         return Err(Fault::new(
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_more_or_less_than_host_and_port_is_refused() {
+    fn an_invalid_endpoint_is_rejected() {
         for (text, part) in [
             ("minio:9000", "is not an http:// or https:// URL"),
             ("ftp://minio", "is not an http:// or https:// URL"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_addressing_needs_a_name() {
+    fn virtual_addressing_needs_a_host_name() {
         let at = |host: &str| Origin { tls: false, host: host.to_owned(), port: 9000 };
         assert!(allows_virtual(&at("minio")).is_ok());
         assert!(say(allows_virtual(&at("::1"))).contains("IP address"));

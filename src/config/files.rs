@@ -5,18 +5,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// How files are accessed.
+/// File access, replaced in tests.
 #[derive(Clone, Copy)]
 pub(super) struct Files {
-    /// Reads a file, up to one byte beyond the given size.
+    /// Reads at most one byte more than the given size, so that the caller detects a larger file.
     pub(super) read: fn(&Path, usize) -> io::Result<Vec<u8>>,
-    /// Checks whether a file can be appended to, or could be if it existed.
+    /// Checks that a file can be appended to, or created.
     pub(super) try_append: fn(&Path) -> io::Result<()>,
 }
 
 pub(super) const OF_THIS_MACHINE: Files = Files { read: read_bounded, try_append };
 
-/// No access: a configuration that is only text never touches the disk.
+/// Denies all access, for a configuration that is text only.
 pub(super) const NONE: Files = Files {
     read: |_, _| Err(ErrorKind::Unsupported.into()),
     try_append: |_| Err(ErrorKind::Unsupported.into()),
@@ -30,12 +30,12 @@ pub(super) fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 
 fn try_append(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        // A pipe or a device: opening it may block, or may have an effect at its other end.
+        // Opening a pipe or a device may block, or may have side effects.
         Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => Ok(()),
         Ok(_) => OpenOptions::new().append(true).open(path).map(drop),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             OpenOptions::new().append(true).create_new(true).open(path)?;
-            // `--check` may run as another user than the server, which could not write to it then.
+            // `--check` may run as another user, whose file the server could not write to.
             fs::remove_file(path)
         }
         Err(error) => Err(error),

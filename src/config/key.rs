@@ -1,6 +1,5 @@
-//! A key of the configuration: its name, environment variables, default and documentation, and how
-//! its value reaches the settings that it belongs to. The keys themselves are in
-//! [`settings`](super::settings).
+//! A key of the configuration: its name, environment variables, default and documentation, and the code that
+//! stores its value in a settings type. The keys themselves are in [`settings`](super::settings).
 
 use std::collections::BTreeMap;
 
@@ -16,10 +15,11 @@ pub(super) struct Key<S> {
     pub(super) show: fn(&S) -> Option<String>,
 }
 
-/// What people need to know about a key.
+/// The documentation of a key.
 pub(super) struct About {
     pub(super) name: &'static str,
-    /// The variables of AWS's tools that set it too, after our own; `None` if only the file does.
+    /// Variables of AWS's tools that set it too, with lower precedence than our own; `None` if it can be set
+    /// only in the file.
     pub(super) variables: Option<&'static [&'static str]>,
     pub(super) docs: &'static str,
 }
@@ -41,7 +41,7 @@ macro_rules! key {
 pub(super) use key;
 
 impl About {
-    /// The variables that set this key: the first that is set and not empty counts.
+    /// The variables that set this key, in falling order of precedence.
     pub(super) fn variables(&self) -> Vec<String> {
         let own = match self.name.starts_with("AWS_") {
             true => self.name.to_owned(),
@@ -61,13 +61,13 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// A single value; `None` if it is wrong.
+    /// Parses a single value; `None` has been reported.
     pub(super) fn one<T>(&mut self, parse: impl Fn(&str) -> Result<T, Fault>) -> Option<T> {
         one(&self.written.value, parse).map_err(|fault| self.report(fault)).ok()
     }
 
-    /// The correct items of a list, in which a single value counts as a list of one; separated by
-    /// commas in the environment. `None` if all are wrong.
+    /// Parses a list, and reports its wrong items. A single value is a list of one; in the environment, items
+    /// are separated by commas. `None` if all items are wrong.
     pub(super) fn list<T>(&mut self, parse: impl Fn(&str) -> Result<T, Fault>) -> Option<Vec<T>> {
         let Written { location, value, .. } = self.written;
         let from_environment = location.source == Source::Environment;
@@ -104,13 +104,13 @@ fn one<T>(node: &Node, parse: impl Fn(&str) -> Result<T, Fault>) -> Result<T, Fa
     }
 }
 
-/// For `key:` with nothing behind it.
+/// For `key:` without a value.
 pub(super) fn no_value() -> Fault {
     Fault::new("has no value", "write one, or remove the key")
 }
 
-/// The keys that are set: where each was set, and whether its value could be read. If several
-/// sources set one, the last counts.
+/// The keys that are set, each with its location and whether its value is wrong. If several sources set a
+/// key, that of the highest precedence counts.
 #[derive(Clone, Default)]
 pub(super) struct Marks(BTreeMap<&'static str, (Location, bool)>);
 
@@ -123,14 +123,14 @@ impl Marks {
         self.0.contains_key(key)
     }
 
-    /// Set to something wrong, which has been reported: it is not missing.
+    /// Whether the key is set, but its value is wrong and has been reported.
     pub(super) fn is_wrong(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|&(_, is_wrong)| is_wrong)
     }
 }
 
-/// Reads into `settings` what is written for any of `keys`, in rising order of precedence. A
-/// mistake is reported even if another source overrides it.
+/// Stores the values of `keys` in `settings`. `written` is in rising order of precedence. A mistake is
+/// reported even if another source overrides it.
 pub(super) fn fill<'w, S>(
     keys: &[Key<S>],
     written: impl IntoIterator<Item = &'w Written>,
@@ -147,7 +147,7 @@ pub(super) fn fill<'w, S>(
     }
 }
 
-/// Reads a map with these keys, all of which may be missing.
+/// Reads a map with these keys, all of them optional.
 pub(super) fn read_map<S: Default>(
     keys: &[Key<S>],
     map: &Location,

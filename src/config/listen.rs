@@ -1,7 +1,7 @@
 //! Addresses to listen on: `127.0.0.1:5000`, `localhost:5000`, `[::1]:5000`, `unix:/path`.
 //!
-//! A port without an address is an error: it would mean "every interface" to some and "this machine
-//! only" to others, and the proxy serves private data.
+//! A port without an address is an error: some expect it to mean all interfaces, others this machine only,
+//! and s3proxy serves private data.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -71,12 +71,12 @@ fn unix(path: &str) -> Result<ListenAddress, Fault> {
     Ok(ListenAddress::Unix(PathBuf::from(path)))
 }
 
-/// Digits only: `u16` would accept a sign.
+/// Accepts digits only; `u16::from_str` would accept a sign.
 fn port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Says what is missing from an address.
+/// Explains an invalid address, and completes it if possible.
 fn incomplete(text: &str) -> Fault {
     if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
         let problem = format!("{} has no address", quoted(text));

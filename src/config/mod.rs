@@ -1,12 +1,12 @@
 //! The configuration: fills the settings of the layers below from a file, the environment and flags.
 //!
-//! [`load`] reads the file. `source` gives what is written, key by key, each with its location;
-//! `settings` is the table of keys; `mounts` and `checks` handle what depends on several of them. The
-//! result is a [`Config`], or every mistake at once. Flags take precedence over the environment, the
-//! environment over the file, the file over defaults.
+//! [`load`] reads the file. `source` splits each source into keys with values and locations; `settings` is
+//! the table of keys; `mounts` and `checks` handle keys that depend on others. The result is a [`Config`], or
+//! all mistakes at once. Flags take precedence over the environment, the environment over the file, the file
+//! over defaults.
 //!
-//! [`resolve`] is pure: file text and environment come in as arguments, no host name is resolved and
-//! no bucket is asked; `--check` does that. Only [`load`] reads the files that settings name.
+//! [`resolve`] does no I/O: file text and environment are arguments, and files that settings name are not
+//! read. Neither function resolves host names or sends requests; `--check` does that.
 
 mod bucket;
 mod checks;
@@ -52,10 +52,10 @@ use crate::s3::endpoint::is_aws_region;
 use crate::server::live::Live;
 use crate::server::settings::Settings;
 
-/// Used if no file is named.
+/// The configuration file if the command line names none.
 pub(crate) const DEFAULT_FILE: &str = "config.yaml";
 
-/// Largest configuration file, in bytes. A thousand mounts with credentials take a quarter.
+/// Largest configuration file, in bytes. A thousand mounts with credentials take a quarter of it.
 const FILE_BYTES: usize = 1024 * 1024;
 
 /// A configuration, ready for the server.
@@ -113,8 +113,8 @@ pub fn load(
     }
 }
 
-/// The configuration in `file`, `environment` and `flags`. Other files are not read: a setting that
-/// needs one is a mistake here.
+/// Resolves the configuration in `file`, `environment` and `flags`. Other files are not read; a setting that
+/// names one is reported as a mistake.
 ///
 /// # Errors
 /// Every mistake in all three.
@@ -127,7 +127,7 @@ pub fn resolve(
     resolve_with(file, environment, flags, &surroundings)
 }
 
-/// The files that a configuration may refer to.
+/// The file system and the profiles of AWS's tools.
 struct Surroundings {
     files: Files,
     profiles: Profiles,
@@ -152,13 +152,13 @@ fn resolve_with(
     };
     let config = read(&written, environment, surroundings, &home, &mut diagnostics);
     if is_unreadable {
-        // A key is not missing from a file that could not be read.
+        // Keys may seem missing only because the file could not be read.
         diagnostics.retain(|diagnostic| diagnostic.location.source != home);
     }
     if diagnostics.is_empty() { Ok(config) } else { Err(Diagnostics::new(diagnostics)) }
 }
 
-/// Reads every setting. The result is complete only if nothing has been reported.
+/// Reads all settings. The result is complete only if nothing was reported.
 fn read(
     written: &[Written],
     environment: &Environment,

@@ -1,4 +1,4 @@
-//! `bucket_name` or `mounts`: which paths lead to which buckets.
+//! `bucket_name` and `mounts`: the mapping from URL paths to buckets.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::s3::bucket::Bucket;
 use crate::s3::credentials::login::Login;
 use crate::s3::endpoint::{Addressing, Aws, Endpoint};
 
-/// Where `bucket_name` is mounted, as in the 2014 application.
+/// The path of `bucket_name`, as in the 2014 application.
 const SHORT_FORM_PATH: &str = "/files/";
 
-/// The region to sign for if nothing names one, as in the 2014 application.
+/// The region if neither the configuration nor a profile has one, as in the 2014 application.
 pub(super) const DEFAULT_REGION: &str = "us-east-1";
 
-/// Most mounts of one configuration: a request is compared with them one after the other.
+/// Largest number of mounts: each request is compared with them one after the other.
 const MOUNTS: usize = 1000;
 
-/// A mount with everything that it inherits.
+/// A mount with its own and its inherited settings.
 struct Draft {
     path: String,
     location: Location,
@@ -36,7 +36,7 @@ struct Draft {
 
 /// Reads mounts and reports the mistakes in them.
 pub(super) struct MountReader<'a> {
-    /// The top level, which mounts start from.
+    /// The settings of the top level.
     pub(super) inherited: MountSettings,
     pub(super) marks: &'a Marks,
     pub(super) providers: Providers,
@@ -46,8 +46,8 @@ pub(super) struct MountReader<'a> {
 }
 
 impl MountReader<'_> {
-    /// All mounts, those with the longest path first, so that the first match is the best one.
-    /// `home` is where to write a missing bucket.
+    /// All mounts, ordered by length of their paths, longest first, so that the first match is the most
+    /// specific one. `home` is the location that a missing bucket is reported at.
     pub(super) fn read(mut self, mounts: Option<&Written>, home: &Source) -> Vec<Arc<Mount>> {
         self.prepare_inherited();
         let mut drafts = self.drafts(mounts, home);
@@ -55,7 +55,7 @@ impl MountReader<'_> {
         drafts.into_iter().filter_map(|draft| self.complete(draft)).map(Arc::new).collect()
     }
 
-    /// What is done once for all mounts.
+    /// Checks and completes the settings that all mounts inherit.
     fn prepare_inherited(&mut self) {
         let Aws { dual_stack, fips, .. } = self.inherited.aws;
         for (key, is_on) in [("dual_stack", dual_stack), ("fips", fips)] {
@@ -150,7 +150,7 @@ impl MountReader<'_> {
         Some(Draft { path: path.ok()?, location, settings, marks })
     }
 
-    /// From what is written to what is used; `None` has been reported.
+    /// Resolves a draft; `None` has been reported.
     fn complete(&mut self, draft: Draft) -> Option<Mount> {
         let Draft { path, location, settings, marks } = draft;
         let bucket = settings.bucket?;
@@ -221,7 +221,7 @@ impl MountReader<'_> {
         }
     }
 
-    /// The region of a mount: that of the configuration, of the profile, or the default.
+    /// The region of a mount: from the configuration, or else the profile, or else the default.
     fn region(
         &mut self,
         configured: Option<String>,
@@ -241,7 +241,7 @@ impl MountReader<'_> {
         }
     }
 
-    /// Reports a mistake, once if several mounts have it in common.
+    /// Reports a mistake, but only once if several mounts share it.
     fn check<T>(&mut self, location: &Location, result: Result<T, Fault>) -> Result<T, Reported> {
         result.map_err(|fault| {
             let diagnostic = location.diagnostic(fault);
@@ -261,7 +261,7 @@ fn path(text: &str) -> Result<String, Fault> {
     let inner = text.trim_matches('/');
     let whole = if inner.is_empty() { "/".to_owned() } else { format!("/{inner}/") };
     if whole != text {
-        // Not repeated if it may be a secret whose key is missing.
+        // Not shown if it may be a secret whose key is missing.
         let shown = if key_name(text) == text { whole } else { "/name/".to_owned() };
         let problem = "a path starts and ends with one '/'";
         return Err(Fault::new(problem, format!("write {}", quoted(&shown))));

@@ -13,12 +13,11 @@ use aws_types::os_shim_internal::{Env, Fs};
 use crate::config::diagnostic::Fault;
 use crate::config::source::environment::{Environment, ignores_configured_endpoints};
 
-/// All profiles.
 #[derive(Default)]
 pub(super) struct Profiles {
     sections: EnvConfigSections,
     ignore_endpoints: bool,
-    /// Why there are none, if the files are malformed.
+    /// The error if the files are malformed.
     broken: Option<String>,
 }
 
@@ -41,7 +40,7 @@ impl Profiles {
         }
     }
 
-    /// The profile of this name, or the selected one (`AWS_PROFILE`, or else `default`).
+    /// The named profile, or else the selected one (`AWS_PROFILE`, or else `default`).
     ///
     /// # Errors
     /// If the files are malformed.
@@ -85,7 +84,7 @@ fn sections(environment: &Environment) -> Result<EnvConfigSections, String> {
     let variables: HashMap<String, String> =
         set.map(|(name, value)| (name.clone(), value.clone())).collect();
     let (env, fs) = (Env::from(variables), Fs::real());
-    // This blocks, but no worker runs yet.
+    // Blocks, which is fine: no worker runs yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let source = runtime.block_on(source::load(&env, &fs, &EnvConfigFiles::default()));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_more_specific_endpoint_of_a_profile_counts() {
+    fn the_most_specific_endpoint_of_a_profile_counts() {
         let profiles = profiles(FILE, &[("AWS_PROFILE", " ")]);
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(said(&profiles, None), [some("eu-west-1"), None]);

@@ -1,5 +1,5 @@
 //! `proxy`, and the usual variables: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper
-//! or lower case. No message repeats a value: the URL of a proxy may contain a password.
+//! or lower case. Diagnostics never contain the URL of a proxy, which may include a password.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::http1::target::percent_decode;
 use crate::policy::route::Mount;
 use crate::upstream::proxy::{Exempt, HttpProxy, Proxies};
 
-/// Longest name or password, in bytes.
+/// Longest user name or password of a proxy, in bytes.
 const CREDENTIAL_BYTES: usize = 1024;
 
-/// The proxies, and mistakes in the variables, which matter only if a mount uses their proxy.
+/// The proxies, and the mistakes in variables, which are reported only if a mount would use that proxy.
 pub(super) struct ProxySettings {
     pub(super) proxies: Arc<Proxies>,
     mistakes: Vec<Mistake>,
@@ -50,7 +50,7 @@ pub(super) fn read(
                     .map(Arc::new)
             };
             let https = of(true, &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
-            // To a CGI program HTTP_PROXY is the field `Proxy` of a request.
+            // In a CGI program HTTP_PROXY is the `Proxy` field of a client's request (httpoxy).
             let is_cgi = environment.contains_key("REQUEST_METHOD");
             let names: &[&str] = match is_cgi {
                 true => &["http_proxy", "all_proxy", "ALL_PROXY"],
@@ -63,7 +63,7 @@ pub(super) fn read(
 }
 
 impl ProxySettings {
-    /// Reports the mistakes that matter to these mounts, each once.
+    /// Reports each mistake that affects one of these mounts, once.
     pub(super) fn report(self, mounts: &[Arc<Mount>], diagnostics: &mut Vec<Diagnostic>) {
         let exempt = &self.proxies.exempt;
         for Mistake { for_tls, diagnostic } in self.mistakes {
@@ -94,7 +94,7 @@ pub(super) fn url_or_off(text: &str) -> Result<Option<Arc<HttpProxy>>, Fault> {
     }
 }
 
-/// `http://[name:password@]host[:port]`; curl too allows it without the scheme.
+/// Parses `http://[name:password@]host[:port]`. The scheme is optional, as for curl.
 fn url(text: &str) -> Result<HttpProxy, Fault> {
     const HELP: &str = "write it as http://proxy.example.org:3128, with name:password@ before the \
                         host if it needs them; 'proxy: off' uses none";
@@ -129,7 +129,7 @@ fn basic(user_info: &str) -> Option<String> {
     let (name, password) = user_info.split_once(':').unwrap_or((user_info, ""));
     let (mut user_pass, mut decoded) = (String::new(), String::new());
     percent_decode(name, CREDENTIAL_BYTES, &mut user_pass).ok()?;
-    // A colon would end the name.
+    // A colon would separate name and password (RFC 7617 §2).
     if user_pass.contains(':') {
         return None;
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_a_host_with_or_without_the_rest() {
+    fn only_the_host_of_a_proxy_is_required() {
         for (text, shown, authorization) in [
             ("http://proxy:3128", "http://proxy:3128", None),
             ("http://proxy", "http://proxy", None),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_proxy_is_refused_and_not_repeated() {
+    fn an_unsupported_proxy_is_rejected_and_not_shown() {
         for (text, words) in [
             ("socks5://u:hush@p:1080", "a SOCKS proxy, which is not supported"),
             ("SOCKS5H://p", "a SOCKS proxy"),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_count_in_lower_case_first_and_empty_ones_do_not() {
+    fn lower_case_variables_take_precedence_and_empty_ones_are_ignored() {
         let read = |variables: &[(&str, &str)]| {
             let environment: Environment = variables
                 .iter()

@@ -1,11 +1,11 @@
-//! Settings of response fields: CORS, `Cache-Control`, `Content-Encoding`.
+//! The values of `cache_control`, `cors` and `genomic_suffixes`.
 
 use crate::config::diagnostic::{Fault, quoted};
 use crate::config::key::Reading;
 use crate::config::values::{Kind, Word};
 use crate::policy::cors::Policy;
 
-/// Longest `cache_control`, in bytes. Real values have less than 100.
+/// Longest `cache_control`, in bytes. Realistic values have less than 100.
 const CACHE_CONTROL_BYTES: usize = 256;
 
 /// The `Cache-Control` of objects that are stored without one: a field value, or `off`.
@@ -79,8 +79,8 @@ enum Allowed {
     Origin(String),
 }
 
-/// An origin exactly as browsers send it, since it is compared as text: scheme, host, and port unless
-/// it is the scheme's own (RFC 6454 §7).
+/// Parses `'*'`, `off`, or an origin in the exact form that browsers send, since it is compared as text:
+/// scheme, host, and port unless it is the scheme's default (RFC 6454 §7).
 fn origin(text: &str) -> Result<Allowed, Fault> {
     match text {
         "*" => return Ok(Allowed::Any),
@@ -93,7 +93,7 @@ fn origin(text: &str) -> Result<Allowed, Fault> {
         return Err(wrong(&format!("{} is not a web origin", quoted(text))));
     };
     if host.contains(['/', '?', '#', '@']) {
-        return Err(wrong("an origin has no path after its host, not even '/'"));
+        return Err(wrong("an origin has no path, not even '/'"));
     }
     if host.len() > HOST_AND_PORT_BYTES {
         return Err(wrong(&format!("{} is longer than a host can be", quoted(text))));

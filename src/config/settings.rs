@@ -1,5 +1,5 @@
-//! Every key of the configuration: one line each with its name, its kind, the field that it fills,
-//! its documentation, and the AWS variables that set it too. Defaults are those of the fields.
+//! The table of all keys: name, kind, the field that the key sets, documentation, and the AWS variables that
+//! set it too. Defaults are those of the fields.
 //!
 //! A new setting needs a line here, its field with a default in the layer that uses it, and a
 //! paragraph in `config.example.yaml`; a test compares the three.
@@ -34,7 +34,7 @@ use crate::upstream::proxy::HttpProxy;
 pub(super) struct TopLevel {
     pub(super) settings: Settings,
     pub(super) live: Live,
-    /// `bucket_name`, and what mounts inherit.
+    /// `bucket_name`, and the settings that mounts inherit.
     pub(super) mount: MountSettings,
     pub(super) mounts: Option<Written>,
     /// `Some(None)` is `off`.
@@ -76,7 +76,8 @@ impl Default for MountSettings {
             requester_pays: false,
             allow_version_id: false,
             denied_is_missing: false,
-            // Without it browsers invent a lifetime (RFC 9111 §4.2.2) and mix versions of an object.
+            // Without it browsers use a heuristic lifetime (RFC 9111 §4.2.2), and may combine an old index
+            // with new data.
             cache_control: Some("no-cache".to_owned()),
             customer_key_file: None,
             customer_key: None,
@@ -86,7 +87,7 @@ impl Default for MountSettings {
 
 const MIB: u64 = 1 << 20;
 
-/// The keys of the top level alone.
+/// The keys that only the top level has.
 #[rustfmt::skip]
 pub(super) const TOP_LEVEL: &[Key<TopLevel>] = &[
     key!("bucket_name", text(bucket::name), mount.bucket,
@@ -113,7 +114,7 @@ pub(super) const TOP_LEVEL: &[Key<TopLevel>] = &[
         "The kernel interface of the event loop: `io_uring`, `epoll`, or `auto`, the first that works."),
 
     key!("metadata_ttl", DURATION, settings.metadata.ttl,
-        "How long the size and version of an object are cached; 0s asks S3 each time."),
+        "How long the size and version of an object are cached; 0s disables the cache."),
     key!("metadata_negative_ttl", DURATION, settings.metadata.negative_ttl,
         "The same for objects that do not exist; no longer than `metadata_ttl`."),
     key!("metadata_entries", Count(1, 100_000_000), settings.metadata.max_entries,
@@ -181,7 +182,7 @@ pub(super) const TOP_LEVEL: &[Key<TopLevel>] = &[
         "How many of these pipes each worker may have."),
 ];
 
-/// The access keys of the top level, which come from one source together.
+/// The access keys of the top level, all three from one source.
 #[rustfmt::skip]
 pub(super) const AWS_KEYS: &[Key<AccessKeys>] = &[
     key!("AWS_ACCESS_KEY_ID", text(access_key_id), id,
@@ -192,7 +193,7 @@ pub(super) const AWS_KEYS: &[Key<AccessKeys>] = &[
         "The session token of temporary credentials."),
 ];
 
-/// The keys of a mount that it inherits from the top level.
+/// The keys of a mount that are inherited from the top level.
 #[rustfmt::skip]
 pub(super) const INHERITED: &[Key<MountSettings>] = &[
     key!("credentials", IdentityKind, credentials,
@@ -216,7 +217,7 @@ pub(super) const INHERITED: &[Key<MountSettings>] = &[
         "A file with the key of objects that are encrypted with SSE-C."),
 ];
 
-/// The other keys of a mount.
+/// The keys that only mounts have.
 #[rustfmt::skip]
 pub(super) const MOUNT: &[Key<MountSettings>] = &[
     key!("bucket", text(bucket::name), bucket, "The bucket, or the ARN of an access point."),
@@ -233,7 +234,7 @@ pub(super) const CREDENTIALS: &[Key<CredentialsMap>] = &[
         "A profile of ~/.aws/config or ~/.aws/credentials."),
     key!("role_arn", text(credentials::role_arn), role_arn, "A role to assume."),
     key!("external_id", text(credentials::external_id), external_id,
-        "The external ID that the role's trust policy asks for."),
+        "The external ID that the role's trust policy requires."),
     key!("session_name", text(credentials::session_name), session_name,
         "The name of the role's session in CloudTrail."),
     key!("web_identity_token_file", text(credentials::token_file), token_file,
@@ -244,7 +245,7 @@ pub(super) const CREDENTIALS: &[Key<CredentialsMap>] = &[
 #[rustfmt::skip]
 pub(super) const RULE: &[Key<RuleText>] = &[
     key!("from", text(|text| Ok(text.to_owned())), from, "A regular expression."),
-    key!("to", text(|text| Ok(text.to_owned())), to, "What replaces each match of it."),
+    key!("to", text(|text| Ok(text.to_owned())), to, "The replacement of each match."),
     key!("when", WHEN, when, "`always`, or `missing`: only for keys that do not exist."),
 ];
 
@@ -254,7 +255,7 @@ pub(super) fn top_level() -> impl Iterator<Item = &'static About> {
     alone.chain(AWS_KEYS.iter().map(|key| &key.about)).chain(INHERITED.iter().map(|key| &key.about))
 }
 
-/// The keys inside maps, except those that the top level has too.
+/// The keys of nested maps, except those that the top level has too.
 fn nested() -> impl Iterator<Item = &'static About> {
     let mount = MOUNT.iter().map(|key| &key.about);
     let credentials = CREDENTIALS.iter().map(|key| &key.about);

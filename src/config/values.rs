@@ -1,4 +1,4 @@
-//! The kinds of values: how each is read, and how it is shown in the documentation.
+//! The kinds of values: how each is parsed, and how a default is shown in the documentation.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use crate::policy::rewrite::When;
 use crate::s3::endpoint::Addressing;
 use crate::sys::event_loop;
 
-/// How the value of a key becomes a `T`.
+/// Parses the value of a key as a `T`.
 pub(super) trait Kind<T> {
-    /// Stores the value; reports mistakes in it.
+    /// Stores the value, or reports the mistakes in it.
     fn read(&self, reading: Reading<'_>, into: &mut T);
 
     /// The value as it would be written in the file; `None` if there is none.
     fn show(&self, value: &T) -> Option<String>;
 }
 
-/// A kind with a single value.
+/// A [`Kind`] that is a single scalar.
 pub(super) trait Word<T> {
     fn parse(&self, text: &str) -> Result<T, Fault>;
     fn show(&self, value: &T) -> Option<String>;
@@ -40,7 +40,7 @@ impl<T, W: Word<T>> Kind<T> for W {
     }
 }
 
-/// A text without a default. `unset` is shown for keys whose default is found elsewhere.
+/// An optional text. `unset` is the default in the documentation, if the code applies one later.
 pub(super) struct Text<T> {
     pub(super) parse: fn(&str) -> Result<T, Fault>,
     pub(super) unset: Option<&'static str>,
@@ -60,7 +60,7 @@ impl<T> Word<Option<T>> for Text<T> {
     }
 }
 
-/// Whatever is written, for settings that are read after all others.
+/// Any value, for keys that are parsed after all others.
 pub(super) struct Whole;
 
 impl Kind<Option<Written>> for Whole {
@@ -83,7 +83,7 @@ fn path(text: &str) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(text))
 }
 
-/// A time with its unit, no shorter than `least`: `500ms`, `30s`, `5m`, `2h`.
+/// A duration with its unit, at least `least`: `500ms`, `30s`, `5m`, `2h`.
 pub(super) struct Time {
     least: Duration,
 }
@@ -91,7 +91,7 @@ pub(super) struct Time {
 pub(super) const DURATION: Time = Time { least: Duration::ZERO };
 pub(super) const TIMEOUT: Time = Time { least: Duration::from_millis(1) };
 
-/// Longest duration that makes sense in any setting: 30 days.
+/// Longest duration of any setting: 30 days.
 const DURATION_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Units of time in milliseconds, the longest first.
@@ -113,7 +113,7 @@ impl Word<Duration> for Time {
         };
         let duration = Duration::from_millis(ms);
         if duration < self.least {
-            return Err(Fault::new("leaves no time at all", "write 1ms or more"));
+            return Err(Fault::new("leaves no time", "write 1ms or more"));
         }
         Ok(duration)
     }
@@ -124,7 +124,7 @@ impl Word<Duration> for Time {
     }
 }
 
-/// A size from the first to the second number of bytes: `512B`, `64KiB`, `1MiB`, `1GiB`.
+/// A size between two limits in bytes, inclusive: `512B`, `64KiB`, `1MiB`, `1GiB`.
 pub(super) struct Size(pub(super) u64, pub(super) u64);
 
 /// Units of size in bytes, the largest first.
@@ -166,7 +166,7 @@ fn in_largest_unit(value: u64, units: &[(&str, u64)]) -> String {
     fitting.map_or_else(|| value.to_string(), |(name, length)| format!("{}{name}", value / length))
 }
 
-/// A number from the first to the second.
+/// A number between two limits, inclusive.
 pub(super) struct Count(pub(super) u64, pub(super) u64);
 
 impl<T: TryFrom<u64> + Display> Word<T> for Count {
@@ -180,7 +180,7 @@ impl<T: TryFrom<u64> + Display> Word<T> for Count {
     }
 }
 
-/// A number from `least` to `most`; `expected` says so.
+/// Parses a number from `least` to `most`; `expected` describes it in diagnostics.
 fn number<T: TryFrom<u64>>(text: &str, least: u64, most: u64, expected: &str) -> Result<T, Fault> {
     let fault = |what: &str| {
         Err(Fault::new(format!("{} is {what}", quoted(text)), format!("write {expected}")))
@@ -195,7 +195,7 @@ fn number<T: TryFrom<u64>>(text: &str, least: u64, most: u64, expected: &str) ->
     }
 }
 
-/// `auto`, one worker per usable core, or a number.
+/// `auto`, for one worker per usable processor core, or a number.
 pub(super) struct Workers;
 
 impl Word<Option<usize>> for Workers {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_carry_their_unit() {
+    fn durations_have_a_unit() {
         assert_eq!(DURATION.parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(DURATION.parse("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(DURATION.parse("5m"), Ok(Duration::from_secs(300)));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_say_their_range() {
+    fn a_count_out_of_range_is_reported_with_its_range() {
         assert_eq!(count("10"), Ok(10));
         assert_eq!(say(count("11")), "'11' is out of range; write a number from 1 to 10");
         for wrong in ["", "-1", "1e3", "0x10", "1_000", "ten"] {

@@ -1,13 +1,13 @@
 //! The authority of a request: `host[:port]`, as in `Host` (RFC 9110 §7.2) and in an absolute
 //! target.
 //!
-//! Other characters could make two servers in a chain see two different hosts, or make a log and a
-//! cache disagree. User information is not allowed in either (RFC 9110 §4.2.4).
+//! Other characters could make two servers in a chain see different hosts. User information
+//! (`name:password@`) is rejected too (RFC 9110 §4.2.4).
 
 use std::net::Ipv6Addr;
 
-/// Whether `value` is a host with or without a port (RFC 3986 §3.2.2, §3.2.3), or empty, which a
-/// client sends in `Host` if its target has no authority (RFC 9112 §3.2).
+/// Whether `value` is a host with an optional port (RFC 3986 §3.2.2, §3.2.3). An empty value is valid:
+/// clients send it in `Host` if the target URI has no authority (RFC 9112 §3.2).
 pub(crate) fn is_valid(value: &[u8]) -> bool {
     match value {
         b"" => true,
@@ -22,7 +22,7 @@ pub(crate) fn is_valid(value: &[u8]) -> bool {
     }
 }
 
-/// Nothing, or a colon with any number of digits.
+/// An empty string, or a colon and any number of digits, even none.
 fn is_port(value: &[u8]) -> bool {
     match value {
         b"" => true,
@@ -31,7 +31,7 @@ fn is_port(value: &[u8]) -> bool {
     }
 }
 
-/// The part between brackets: an IPv6 address, or a later version (`v1.…`).
+/// The part between brackets: an IPv6 address, or `IPvFuture` (`v1.…`).
 fn is_ip_literal(value: &[u8]) -> bool {
     if let [b'v' | b'V', future @ ..] = value {
         let Some(dot) = memchr::memchr(b'.', future) else { return false };
@@ -45,7 +45,7 @@ fn is_ip_literal(value: &[u8]) -> bool {
     str::from_utf8(value).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// A name or an IPv4 address.
+/// A `reg-name`, which includes IPv4 addresses.
 fn is_registered_name(value: &[u8]) -> bool {
     let mut rest = value;
     while let Some(other) = rest.iter().position(|&byte| !is_unreserved_or_sub_delim(byte)) {
@@ -65,7 +65,7 @@ fn is_unreserved_or_sub_delim(byte: u8) -> bool {
     UNRESERVED_OR_SUB_DELIM[usize::from(byte)]
 }
 
-/// The characters of RFC 3986 §2.2 and §2.3 as a table: every request has a `Host` to check.
+/// A table, since the `Host` of every request is checked (RFC 3986 §2.2, §2.3).
 const UNRESERVED_OR_SUB_DELIM: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not() {
+    fn other_values_are_invalid() {
         for value in [
             "user@h",
             "u:p@h",

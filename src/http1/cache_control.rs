@@ -1,7 +1,7 @@
-//! `Cache-Control`: how old a cached response may be (RFC 9111 §5.2). The two directives that are
-//! used, `no-cache` and `max-age`, mean the same in requests and responses.
+//! `Cache-Control` in requests: how old cached metadata may be (RFC 9111 §5.2.1). Only `no-cache` and
+//! `max-age` have an effect; `no-cache` counts as `max-age=0`.
 
-/// Collects the `Cache-Control` and `Pragma` fields of one message.
+/// Collects the `Cache-Control` and `Pragma` fields of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CacheControl {
     is_given: bool,
@@ -10,7 +10,7 @@ pub(crate) struct CacheControl {
 }
 
 impl CacheControl {
-    /// Reads a `Cache-Control` field, of which there may be several.
+    /// Reads a `Cache-Control` field; there may be several.
     pub(crate) fn cache_control(&mut self, value: &[u8]) {
         self.is_given = true;
         for directive in value.split(|&byte| byte == b',') {
@@ -33,7 +33,7 @@ impl CacheControl {
         self.no_cache_by_pragma |= value.split(|&byte| byte == b',').any(is_no_cache);
     }
 
-    /// The greatest age that is accepted, in seconds; `None` accepts any.
+    /// The greatest accepted age in seconds; `None` accepts any.
     pub(crate) fn max_age_s(&self) -> Option<u32> {
         match self.is_given {
             true => self.max_age_s,
@@ -42,7 +42,7 @@ impl CacheControl {
     }
 }
 
-/// An age, with or without quotation marks (RFC 9111 §5.2). An invalid one counts as 0 (§4.2.1).
+/// An age, with or without quotation marks (RFC 9111 §5.2). An invalid one is read as 0 (§4.2.1).
 fn seconds(value: &[u8]) -> u32 {
     let value = value.trim_ascii();
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_directive_counts_however_it_is_written() {
+    fn the_strictest_directive_counts_in_any_notation() {
         for fields in [
             &["no-cache"][..],
             &["No-Cache"],
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_directives_ask_for_nothing_here() {
+    fn other_directives_are_ignored() {
         for fields in
             [&[][..], &[""], &["no-store"], &["max-stale"], &["no-cachet"], &["x=no-cache"]]
         {

@@ -2,38 +2,50 @@
 
 use crate::limits;
 
-/// A body that is not in the chunked coding.
+/// The chunked coding of a body is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is not in the chunked coding")]
+#[error("the chunked coding of the body is invalid")]
 pub struct ChunkedError;
 
 /// Decodes a body as it arrives, in constant memory.
 #[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// Bytes of extensions and trailers so far.
+    /// Bytes of chunk extensions and trailers so far.
     overhead: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In the digits of a chunk's size, of which this many were read.
-    Size { digits: u8, size: u64 },
-    /// After them, in ignored extensions or spaces.
-    Extension { size: u64 },
+    /// In a chunk's size, after this many digits.
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    /// After a chunk's size, in extensions or spaces, which are ignored.
+    Extension {
+        size: u64,
+    },
     /// After the CR of a size line.
-    SizeEnd { size: u64 },
-    /// Bytes of the chunk that have not arrived yet.
-    Data { left: u64 },
-    /// After a chunk's last byte.
+    SizeEnd {
+        size: u64,
+    },
+    /// In a chunk's data, of which this many bytes are missing.
+    Data {
+        missing: u64,
+    },
+    /// After the last byte of a chunk's data.
     DataEnd,
-    /// After the CR there.
+    /// After the CR that follows a chunk's data.
     DataLineEnd,
-    /// In a trailer's line, of which this many bytes were read.
-    Trailer { length: usize },
-    /// After the CR of a trailer's line.
-    TrailerEnd { is_last: bool },
-    /// The body has ended.
+    /// In a line of the trailer section, after this many bytes.
+    Trailer {
+        length: usize,
+    },
+    /// After the CR of a line of the trailer section. The last line is empty.
+    TrailerEnd {
+        is_last: bool,
+    },
     Done,
 }
 
@@ -44,22 +56,22 @@ impl Default for State {
 }
 
 impl Decoder {
-    /// Decodes the next bytes of a body in place, and returns how many decoded ones are now at the
-    /// start of `bytes`. Bytes after the end of the body are an error: no further request was sent
-    /// that they could be the response to.
+    /// Decodes the next bytes of a body in place, and returns the number of decoded bytes, which are then
+    /// at the start of `bytes`. Bytes after the end of the body are an error: requests are not pipelined,
+    /// so they cannot belong to another response.
     ///
     /// # Errors
-    /// [`ChunkedError`]. The bytes in front of the error are lost: a body with invalid framing
-    /// cannot be trusted.
+    /// [`ChunkedError`]. Bytes decoded before the error are discarded: a body with invalid framing cannot
+    /// be trusted.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<usize, ChunkedError> {
         let (mut at, mut decoded) = (0, 0);
         while at < bytes.len() {
-            if let State::Data { left } = self.state {
-                let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+            if let State::Data { missing } = self.state {
+                let count = usize::try_from(missing).unwrap_or(usize::MAX).min(bytes.len() - at);
                 bytes.copy_within(at..at + count, decoded);
                 (at, decoded) = (at + count, decoded + count);
-                let left = left - count as u64;
-                self.state = if left == 0 { State::DataEnd } else { State::Data { left } };
+                let missing = missing - count as u64;
+                self.state = if missing == 0 { State::DataEnd } else { State::Data { missing } };
                 continue;
             }
             self.state = self.after(bytes[at])?;
@@ -73,10 +85,10 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// The state after a byte that is not a chunk's data.
+    /// The state after a byte outside of chunk data.
     fn after(&mut self, byte: u8) -> Result<State, ChunkedError> {
         Ok(match (self.state, byte) {
-            // Fifteen digits are more than any object has, and cannot overflow.
+            // Fifteen digits are enough for any object, and cannot overflow.
             (State::Size { digits, size }, byte) if byte.is_ascii_hexdigit() && digits < 15 => {
                 let digit = (byte as char).to_digit(16).ok_or(ChunkedError)?;
                 State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) }
@@ -89,7 +101,7 @@ impl Decoder {
                 State::Extension { size }
             }
             (State::SizeEnd { size: 0 }, b'\n') => State::Trailer { length: 0 },
-            (State::SizeEnd { size }, b'\n') => State::Data { left: size },
+            (State::SizeEnd { size }, b'\n') => State::Data { missing: size },
             (State::DataEnd, b'\r') => State::DataLineEnd,
             (State::DataLineEnd, b'\n') => State::default(),
             (State::Trailer { length }, b'\r') => State::TrailerEnd { is_last: length == 0 },
@@ -125,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_decoded_wherever_it_is_cut() {
+    fn a_body_is_decoded_however_it_is_split() {
         let body = &BODY[..BODY.len() - 4];
         for size in 1..=body.len() {
             assert_eq!(stream(body, size), Ok((b"Wikipedia".to_vec(), true)), "{size}");
@@ -133,13 +145,13 @@ mod tests {
         for end in 0..body.len() {
             assert!(matches!(stream(&body[..end], 3), Ok((_, false))), "{end}");
         }
-        assert_eq!(stream(BODY, 7), Err(ChunkedError), "nothing may follow");
+        assert_eq!(stream(BODY, 7), Err(ChunkedError), "bytes after the end of the body");
         assert_eq!(stream(b"0\r\n\r\n", 2), Ok((Vec::new(), true)));
         assert_eq!(stream(b"00A \r\n0123456789\r\n0;x\r\n\r\n", 5).map(|got| got.0.len()), Ok(10));
     }
 
     #[test]
-    fn a_stream_that_is_not_in_the_coding_is_refused() {
+    fn invalid_chunked_coding_is_rejected() {
         let long = [&b"1;"[..], &b"x".repeat(20_000), b"\r\na\r\n0\r\n\r\n"].concat();
         let trailers = [&b"0\r\n"[..], &b"A: b\r\n".repeat(10_000), b"\r\n"].concat();
         for bad in [

@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The validators of one object.
+/// The validators of an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Validators<'a> {
-    /// The entity tag with its quotes, as S3 sends it.
+    /// The entity tag, quotation marks included.
     pub etag: Option<&'a [u8]>,
     /// `Last-Modified` in seconds since 1970.
     pub last_modified: Option<u64>,
 }
 
-/// The conditions of one request, as field values.
+/// The preconditions of a request, except `If-Range`, as field values.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Preconditions<'a> {
     /// `If-Match`.
@@ -25,7 +25,7 @@ pub struct Preconditions<'a> {
     pub if_unmodified_since: Option<&'a [u8]>,
 }
 
-/// The result of evaluating the conditions of a request against an object.
+/// The result of evaluating preconditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Respond as if there were no conditions.
@@ -37,7 +37,7 @@ pub enum Verdict {
 }
 
 impl<'a> Preconditions<'a> {
-    /// Whether there is no condition at all.
+    /// Whether there are no conditions.
     pub fn is_empty(&self) -> bool {
         self.if_match.is_none()
             && self.if_none_match.is_none()
@@ -45,7 +45,7 @@ impl<'a> Preconditions<'a> {
             && self.if_unmodified_since.is_none()
     }
 
-    /// Evaluates the conditions of a GET or HEAD of an existing object, in the order of RFC 9110
+    /// Evaluates the conditions of a GET or HEAD for an existing object, in the order of RFC 9110
     /// §13.2.2.
     pub fn evaluate(&self, object: Validators<'_>) -> Verdict {
         match (self.if_match, self.if_unmodified_since.and_then(http_date)) {
@@ -66,9 +66,9 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// The conditions that every server with S3's API understands; those of a 200 or 206 are
-    /// evaluated again with [`evaluate`](Self::evaluate). Lists, weak tags and `*` are not sent: S3
-    /// documents a single entity tag.
+    /// The conditions that can be forwarded to any S3 server. Lists, weak tags and `*` are not: S3
+    /// documents a single entity tag. If S3 sends a 200 or 206, all conditions are evaluated against it
+    /// with [`evaluate`](Self::evaluate).
     pub fn for_s3(&self) -> Preconditions<'a> {
         let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
         Preconditions {
@@ -81,26 +81,25 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// Whether S3 can evaluate all of them. If it cannot, its 304 or 416 may be wrong, because a
-    /// condition that was not sent may take precedence (RFC 9110 §13.2.2): the object's metadata is
-    /// then needed before the GET. `If-Match: *` is true for any object.
+    /// Whether [`for_s3`](Self::for_s3) forwards all of them. If it does not, a 304 or 416 of S3 may be
+    /// wrong, because a condition that was not forwarded may take precedence (RFC 9110 §13.2.2): the
+    /// object's metadata is then needed before the GET. `If-Match: *` is true for any object.
     pub fn are_for_s3(&self) -> bool {
         self.if_match.is_none_or(|value| value == b"*" || is_tag_for_s3(value))
             && self.if_none_match.is_none_or(is_tag_for_s3)
     }
 }
 
-/// Longest entity tag that is sent to S3, in bytes. Its own have 34 to about 70. S3 rejects a
-/// request head of more than 8 KiB, which would look like a fault of S3 and not of the client's
-/// field.
+/// Longest entity tag that is forwarded to S3, in bytes. S3's own have 34 to about 70. S3 rejects a
+/// request head of more than 8 KiB, which would look like a failure of S3.
 const TAG_BYTES: usize = 256;
 
 fn is_tag_for_s3(value: &[u8]) -> bool {
     value.len() <= TAG_BYTES && single_strong_tag(value) && value.iter().all(u8::is_ascii_graphic)
 }
 
-/// An entity tag from S3 in the form of RFC 9110 §8.8.3: some servers omit the quotation marks.
-/// `None` if it is empty or malformed.
+/// An entity tag from S3 in the syntax of RFC 9110 §8.8.3: adds the quotation marks that some servers
+/// omit. `None` if it is empty or malformed.
 pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (prefix, opaque) = match value.strip_prefix(b"W/") {
         Some(opaque) => (&b"W/"[..], opaque),
@@ -108,7 +107,7 @@ pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     };
     let quoted = opaque.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let inner = quoted.unwrap_or(opaque);
-    // etagc: visible characters except the quotation mark, and those beyond ASCII.
+    // etagc: visible ASCII characters except the quotation mark, and bytes from 0x80 on.
     if inner.is_empty() || !inner.iter().all(|&byte| byte > b' ' && byte != b'"' && byte != 0x7f) {
         return None;
     }
@@ -121,7 +120,7 @@ pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// The value of `If-Range` (RFC 9110 §13.1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfRange<'a> {
-    /// A strong entity tag, with its quotes.
+    /// A strong entity tag, quotation marks included.
     Tag(&'a [u8]),
     /// A date in seconds since 1970.
     Date(u64),
@@ -130,7 +129,6 @@ pub(crate) enum IfRange<'a> {
 }
 
 impl<'a> IfRange<'a> {
-    /// Reads a field value.
     pub(crate) fn parse(value: &'a [u8]) -> IfRange<'a> {
         if single_strong_tag(value) {
             return IfRange::Tag(value);
@@ -138,9 +136,9 @@ impl<'a> IfRange<'a> {
         http_date(value).map_or(IfRange::Never, IfRange::Date)
     }
 
-    /// Whether the range may be served: the tag is the object's own, or the date is exactly its
-    /// `Last-Modified`.
-    pub(crate) fn holds(self, object: Validators<'_>) -> bool {
+    /// Whether the condition is true, so that the range applies: the tag is the object's own, or the date
+    /// is exactly its `Last-Modified`.
+    pub(crate) fn is_true(self, object: Validators<'_>) -> bool {
         match self {
             IfRange::Tag(tag) => object.etag == Some(tag),
             IfRange::Date(date) => object.last_modified == Some(date),
@@ -156,12 +154,12 @@ pub(crate) fn http_date(value: &[u8]) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-/// `If-Match`: `*`, or a tag of the list is the object's own and both are strong (§8.8.3.2).
+/// `If-Match`: `*`, or the list contains the object's tag, by strong comparison (RFC 9110 §8.8.3.2).
 fn matches_strongly(list: &[u8], etag: Option<&[u8]>) -> bool {
     list == b"*" || tags(list).any(|tag| Some(tag) == etag && tag.first() == Some(&b'"'))
 }
 
-/// `If-None-Match`: `*`, or a tag of the list is the object's own, weak or not (§8.8.3.2).
+/// `If-None-Match`: `*`, or the list contains the object's tag, by weak comparison (RFC 9110 §8.8.3.2).
 fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
     let opaque = |tag| <[u8]>::strip_prefix(tag, b"W/").unwrap_or(tag);
     list == b"*" || etag.is_some_and(|etag| tags(list).any(|tag| opaque(tag) == opaque(etag)))
@@ -171,8 +169,8 @@ fn single_strong_tag(value: &[u8]) -> bool {
     value.first() == Some(&b'"') && tags(value).next() == Some(value)
 }
 
-/// The entity tags of a list, weak ones with their `W/`. A tag may hold commas; the list ends
-/// where it stops being one.
+/// The entity tags in a list, weak ones with their `W/`. A tag may contain commas. Iteration ends at the
+/// first syntax error.
 fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = list;
     std::iter::from_fn(move || {
@@ -201,19 +199,19 @@ mod tests {
         Validators { etag: Some(b"\"a,b\""), last_modified: http_date(NOON) }
     }
 
-    fn judge(preconditions: Preconditions<'_>) -> Verdict {
+    fn evaluate(preconditions: Preconditions<'_>) -> Verdict {
         preconditions.evaluate(object())
     }
 
     #[test]
-    fn if_none_match_compares_weakly_and_reads_commas_inside_tags() {
+    fn if_none_match_compares_weakly_and_allows_commas_in_tags() {
         for value in [&b"\"a,b\""[..], b"W/\"a,b\"", b"\"x\", \"a,b\"", b"*", b" , \"a,b\""] {
             let conditions = Preconditions { if_none_match: Some(value), ..Default::default() };
-            assert_eq!(judge(conditions), Verdict::NotModified);
+            assert_eq!(evaluate(conditions), Verdict::NotModified);
         }
         for value in [&b"\"a\""[..], b"a,b", b"\"a,b", b""] {
             let conditions = Preconditions { if_none_match: Some(value), ..Default::default() };
-            assert_eq!(judge(conditions), Verdict::Proceed);
+            assert_eq!(evaluate(conditions), Verdict::Proceed);
         }
     }
 
@@ -221,25 +219,25 @@ mod tests {
     fn if_match_compares_strongly() {
         for value in [&b"\"a,b\""[..], b"\"x\",\"a,b\"", b"*"] {
             let conditions = Preconditions { if_match: Some(value), ..Default::default() };
-            assert_eq!(judge(conditions), Verdict::Proceed);
+            assert_eq!(evaluate(conditions), Verdict::Proceed);
         }
         for value in [&b"W/\"a,b\""[..], b"\"x\"", b""] {
             let conditions = Preconditions { if_match: Some(value), ..Default::default() };
-            assert_eq!(judge(conditions), Verdict::PreconditionFailed);
+            assert_eq!(evaluate(conditions), Verdict::PreconditionFailed);
         }
     }
 
     #[test]
-    fn dates_compare_to_the_second() {
+    fn dates_are_compared_to_the_second() {
         let since = |if_modified_since| Preconditions { if_modified_since, ..Default::default() };
-        assert_eq!(judge(since(Some(NOON))), Verdict::NotModified);
-        assert_eq!(judge(since(Some(EARLIER))), Verdict::Proceed);
-        assert_eq!(judge(since(Some(b"yesterday"))), Verdict::Proceed);
+        assert_eq!(evaluate(since(Some(NOON))), Verdict::NotModified);
+        assert_eq!(evaluate(since(Some(EARLIER))), Verdict::Proceed);
+        assert_eq!(evaluate(since(Some(b"yesterday"))), Verdict::Proceed);
 
         let until =
             |if_unmodified_since| Preconditions { if_unmodified_since, ..Default::default() };
-        assert_eq!(judge(until(Some(NOON))), Verdict::Proceed);
-        assert_eq!(judge(until(Some(EARLIER))), Verdict::PreconditionFailed);
+        assert_eq!(evaluate(until(Some(NOON))), Verdict::Proceed);
+        assert_eq!(evaluate(until(Some(EARLIER))), Verdict::PreconditionFailed);
     }
 
     #[test]
@@ -249,42 +247,42 @@ mod tests {
             if_modified_since: Some(EARLIER),
             ..Default::default()
         };
-        assert_eq!(judge(changed_by_date_not_by_tag), Verdict::NotModified);
+        assert_eq!(evaluate(changed_by_date_not_by_tag), Verdict::NotModified);
         let other_tag = Preconditions {
             if_none_match: Some(b"\"x\""),
             if_modified_since: Some(LATER),
             ..Default::default()
         };
-        assert_eq!(judge(other_tag), Verdict::Proceed);
+        assert_eq!(evaluate(other_tag), Verdict::Proceed);
         let same_tag_old_date = Preconditions {
             if_match: Some(b"\"a,b\""),
             if_unmodified_since: Some(EARLIER),
             ..Default::default()
         };
-        assert_eq!(judge(same_tag_old_date), Verdict::Proceed);
+        assert_eq!(evaluate(same_tag_old_date), Verdict::Proceed);
     }
 
     #[test]
-    fn a_failed_if_match_wins_over_a_matching_if_none_match() {
+    fn a_false_if_match_takes_precedence_over_if_none_match() {
         let both = Preconditions {
             if_match: Some(b"\"x\""),
             if_none_match: Some(b"\"a,b\""),
             ..Default::default()
         };
-        assert_eq!(judge(both), Verdict::PreconditionFailed);
+        assert_eq!(evaluate(both), Verdict::PreconditionFailed);
     }
 
     #[test]
     fn if_range_needs_a_strong_tag_or_the_exact_date() {
-        assert!(IfRange::parse(b"\"a,b\"").holds(object()));
-        assert!(IfRange::parse(NOON).holds(object()));
-        assert!(!IfRange::parse(b"W/\"a,b\"").holds(object()));
-        assert!(!IfRange::parse(LATER).holds(object()));
-        assert!(!IfRange::parse(b"\"a,b\", \"x\"").holds(object()));
+        assert!(IfRange::parse(b"\"a,b\"").is_true(object()));
+        assert!(IfRange::parse(NOON).is_true(object()));
+        assert!(!IfRange::parse(b"W/\"a,b\"").is_true(object()));
+        assert!(!IfRange::parse(LATER).is_true(object()));
+        assert!(!IfRange::parse(b"\"a,b\", \"x\"").is_true(object()));
     }
 
     #[test]
-    fn a_tag_without_quotation_marks_gets_them_and_an_empty_one_is_none() {
+    fn missing_quotation_marks_are_added_and_invalid_tags_dropped() {
         let tag = |value: &'static [u8]| entity_tag(value).map(Cow::into_owned);
         for (value, expected) in [
             (&b"\"a\""[..], &b"\"a\""[..]),
@@ -313,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_s3_may_not_understand_are_evaluated_here() {
+    fn conditions_that_s3_may_not_support_are_not_forwarded() {
         let none_match = |value| Preconditions { if_none_match: Some(value), ..Default::default() };
         let matches = |value| Preconditions { if_match: Some(value), ..Default::default() };
         let long = [b"\"", &b"x".repeat(9_000)[..], b"\""].concat();
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_s3_documents_is_sent_on() {
+    fn dates_are_not_forwarded_beside_a_tag() {
         let conditions = Preconditions {
             if_match: Some(b"\"a\", \"b\""),
             if_none_match: Some(b"\"a\""),

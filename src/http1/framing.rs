@@ -1,18 +1,18 @@
-//! Where a head ends and how long a body is (RFC 9112 §2.2, §6).
+//! Message framing: the end of a head and the length of a body (RFC 9112 §2.2, §6).
 
-/// Where the head ends in the bytes received so far.
+/// The end of a head in the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadEnd {
-    /// The head with its empty line takes this many bytes.
+    /// The head has this many bytes, its empty line included.
     At(usize),
     /// The empty line has not arrived yet.
     Missing,
-    /// A line ends with LF alone. RFC 9112 §2.2 lets a recipient accept it, but peers that
-    /// disagree about line ends can be made to disagree about where a message ends.
+    /// A line ends with LF alone. RFC 9112 §2.2 allows recipients to accept it, but servers that disagree
+    /// about line ends may disagree about the end of a message (request smuggling).
     BareLineFeed,
 }
 
-/// Looks for the empty line that ends a head, from the start of `bytes`.
+/// Searches `bytes` from the start for the empty line that ends a head.
 pub fn find_head_end(bytes: &[u8]) -> HeadEnd {
     let mut line_start = 0;
     for line_feed in memchr::memchr_iter(b'\n', bytes) {
@@ -27,10 +27,10 @@ pub fn find_head_end(bytes: &[u8]) -> HeadEnd {
     HeadEnd::Missing
 }
 
-/// The length of a message's body as its head declares it.
+/// The length of a message's body, as declared in its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
-    /// `Content-Length`, in bytes; 0 also stands for "no body".
+    /// `Content-Length` in bytes; 0 if there is no body.
     Known(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
@@ -39,16 +39,16 @@ pub enum BodyLength {
 }
 
 impl BodyLength {
-    /// Whether a body of `length` bytes agrees with the head.
-    pub fn may_be(self, length: u64) -> bool {
+    /// Whether a body of `length` bytes would match the declaration.
+    pub fn allows(self, length: u64) -> bool {
         match self {
-            BodyLength::Known(known) => known == length,
+            BodyLength::Known(declared) => declared == length,
             BodyLength::Chunked | BodyLength::UntilClose => true,
         }
     }
 }
 
-/// A head whose framing fields contradict each other (RFC 9112 §6.3, rules 3 to 5).
+/// The framing fields of a head are invalid (RFC 9112 §6.3, rules 3 to 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// Both `Content-Length` and `Transfer-Encoding`.
@@ -62,7 +62,7 @@ pub enum FramingError {
     TransferEncoding,
 }
 
-/// Collects the framing fields of a head, one after the other.
+/// Collects the framing fields of a head.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FramingFields {
     content_length: Option<u64>,
@@ -70,12 +70,11 @@ pub(crate) struct FramingFields {
 }
 
 impl FramingFields {
-    /// Takes the value of a `Content-Length` field.
+    /// Reads a `Content-Length` field.
     ///
     /// # Errors
-    /// [`FramingError::ContentLength`] if it is the second one or not a plain number. Equal
-    /// repeated values are rejected too, as RFC 9112 §6.3 allows: no client that we know sends
-    /// them.
+    /// [`FramingError::ContentLength`] if it is repeated or not a plain number. Repeated equal values are
+    /// rejected too, as RFC 9112 §6.3 allows; no known client sends them.
     pub(crate) fn content_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.content_length.is_some() {
             return Err(FramingError::ContentLength);
@@ -84,10 +83,10 @@ impl FramingFields {
         Ok(())
     }
 
-    /// Takes the value of a `Transfer-Encoding` field.
+    /// Reads a `Transfer-Encoding` field.
     ///
     /// # Errors
-    /// [`FramingError::TransferEncoding`] for anything but one `chunked`.
+    /// [`FramingError::TransferEncoding`] for everything except a single `chunked`.
     pub(crate) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
             return Err(FramingError::TransferEncoding);
@@ -96,7 +95,7 @@ impl FramingFields {
         Ok(())
     }
 
-    /// The body's length, `None` if the head does not declare one.
+    /// The declared length; `None` if there is no framing field.
     ///
     /// # Errors
     /// [`FramingError::LengthAndEncoding`] if both are present.
@@ -110,7 +109,7 @@ impl FramingFields {
     }
 }
 
-/// A number of one or more ASCII digits that fits into 64 bits; no sign, no white space.
+/// One or more ASCII digits that fit into 64 bits, without sign or white space.
 pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -121,7 +120,7 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether the comma-separated list `value` holds `token`, in any case (`Connection: a, close`).
+/// Whether a comma-separated list contains `token`, case-insensitively (`Connection: a, Close`).
 pub(crate) fn list_has_token(value: &[u8], token: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_line_feed_is_seen_before_the_head_ends() {
+    fn a_bare_line_feed_is_detected_before_the_head_ends() {
         assert_eq!(find_head_end(b"GET / HTTP/1.1\n"), HeadEnd::BareLineFeed);
         assert_eq!(find_head_end(b"\n"), HeadEnd::BareLineFeed);
         assert_eq!(find_head_end(b"GET / HTTP/1.1\r\n\n"), HeadEnd::BareLineFeed);
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn contradicting_framing_fields_are_refused() {
+    fn contradictory_framing_fields_are_rejected() {
         let mut twice = FramingFields::default();
         twice.content_length(b"5").unwrap();
         assert_eq!(twice.content_length(b"5"), Err(FramingError::ContentLength));

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on bytes (RFC 9110, RFC 9112): no sockets, no S3, no clock.
+//! HTTP/1.1 syntax and semantics on byte slices (RFC 9110, RFC 9112), without I/O, S3 or a clock.
 
 pub(crate) mod authority;
 pub(crate) mod cache_control;

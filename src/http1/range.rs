@@ -1,12 +1,12 @@
-//! The `Range` field for bytes (RFC 9110 §14).
+//! The `Range` and `Content-Range` fields for bytes (RFC 9110 §14).
 
 use crate::http1::framing::decimal;
 
-/// Positions are clamped to this. No object is as large (S3's limit is 50 TB), and it still fits
-/// into a signed 64-bit integer, in which many servers keep positions.
+/// Positions are clamped to this. It exceeds the size of any object (S3's limit is 50 TB), and fits into
+/// a signed 64-bit integer, which many servers use for positions.
 const LARGEST_POSITION: u64 = 1 << 60;
 
-/// One range of bytes as requested, before the object's size is known.
+/// A requested byte range, before it is resolved against the object's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
     /// `bytes=first-last`, both inclusive, `first <= last`.
@@ -16,14 +16,14 @@ pub enum ByteRange {
         /// Position of the last byte; may be past the end of the object.
         last: u64,
     },
-    /// `bytes=first-`: everything from there.
+    /// `bytes=first-`: from a position to the end.
     From {
         /// Position of the first byte.
         first: u64,
     },
-    /// `bytes=-length`: that many bytes at the end.
+    /// `bytes=-length`: the last bytes.
     Suffix {
-        /// Number of bytes; may be more than the object has, and may be 0.
+        /// Number of bytes; may exceed the object's size, and may be 0.
         length: u64,
     },
 }
@@ -45,8 +45,8 @@ impl Extent {
 }
 
 impl ByteRange {
-    /// Reads the value of a `Range` field. `None` means that the field must be ignored
-    /// (RFC 9110 §14.2): another unit, several ranges, or no valid range.
+    /// Parses the value of a `Range` field. `None` means that the field must be ignored (RFC 9110 §14.2):
+    /// another unit, several ranges, or invalid syntax.
     pub fn parse(value: &[u8]) -> Option<ByteRange> {
         let equals = memchr::memchr(b'=', value)?;
         let (unit, set) = (&value[..equals], value[equals + 1..].trim_ascii());
@@ -64,8 +64,8 @@ impl ByteRange {
         }
     }
 
-    /// The part of an object of `size` bytes that the range selects; `None` if it selects nothing,
-    /// which is a 416 (RFC 9110 §15.5.17).
+    /// The part of an object of `size` bytes that the range selects; `None` if it is unsatisfiable and
+    /// requires a 416 (RFC 9110 §15.5.17).
     pub fn resolve(self, size: u64) -> Option<Extent> {
         let end = size.checked_sub(1)?;
         match self {
@@ -79,8 +79,8 @@ impl ByteRange {
         }
     }
 
-    /// The range that selects the same part of an object of `size` bytes and does not end past it:
-    /// some servers reject a range that does.
+    /// The range that selects the same part of an object of `size` bytes, but does not extend past its
+    /// end, which some servers reject.
     pub fn clamp(self, size: u64) -> ByteRange {
         let Some(end) = size.checked_sub(1) else { return self };
         match self {
@@ -116,7 +116,7 @@ impl ByteRange {
     }
 }
 
-/// A position. One beyond the largest is clamped to it: both are past the end.
+/// Parses a position or a length, clamped to [`LARGEST_POSITION`].
 fn position(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -127,14 +127,14 @@ fn position(digits: &[u8]) -> Option<u64> {
 /// The value of a `Content-Range` field (RFC 9110 §14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentRange {
-    /// `bytes first-last/size` of a 206.
+    /// `bytes first-last/size`, in a 206.
     Part {
-        /// The bytes in the response.
+        /// The part of the object in the response.
         extent: Extent,
         /// The object's size in bytes.
         size: u64,
     },
-    /// `bytes */size` of a 416.
+    /// `bytes */size`, in a 416.
     Unsatisfied {
         /// The object's size in bytes.
         size: u64,
@@ -142,21 +142,21 @@ pub enum ContentRange {
 }
 
 impl ContentRange {
-    /// Reads the value of a `Content-Range` field; `None` for anything that is not one of the
-    /// two forms or contradicts itself. An unknown size (`/*`) is not accepted: S3 always knows it.
+    /// Parses the value of a `Content-Range` field; `None` if it has neither form or is inconsistent. An
+    /// unknown size (`/*`) is not accepted, since S3 always sends the size.
     pub fn parse(value: &[u8]) -> Option<ContentRange> {
         let value = value.strip_prefix(b"bytes ")?;
         let slash = memchr::memchr(b'/', value)?;
         let size = decimal(&value[slash + 1..])?;
-        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for the
-        // last bytes of one.
+        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for a suffix
+        // range of one.
         if &value[..slash] == b"*" || size == 0 {
             return Some(ContentRange::Unsatisfied { size });
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
-        // For a range that starts at or past the end, some servers send a part without bytes, whose
-        // last byte is the last one of the object.
+        // For a range that starts at or past the end, some servers send an empty part that ends with
+        // the object's last byte.
         if first >= size && last == size - 1 {
             return Some(ContentRange::Unsatisfied { size });
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clamped_range_is_the_same_part() {
+    fn a_clamped_range_selects_the_same_part() {
         let clamp = |value: &str, size| ByteRange::parse(value.as_bytes()).unwrap().clamp(size);
         assert_eq!(clamp("bytes=5-99", 10), ByteRange::Closed { first: 5, last: 9 });
         assert_eq!(clamp("bytes=-99", 10), ByteRange::Closed { first: 0, last: 9 });
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_valid_range_is_ignored() {
+    fn anything_but_a_single_valid_range_is_ignored() {
         for value in [
             "",
             "bytes",
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_range_reads_back_the_same() {
+    fn a_written_range_parses_to_itself() {
         for value in ["bytes=0-5", "bytes=7-", "bytes=-3"] {
             let range = ByteRange::parse(value.as_bytes()).unwrap();
             let mut written = Vec::new();

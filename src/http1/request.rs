@@ -1,8 +1,7 @@
-//! A client's request head, parsed under the strict reading of RFC 9112.
+//! Parses a client's request head, strictly by RFC 9112.
 //!
-//! Syntax that two servers in a chain could read differently is rejected, not repaired:
-//! contradicting or repeated framing fields, line folding, bare line feeds, white space before a
-//! colon.
+//! Syntax that two servers in a chain could interpret differently is rejected, not repaired:
+//! contradictory or repeated framing fields, line folding, bare line feeds, white space before a colon.
 
 use std::mem::MaybeUninit;
 
@@ -13,7 +12,7 @@ use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_to
 use crate::http1::target::Target;
 use crate::limits;
 
-/// The request methods; only the first two are ever sent to S3.
+/// The request methods; S3 only ever receives the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `GET`.
@@ -22,48 +21,48 @@ pub enum Method {
     Head,
     /// `OPTIONS`.
     Options,
-    /// Any other: 405.
+    /// Any other, which gets a 405.
     Other,
 }
 
-/// A request head. All slices point into the connection's buffer.
+/// A request head. All slices borrow from the connection's buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The method, `Other` for the unsupported ones.
+    /// The parsed method.
     pub method: Method,
     /// The method as sent, for the log.
     pub method_text: &'a str,
     /// The target as sent, for the log.
     pub target_text: &'a str,
-    /// The target.
+    /// The parsed target.
     pub target: Target<'a>,
     /// The minor version: 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub minor_version: u8,
     /// Whether the client keeps the connection open after the response (RFC 9112 §9.3).
     pub keep_alive: bool,
-    /// Whether a body follows the head. No method that we serve has one, so it is never read and
-    /// the connection is closed after the response.
+    /// Whether a body follows the head. No supported method needs one, so it is never read, and the
+    /// connection is closed after the response.
     pub has_body: bool,
     /// `Range`.
     pub range: Option<&'a [u8]>,
     /// `If-Range`.
     pub if_range: Option<&'a [u8]>,
-    /// The other conditions.
+    /// The conditions other than `If-Range`.
     pub preconditions: Preconditions<'a>,
-    /// The greatest age of a cached response that the client accepts, in seconds (`Cache-Control`,
+    /// The greatest age of cached metadata that the client accepts, in seconds (`Cache-Control`,
     /// `Pragma`); `None` accepts any.
     pub max_age_s: Option<u32>,
     /// The fields of a cross-origin request.
     pub cross_origin: CrossOrigin<'a>,
     /// `User-Agent`, for the log.
     pub user_agent: Option<&'a [u8]>,
-    /// Whether at least the beginning of another request has arrived. Set by the connection.
-    pub more_has_arrived: bool,
+    /// Whether bytes of a pipelined request have arrived already; set by the connection.
+    pub is_followed: bool,
 }
 
 impl Request<'_> {
-    /// Stands for a head that cannot be parsed, so that a response to it can be written: one that
-    /// ends the connection.
+    /// A placeholder for a head that cannot be parsed, so that an error response can be written. It
+    /// closes the connection.
     pub fn unparsed(head: &[u8]) -> Request<'static> {
         Request {
             method: if head.starts_with(b"HEAD ") { Method::Head } else { Method::Other },
@@ -79,7 +78,7 @@ impl Request<'_> {
             max_age_s: None,
             cross_origin: CrossOrigin::default(),
             user_agent: None,
-            more_has_arrived: false,
+            is_followed: false,
         }
     }
 }
@@ -89,42 +88,42 @@ impl Request<'_> {
 pub struct CrossOrigin<'a> {
     /// `Origin`.
     pub origin: Option<&'a [u8]>,
-    /// `Access-Control-Request-Method`; its presence makes an OPTIONS a preflight.
+    /// `Access-Control-Request-Method`; an OPTIONS request with it is a preflight.
     pub request_method: Option<&'a [u8]>,
     /// `Access-Control-Request-Headers`.
     pub request_headers: Option<&'a [u8]>,
-    /// Whether `Access-Control-Request-Private-Network` is there.
+    /// Whether `Access-Control-Request-Private-Network` is present.
     pub private_network: bool,
 }
 
-/// Why a request head is rejected; each ends the connection.
+/// Why a request head is rejected; the connection is then closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Not a request line and fields.
+    /// It is not a request line and fields.
     #[error("the request head is malformed: {0}")]
     Malformed(&'static str),
-    /// More fields than the limit: 431.
+    /// More than [`limits::REQUEST_FIELDS`]; 431.
     #[error("the request has more than 100 header fields")]
     TooManyFields,
-    /// The target is not a path.
-    #[error("the request target is not a path")]
+    /// The target is not in a supported form; see [`Target`].
+    #[error("the request target is not a path or an http URL")]
     Target,
     /// `Host` is missing from an HTTP/1.1 request or repeated (RFC 9112 §3.2).
     #[error("an HTTP/1.1 request needs exactly one Host field")]
     Host,
     /// `Host` is not a host with an optional port (RFC 9112 §3.2).
-    #[error("the Host field is not a host name or address, with or without a port")]
+    #[error("the Host field is not a host name or address with an optional port")]
     HostSyntax,
     /// A field that may occur only once is repeated.
     #[error("header field {0} is repeated")]
     Repeated(&'static str),
-    /// The framing fields contradict each other.
+    /// The framing fields are invalid.
     #[error("the framing of the request is invalid: {0}")]
     Framing(#[from] FramingError),
 }
 
-/// Makes a request line of a later minor version HTTP/1.1, as which a recipient must treat it (RFC
-/// 9110 §2.5). httparse accepts 1.0 and 1.1 only.
+/// Changes HTTP/1.2 to HTTP/1.9 in the request line to HTTP/1.1: a recipient must treat a later minor
+/// version as the highest that it supports (RFC 9110 §2.5), but httparse rejects it.
 pub(crate) fn lower_minor_version(head: &mut [u8]) {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
     if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())
@@ -135,7 +134,7 @@ pub(crate) fn lower_minor_version(head: &mut [u8]) {
     }
 }
 
-/// Parses a complete head, empty line included, as [`find_head_end`] measured it.
+/// Parses a complete head, which ends where [`find_head_end`] says.
 ///
 /// [`find_head_end`]: crate::http1::framing::find_head_end
 ///
@@ -181,7 +180,7 @@ fn read_fields<'a>(
     let (mut close, mut keep_alive) = (false, false);
     for field in fields {
         let (name, value) = (field.name, field.value);
-        // Nearly all names differ in length, so few are compared letter by letter.
+        // Nearly all names differ in length, so most are never compared byte by byte.
         match name.len() {
             4 if is(name, "host") => {
                 if !authority::is_valid(value) {
@@ -264,11 +263,11 @@ impl From<httparse::Error> for RequestError {
     fn from(error: httparse::Error) -> RequestError {
         RequestError::Malformed(match error {
             httparse::Error::TooManyHeaders => return RequestError::TooManyFields,
-            httparse::Error::HeaderName => "bad header field name or a folded line",
-            httparse::Error::HeaderValue => "bad header field value",
+            httparse::Error::HeaderName => "invalid header field name or a folded line",
+            httparse::Error::HeaderValue => "invalid header field value",
             httparse::Error::NewLine => "a line does not end with CRLF",
-            httparse::Error::Status => "bad status",
-            httparse::Error::Token => "bad method or target",
+            httparse::Error::Status => "invalid status",
+            httparse::Error::Token => "invalid method or target",
             httparse::Error::Version => "not HTTP/1.1 or HTTP/1.0",
         })
     }
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_that_matter_are_found_in_any_case() {
+    fn field_names_are_case_insensitive() {
         let head = b"GET /files/a%20b?x HTTP/1.1\r\nhOST: h\r\nRANGE: bytes=0-1\r\n\
             if-range: \"e\"\r\nIf-None-Match: \"e\"\r\nUser-Agent: IGV\r\nOrigin: http://o\r\n\r\n";
         let request = parse(head).unwrap();
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_noticed_and_bad_framing_refused() {
+    fn bodies_are_detected_and_invalid_framing_rejected() {
         assert_eq!(parse_fields("Content-Length: 0\r\n"), Ok((true, false)));
         assert_eq!(parse_fields("Content-Length: 5\r\n"), Ok((true, true)));
         assert_eq!(parse_fields("Transfer-Encoding: chunked\r\n"), Ok((true, true)));
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_must_be_one_but_for_http_1_0() {
+    fn http_1_1_requires_exactly_one_host() {
         assert_eq!(parse_fields("Host: h\r\n"), Err(RequestError::Host));
         assert_eq!(parse_fields("Host: u@h\r\n"), Err(RequestError::HostSyntax));
         assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n").err(), Some(RequestError::Host));
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_heads_are_refused() {
+    fn malformed_heads_are_rejected() {
         for head in [
             &b"GET /a HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n"[..],
             b"GET /a HTTP/1.1\r\nHost : h\r\n\r\n",
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_minor_version_is_read_as_1_1() {
+    fn a_later_minor_version_is_treated_as_1_1() {
         let lowered = |line: &str| {
             let mut head = format!("{line}\r\nHost: h\r\nX: HTTP/1.9\r\n\r\n").into_bytes();
             lower_minor_version(&mut head);

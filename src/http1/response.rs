@@ -1,5 +1,5 @@
-//! The head of an upstream's response. It is kept as positions in the buffer that it was parsed
-//! from, so that it survives when that buffer moves.
+//! Parses the head of an upstream response. Fields are stored as positions in the parsed bytes, not as
+//! slices, so that the buffer can be moved and written to.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::http1::framing::{BodyLength, FramingError, FramingFields, list_has_token};
 use crate::limits;
 
-/// The response fields that are used; all others are dropped.
+/// The response fields that are used; all others are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the field of that name")]
 pub enum Field {
@@ -27,7 +27,7 @@ pub enum Field {
     VersionId,
 }
 
-/// The name of each field, as it is sent to clients, in the order of [`Field`].
+/// The name of each field as sent to clients, in the order of [`Field`].
 const FIELDS: [(&str, Field); 12] = [
     ("x-amz-bucket-region", Field::BucketRegion),
     ("Cache-Control", Field::CacheControl),
@@ -44,7 +44,7 @@ const FIELDS: [(&str, Field); 12] = [
 ];
 
 impl Field {
-    /// The field's name.
+    /// The field's name, as sent to clients.
     pub fn name(self) -> &'static str {
         FIELDS[self as usize].0
     }
@@ -55,10 +55,9 @@ impl Field {
 pub struct ResponseHead {
     /// The status code, 200 to 599.
     pub status: StatusCode,
-    /// The body's length as declared. A response to HEAD, a 204 and a 304 have no body, whatever
-    /// they declare.
+    /// The declared length. A response to HEAD, a 204 and a 304 have no body in any case.
     pub body_length: BodyLength,
-    /// Whether the connection may be used again after the body (RFC 9112 §9.3).
+    /// Whether the connection can be reused after the body (RFC 9112 §9.3).
     pub keep_alive: bool,
     positions: [Range<u16>; FIELDS.len()],
 }
@@ -66,16 +65,16 @@ pub struct ResponseHead {
 /// Why a response head is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
-    /// Not a status line and fields.
+    /// It is not a status line and fields.
     #[error("the response head is malformed: {0}")]
     Malformed(httparse::Error),
     /// The empty line is missing.
     #[error("the response head is incomplete")]
     Incomplete,
-    /// An interim response where a final one must follow, or a number outside 200 to 599.
-    #[error("status {0} is not that of a final response")]
+    /// The status is not 200 to 599. Interim responses must be skipped before.
+    #[error("{0} is not the status of a final response")]
     Status(u16),
-    /// The framing fields contradict each other.
+    /// The framing fields are invalid.
     #[error("the framing of the response is invalid: {0}")]
     Framing(#[from] FramingError),
 }
@@ -89,7 +88,7 @@ impl ResponseHead {
         let mut fields = [const { MaybeUninit::uninit() }; limits::RESPONSE_FIELDS];
         match ResponseHead::parse_with(head, &mut fields) {
             Err(ResponseError::Malformed(httparse::Error::TooManyHeaders)) => {
-                // Room for as many as fit into the head: a name, a colon and a line end each.
+                // As many as fit into the head: each has a name, a colon and a line end at least.
                 let mut fields = vec![MaybeUninit::uninit(); head.len() / b"a:\r\n".len()];
                 ResponseHead::parse_with(head, &mut fields)
             }
@@ -147,8 +146,8 @@ impl ResponseHead {
                     framing.transfer_encoding(value)?;
                 }
                 _ => {
-                    let known = FIELDS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-                    if let Some(&(_, field)) = known {
+                    let used = FIELDS.iter().find(|(used, _)| name.eq_ignore_ascii_case(used));
+                    if let Some(&(_, field)) = used {
                         self.positions[field as usize] = position(head, value);
                     }
                 }
@@ -158,15 +157,15 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// The value of a field; `head` must be the bytes that were parsed. `None` if the field is
-    /// missing or empty.
+    /// The value of a field; `None` if it is missing or empty. `head` must be the bytes that were parsed.
     pub fn field<'a>(&self, head: &'a [u8], field: Field) -> Option<&'a [u8]> {
         let Range { start, end } = self.positions[field as usize];
         head.get(usize::from(start)..usize::from(end)).filter(|value| !value.is_empty())
     }
 }
 
-/// Where `value`, a slice of `head`, lies in it. A head is at most 16 KiB long, so positions fit.
+/// The position of `value`, a slice of `head`, in it. A head has at most 16 KiB, so positions fit into
+/// 16 bits.
 fn position(head: &[u8], value: &[u8]) -> Range<u16> {
     let start = value.as_ptr().addr().saturating_sub(head.as_ptr().addr());
     match (u16::try_from(start), u16::try_from(start + value.len())) {
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_again_in_the_same_bytes() {
+    fn fields_are_found_by_their_positions() {
         let head =
             b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\ncontent-range: bytes 0-4/10\r\n\
             Content-Length: 5\r\nContent-Type:\r\n\r\n";
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_bounded_by_their_bytes_alone() {
+    fn the_number_of_fields_is_not_limited() {
         let many = "A:\r\n".repeat(2_000);
         let head = format!("HTTP/1.1 200 OK\r\n{many}ETag: \"e\"\r\nContent-Length: 5\r\n\r\n");
         let parsed = ResponseHead::parse(head.as_bytes()).unwrap();

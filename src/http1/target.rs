@@ -1,24 +1,24 @@
-//! The request target (RFC 9112 §3.2): path and query, and percent-decoding.
+//! The request target (RFC 9112 §3.2): splitting into path and query, and percent-decoding.
 
 use crate::http1::authority;
 
 /// A request target, split but not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// A resource: origin-form, or absolute-form without its scheme and authority.
+    /// Origin-form, or absolute-form without its scheme and authority.
     Resource {
         /// The path, starting with `/`, still percent-encoded.
         path: &'a str,
-        /// The query without its `?`, empty if there is none.
+        /// The query without its `?`; empty if there is none.
         query: &'a str,
     },
-    /// `*`, of `OPTIONS *`.
+    /// Asterisk-form, as in `OPTIONS *`.
     Asterisk,
 }
 
 impl<'a> Target<'a> {
-    /// Splits a request target. `None` for anything that is neither origin-form, absolute-form
-    /// over HTTP, nor `*`, and for one with a fragment, which clients must not send.
+    /// Splits a request target. `None` if it is not in origin-form, absolute-form with an http or https
+    /// URL, or asterisk-form, or if it has a fragment, which clients must not send.
     pub fn parse(target: &'a str) -> Option<Target<'a>> {
         if target == "*" {
             return Some(Target::Asterisk);
@@ -32,8 +32,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What follows `http://authority` in an absolute-form target; a server must accept that form
-/// (RFC 9112 §3.2.2).
+/// Path and query of a target in absolute-form, which servers must accept (RFC 9112 §3.2.2).
 fn after_authority(target: &str) -> Option<&str> {
     let scheme_end = ["http://", "https://"].into_iter().find_map(|scheme| {
         let start = target.get(..scheme.len())?;
@@ -55,20 +54,20 @@ pub enum DecodeError {
     /// The decoded bytes are not UTF-8, as S3 requires of keys.
     #[error("the path is not UTF-8")]
     Utf8,
-    /// `%00`, which no S3 server stores; many end a string at it.
-    #[error("the path holds a NUL byte")]
+    /// `%00`: no S3 server stores such keys, and some software ends a string there.
+    #[error("the path contains a NUL byte")]
     Nul,
-    /// More bytes than the limit.
+    /// Longer than the limit, which is [`limits::KEY_BYTES`](crate::limits::KEY_BYTES) for keys.
     #[error("the key is longer than 1024 bytes")]
     TooLong,
 }
 
-/// Appends the percent-decoded `path` to `out`, exactly once and without any normalisation: `+`
-/// stays a plus, and `%2F`, `//`, `.` and `..` come out as they are.
+/// Percent-decodes `path` once and appends the result to `out`. Nothing is normalised: `+` remains a
+/// plus, `%2F` becomes a slash like any other, and `//`, `.` and `..` are kept.
 ///
 /// # Errors
-/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. `out` then holds a
-/// part.
+/// See [`DecodeError`]; `limit` is the number of bytes that may be appended. The content of `out` is then
+/// unspecified.
 pub fn percent_decode(path: &str, limit: usize, out: &mut String) -> Result<(), DecodeError> {
     let mut bytes = std::mem::take(out).into_bytes();
     append_decoded(path.as_bytes(), limit, &mut bytes)?;
@@ -98,7 +97,7 @@ fn append_decoded(path: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), De
     if out.len() > end { Err(DecodeError::TooLong) } else { Ok(()) }
 }
 
-/// The byte that two hexadecimal digits name.
+/// The byte that two hexadecimal digits stand for.
 pub(crate) fn hex_pair(high: u8, low: u8) -> Option<u8> {
     hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low)
 }
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_of_target_are_refused() {
+    fn other_forms_of_target_are_rejected() {
         for target in [
             "",
             "files/a",
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_path_is_refused() {
+    fn an_invalid_path_is_rejected() {
         for (path, error) in [
             ("%", DecodeError::PercentSign),
             ("%4", DecodeError::PercentSign),

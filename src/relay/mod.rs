@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::READS_ON_BYTES;
+use crate::limits::STEADY_CLIENT_BYTES;
 use crate::metrics::Metrics;
 use crate::relay::pipes::Pipes;
 use crate::sys::stream::{Ahead, Stream};
@@ -66,7 +66,7 @@ pub(crate) struct Terms {
     /// Longest wait for the sink to take some.
     pub sink_stall: Duration,
     /// How far the source may send ahead of the sink from the beginning on; once the sink has
-    /// taken [`READS_ON_BYTES`](crate::limits::READS_ON_BYTES), freely.
+    /// taken [`STEADY_CLIENT_BYTES`](crate::limits::STEADY_CLIENT_BYTES), freely.
     pub ahead: Ahead,
     /// [`Ahead::Little`] in bytes, on either side.
     pub read_ahead: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Terms {
 impl Terms {
     /// Whether the sink is expected to read to the end, after it was sent `sent` bytes.
     fn wants_all(&self, sent: u64) -> bool {
-        self.ahead == Ahead::Freely || sent >= READS_ON_BYTES
+        self.ahead == Ahead::Freely || sent >= STEADY_CLIENT_BYTES
     }
 
     /// The action for a stalled sink while `remaining` bytes are not received: gives the source up if

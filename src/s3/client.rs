@@ -262,7 +262,7 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let Shared { buffers, metrics, stall_timeout } = &*self.shared;
         metrics.s3_requests.add(1);
-        let crowded = self.pool.busy_connections() > limits::UNCROWDED_CONNECTIONS;
+        let crowded = self.pool.busy_connections() > limits::BUSY_CONNECTIONS_FOR_SMALL_BUFFERS;
         let mut buf = if crowded { Buffers::new_small() } else { buffers.take() };
         let written = target.writer.borrow_mut().write(request, &mut buf);
         match written {

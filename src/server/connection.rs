@@ -135,9 +135,9 @@ impl ClientConnection {
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
                 // It may still be in the socket, which matters only if this would be the last.
-                let more_has_arrived = self.buf.len() > length
+                let is_followed = self.buf.len() > length
                     || self.worker.draining.get() && self.stream.has_unread_bytes();
-                Request { more_has_arrived, ..request }
+                Request { is_followed, ..request }
             }
             Err(error) => {
                 Box::pin(self.refuse(Failure::Request(error))).await;

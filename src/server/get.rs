@@ -89,7 +89,7 @@ impl Fetch<'_> {
 
     /// Whether the range, if there is one, is to be served.
     pub(crate) fn if_range_holds(&self, object: &Metadata) -> bool {
-        let holds = |condition: IfRange<'_>| condition.holds(object.validators());
+        let holds = |condition: IfRange<'_>| condition.is_true(object.validators());
         self.range.is_none() || self.if_range.is_none_or(holds)
     }
 
@@ -305,7 +305,7 @@ impl Fetch<'_> {
             };
             let length = given.map_or(0, Extent::length);
             let fits = given == wanted.or(whole)
-                && head.body_length.may_be(length)
+                && head.body_length.allows(length)
                 && (wanted.is_some() || head.status == StatusCode::OK);
             return match fits {
                 true => Ok(Part { extent: wanted, skip: None }),

@@ -80,7 +80,7 @@ impl<'a> Head<'a> {
 impl Context<'_> {
     /// Whether the connection is kept after the response.
     pub(crate) fn keeps_connection(&self) -> bool {
-        let may_go_on = !self.worker.draining.get() || self.request.more_has_arrived;
+        let may_go_on = !self.worker.draining.get() || self.request.is_followed;
         self.request.keep_alive && !self.request.has_body && may_go_on
     }
 

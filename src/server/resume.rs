@@ -125,7 +125,7 @@ impl Delivery<'_> {
 fn is_rest(response: &Response, etag: &[u8], rest: Extent, size: u64) -> bool {
     let head = response.head();
     // Content-Range says which part it is, whether the status is 200 or 206.
-    head.body_length.may_be(rest.length())
+    head.body_length.allows(rest.length())
         && response.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
         && content_range(head, response.head_bytes())
             == Some(ContentRange::Part { extent: rest, size })

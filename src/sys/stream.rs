@@ -274,7 +274,7 @@ impl Stream {
         if std::mem::replace(&mut self.sends_ahead, ahead) != ahead {
             let bytes = match ahead {
                 Ahead::Little => u32::try_from(little).unwrap_or(u32::MAX),
-                Ahead::Freely => limits::UNSENT_BYTES_FREELY,
+                Ahead::Freely => limits::STEADY_CLIENT_UNSENT_BYTES,
             };
             sockopt::set_unsent_limit(self.borrow(), bytes);
         }

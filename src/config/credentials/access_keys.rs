@@ -1,4 +1,4 @@
-//! Access keys that are written down. Nothing in this file ever repeats a value.
+//! Access keys in the file and the environment. Diagnostics never contain their values.
 
 use crate::config::diagnostic::{Diagnostic, Fault, Location, Source};
 use crate::config::key::{Marks, fill, no_value};
@@ -6,7 +6,7 @@ use crate::config::settings::AWS_KEYS;
 use crate::config::source::Written;
 use crate::s3::credentials::{self, Credentials, is_access_key_id_byte};
 
-/// A setting that, if it is wrong, has been reported and is not missing.
+/// A setting; `Wrong` has been reported.
 #[derive(Clone)]
 pub(super) enum Given<T> {
     Unset,
@@ -14,7 +14,7 @@ pub(super) enum Given<T> {
     Is(T),
 }
 
-/// An access key id, a secret and a session token that belong together.
+/// An access key ID, a secret access key and a session token from one source.
 #[derive(Default)]
 pub(in crate::config) struct AccessKeys {
     pub(in crate::config) id: Option<String>,
@@ -23,8 +23,8 @@ pub(in crate::config) struct AccessKeys {
 }
 
 impl AccessKeys {
-    /// All of them together, if the id and the secret are both set. `marks` has them under these
-    /// names.
+    /// The credentials, if both the ID and the secret are set. The last argument but one has the names of
+    /// the three keys in `marks`.
     pub(super) fn complete(
         self,
         marks: &Marks,
@@ -52,13 +52,13 @@ impl AccessKeys {
     }
 }
 
-/// The names in the environment and at the top level of the file.
+/// The names of the three keys in the environment and at the top level of the file.
 const AWS_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
-/// The access keys that are named as in AWS's tools.
+/// The access keys with the names of AWS's tools.
 ///
-/// They come from one source as a set: a session token of one with the keys of another would be
-/// rejected by S3 with an error that does not say why.
+/// All three come from one source: S3 would reject a session token from one with the keys from another,
+/// without naming the reason.
 pub(super) struct AwsKeys {
     environment: (Given<Credentials>, Vec<Diagnostic>),
     file: (Given<Credentials>, Vec<Diagnostic>),
@@ -73,7 +73,7 @@ impl AwsKeys {
         AwsKeys { environment: key_set(&environment), file: key_set(&file) }
     }
 
-    /// The keys in the environment. Mistakes in them are reported if they are used, once.
+    /// The keys in the environment. Mistakes in them are reported only if they are used, and only once.
     pub(super) fn of_environment(
         &mut self,
         diagnostics: &mut Vec<Diagnostic>,
@@ -82,7 +82,7 @@ impl AwsKeys {
         self.environment.0.clone()
     }
 
-    /// The same for the keys in the file.
+    /// The keys in the file, likewise.
     pub(super) fn of_file(&mut self, diagnostics: &mut Vec<Diagnostic>) -> Given<Credentials> {
         diagnostics.append(&mut self.file.1);
         self.file.0.clone()
@@ -96,7 +96,7 @@ fn key_set(written: &[&Written]) -> (Given<Credentials>, Vec<Diagnostic>) {
     (keys.complete(&marks, AWS_NAMES, &mut diagnostics), diagnostics)
 }
 
-/// `credentials` and access keys at the top level of the same file contradict each other.
+/// Reports a conflict if the top level of the file has both `credentials` and access keys.
 pub(super) fn report_both(written: &[Written], diagnostics: &mut Vec<Diagnostic>) {
     let in_file = |keys: &[&str]| {
         let is_one = |written: &&Written| {
@@ -120,7 +120,7 @@ pub(in crate::config) fn session_token(text: &str) -> Result<String, Fault> {
     of_bytes(text, |byte| byte.is_ascii_graphic())
 }
 
-/// A secret is never sent, so any text is allowed; but spaces around it come from copying.
+/// A secret is never sent, so any text is allowed, but spaces around it are a mistake in copying.
 pub(in crate::config) fn secret_key(text: &str) -> Result<String, Fault> {
     if text.is_empty() {
         return Err(no_value());

@@ -1,5 +1,5 @@
-//! The value of `credentials`: a word, or a map. Nothing in this file ever repeats a value, since
-//! a secret may have ended up in the wrong place.
+//! The value of `credentials`: a word, or a map. Diagnostics never contain values, since a secret may be in
+//! the wrong place.
 
 use crate::config::credentials::access_keys::{AccessKeys, Given};
 use crate::config::diagnostic::{Diagnostic, Fault, Location};
@@ -9,21 +9,21 @@ use crate::config::source::yaml::{Entry, Value};
 use crate::config::values::Kind;
 use crate::s3::credentials::login::{Login, Role};
 
-/// The principal that requests are signed for, as one `credentials` says it.
+/// The parsed value of one `credentials` key.
 #[derive(Clone)]
 pub(in crate::config) enum Identity {
-    /// Requests are not signed.
+    /// Do not sign requests.
     Anonymous,
-    /// The access keys in the environment if there are any, else the chain of AWS's tools.
+    /// The access keys in the environment, or else the default chain of AWS's tools.
     Auto,
     /// The access keys in the environment.
     Environment,
     Login(Login),
-    /// A role that is assumed with the credentials of the level above.
+    /// A role that is assumed with the top level's credentials, or else with the default chain.
     Role(Role),
 }
 
-/// The keys of a map of credentials.
+/// The keys of `credentials` if it is a map.
 #[derive(Default)]
 pub(in crate::config) struct CredentialsMap {
     pub(in crate::config) keys: AccessKeys,
@@ -79,7 +79,7 @@ fn word(text: &str) -> Option<Identity> {
     })
 }
 
-/// Access keys, a profile, or a role with one of them or with a token file.
+/// Reads access keys, a profile, or a role with either of them or with a token file.
 fn map(
     location: &Location,
     entries: &[Entry],
@@ -143,8 +143,8 @@ fn report_conflicts(marks: &Marks, diagnostics: &mut Vec<Diagnostic>) {
 }
 
 pub(in crate::config) fn profile(text: &str) -> Result<String, Fault> {
-    let is_odd = |c: char| c.is_control() || c == '[' || c == ']';
-    if text.is_empty() || text.trim() != text || text.chars().any(is_odd) {
+    let is_invalid = |c: char| c.is_control() || c == '[' || c == ']';
+    if text.is_empty() || text.trim() != text || text.chars().any(is_invalid) {
         return Err(Fault::new(
             "is not the name of a profile",
             "write it as in ~/.aws/config, without the brackets and the word 'profile'",
@@ -153,7 +153,7 @@ pub(in crate::config) fn profile(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// Stores other than AWS are less strict about ARNs.
+/// Only a rough check, since other S3 servers have other ARNs.
 pub(in crate::config) fn role_arn(text: &str) -> Result<String, Fault> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     if !text.starts_with("arn:") || !(20..=2048).contains(&text.len()) || !is_plain {

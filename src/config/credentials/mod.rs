@@ -1,5 +1,5 @@
-//! From `credentials` and access keys to a credentials provider for each mount: one is shared by all
-//! mounts with the same login.
+//! Resolves `credentials` and access keys to a credentials provider for each mount. Mounts with the same
+//! login share one.
 
 mod access_keys;
 mod identity;
@@ -20,9 +20,9 @@ use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::credentials::login::{Login, Role};
 use crate::upstream::proxy::Proxies;
 
-/// The logins of all mounts, and their providers so far.
+/// Resolves the logins of mounts, and creates one provider for each distinct login.
 pub(super) struct Providers {
-    /// For mounts without `credentials`: `Ok(None)` is anonymous.
+    /// The login of mounts without `credentials`; `Ok(None)` is anonymous.
     top_level: Result<Option<Login>, Reported>,
     aws_keys: AwsKeys,
     sts_region: Option<String>,
@@ -30,12 +30,12 @@ pub(super) struct Providers {
     sources: Vec<Arc<CredentialsHandle>>,
 }
 
-/// The setting is wrong, and a diagnostic says so.
+/// The setting is wrong and has been reported.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported;
 
 impl Providers {
-    /// `identity` is the top level's `credentials`. STS is asked in `sts_region`, if there is one.
+    /// `identity` is the top level's `credentials`. `sts_region` is the region of the STS endpoint.
     pub(super) fn new(
         identity: Option<&Identity>,
         marks: &Marks,
@@ -50,7 +50,7 @@ impl Providers {
         Providers { top_level, aws_keys, sts_region, proxies, sources: Vec::new() }
     }
 
-    /// The login of a mount with these `credentials` of its own, if any; `None` is anonymous.
+    /// The login of a mount; `own` is its own `credentials`. `None` is anonymous.
     pub(super) fn login(
         &mut self,
         own: Option<Identity>,
@@ -78,7 +78,7 @@ impl Providers {
         }
     }
 
-    /// The provider for a login.
+    /// The provider of a login; equal logins share one.
     pub(super) fn source(&mut self, login: Login) -> Arc<CredentialsHandle> {
         if let Some(source) = self.sources.iter().find(|source| *source.login() == login) {
             return Arc::clone(source);
@@ -91,11 +91,11 @@ impl Providers {
     }
 }
 
-/// The login of mounts without `credentials`. Without any at the top level either it is the chain of
+/// The login of mounts without `credentials`. If the top level has none either, it is the default chain of
 /// AWS's tools.
 ///
-/// A kind of credentials that is named is meant for this program, so it takes precedence over AWS
-/// variables that happen to be set; access keys in the file do not.
+/// An explicit kind of credentials is meant for this program, so it takes precedence over AWS variables in
+/// the environment; access keys in the file do not.
 fn top_level(
     identity: Option<&Identity>,
     marks: &Marks,
@@ -144,7 +144,7 @@ fn of_environment(
     Err(Reported)
 }
 
-/// The profile that a login uses, if it names one.
+/// The profile that a login names.
 pub(super) fn profile_of(login: &Login) -> Option<&str> {
     match login {
         Login::Profile(name) => Some(name),

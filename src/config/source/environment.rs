@@ -1,4 +1,4 @@
-//! Settings in environment variables: `S3PROXY_<KEY>`, and those that AWS's own tools read.
+//! Settings in environment variables: `S3PROXY_<KEY>`, and those of AWS's tools.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,13 @@ use crate::config::settings;
 use crate::config::source::Written;
 use crate::config::source::yaml::Node;
 
-/// Longest name of an unknown variable that is repeated, in bytes.
+/// Longest name of an unknown variable that is shown, in bytes.
 const NAME_BYTES: usize = 64;
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
 
-/// The process's own environment. Bytes that are not UTF-8 become `U+FFFD`, which no setting
-/// accepts if it matters.
+/// The environment of this process. Bytes that are not UTF-8 become `U+FFFD`.
 pub(crate) fn of_process() -> Environment {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
@@ -44,7 +43,7 @@ pub(in crate::config) fn read(
     settings
 }
 
-/// Whether the endpoints that are configured for AWS's tools are to be ignored.
+/// Whether endpoints from AWS's variables and profiles must be ignored.
 pub(in crate::config) fn ignores_configured_endpoints(environment: &Environment) -> bool {
     let value = environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
     value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
@@ -60,7 +59,7 @@ fn report_unknown(environment: &Environment, diagnostics: &mut Vec<Diagnostic>) 
         if keys.iter().any(|(_, variables)| variables.contains(name)) {
             continue;
         }
-        // Without the prefix, which would make all of them similar.
+        // Compared without the prefix, which would make all names similar.
         let nearest = nearest(&name["S3PROXY_".len()..], keys.iter().map(|&(key, _)| key));
         let nearest = keys.iter().find(|&&(key, _)| Some(key) == nearest);
         let help = match nearest.and_then(|(_, variables)| variables.first()) {

@@ -1,13 +1,13 @@
-//! Settings on the command line, which win over all others.
+//! Settings on the command line, which take precedence over all others.
 
 use crate::config::diagnostic::{Location, Source};
 use crate::config::source::Written;
 use crate::config::source::yaml::{Node, Value};
 
-/// The flags that set keys, as typed, so that a wrong value is described as in the file.
+/// The flags that set keys, unparsed, so that wrong values are reported as in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Every `--listen`; empty leaves `listen` as it is.
+    /// All `--listen` flags; if there are none, `listen` keeps its value.
     pub listen: Vec<String>,
     /// `--workers`.
     pub workers: Option<String>,

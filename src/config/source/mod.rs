@@ -1,5 +1,5 @@
-//! Where settings are written: a YAML file, the environment and command-line flags. Each gives its
-//! settings as typed, with their locations, and reports unknown keys; values are read later.
+//! The sources of settings: a YAML file, the environment and command-line flags. Each returns its settings
+//! unparsed, with their locations, and reports unknown keys.
 
 pub(super) mod environment;
 pub(super) mod file;
@@ -12,7 +12,7 @@ use crate::config::source::yaml::Node;
 /// One key that is set.
 #[derive(Clone)]
 pub(super) struct Written {
-    /// Its name in the file, whichever source it is from.
+    /// The name of the key in the file, even if it is set elsewhere.
     pub(super) key: &'static str,
     pub(super) location: Location,
     pub(super) value: Node,

@@ -1,12 +1,11 @@
-//! YAML text as a small tree in which every node knows its line.
+//! Parses YAML into a small tree whose nodes have line numbers.
 //!
-//! Scalars keep the text as typed: `bucket_name: 0123` and `bucket_name: yes` are strings here, and
-//! the reader of a key decides what they mean. The caller bounds the text, [`DEPTH`] the nesting,
-//! [`ALIAS_BYTES`] what aliases expand to. Only walks over a finished tree recurse, and that is no
-//! deeper than [`DEPTH`].
+//! Scalars remain text: `bucket_name: 0123` and `bucket_name: yes` are strings, and the kind of a key decides
+//! how they are parsed. The caller limits the size of the text, [`DEPTH`] the nesting, [`ALIAS_BYTES`] the
+//! expansion of aliases. Only functions that walk a finished tree recurse, at most to [`DEPTH`].
 //!
-//! Reading goes on after a duplicate key, a tag (`!x`) or a key that is a list or a map, so that
-//! later mistakes are reported too. It ends at a syntax error, a second document, or a bound.
+//! Parsing continues after a duplicate key, a tag (`!x`) or a key that is a list or a map, so that later
+//! mistakes are reported too. It stops at a syntax error, a second document, or a limit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,12 +13,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use crate::config::diagnostic::key_name;
 
-/// Deepest nesting of lists and maps. A configuration has five levels; each costs a stack frame
-/// when a tree is walked, and a copy of everything below it if it is anchored.
+/// Deepest nesting of lists and maps. A configuration needs five levels. Each level costs a stack frame when
+/// a tree is walked, and a copy of its content if it has an anchor.
 pub(in crate::config) const DEPTH: usize = 32;
 
-/// Text that all aliases of a file together may expand to, in bytes, each value counting one more.
-/// Aliases of aliases multiply: a few lines could expand to more than there is memory.
+/// Text to which all aliases of a file together may expand, in bytes, plus one for each value. Without this
+/// limit, nested aliases in a few lines could exhaust memory ("billion laughs").
 const ALIAS_BYTES: usize = 64 * 1024;
 
 /// A value and the line it starts on.
@@ -33,7 +32,7 @@ pub(in crate::config) struct Node {
 pub(in crate::config) enum Value {
     /// Nothing, `~` or `null`.
     Null,
-    /// A scalar, as typed.
+    /// A scalar, unparsed.
     Text(String),
     /// `- a`, `[a]`.
     List(Vec<Node>),
@@ -70,8 +69,7 @@ impl Malformed {
     }
 }
 
-/// Reads one document. `None` is a text without any value, such as an empty file, or one that could
-/// not be read to its end.
+/// Parses one document. `None` if it is empty or null, or if parsing stopped before its end.
 pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<Malformed>) {
     // Editors on Windows put a byte order mark in front.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -91,13 +89,13 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<Malformed>) {
     (tree.root.filter(|root| !matches!(root.value, Value::Null)), tree.mistakes)
 }
 
-/// The lines as YAML counts them, at least one: a carriage return alone ends one too.
+/// The lines of a text, at least one. In YAML, a carriage return alone ends a line too.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let text = text.trim_end_matches(['\r', '\n']);
     text.split("\r\n").flat_map(|part| part.split(['\r', '\n']))
 }
 
-/// The parser's message without the position in it, and help for the most likely mistakes.
+/// The parser's message without its position, with help for the most likely mistakes.
 fn describe(error: &ScanError, text: &str) -> Malformed {
     let line = error.marker().line().clamp(1, lines(text).count());
     let written = lines(text).nth(line - 1).unwrap_or_default();
@@ -113,30 +111,30 @@ fn describe(error: &ScanError, text: &str) -> Malformed {
     Malformed::new(line, format!("is not YAML: {}", error.info()), help)
 }
 
-/// A tree that grows event by event.
+/// Builds a tree from parser events.
 #[derive(Default)]
 struct Tree {
     documents: usize,
     root: Option<Node>,
-    /// The lists and maps that have not ended yet, the outermost first.
+    /// The unfinished lists and maps, outermost first.
     open: Vec<Open>,
-    /// Values that aliases may refer to, by the parser's number.
+    /// Values with an anchor, by the parser's number of it.
     anchored: HashMap<usize, Node>,
-    /// What aliases have expanded to so far.
+    /// The [`size`] of all expanded aliases so far.
     alias_bytes: usize,
     mistakes: Vec<Malformed>,
 }
 
-/// A list or a map that has not ended yet.
+/// An unfinished list or map.
 struct Open {
     node: Node,
     anchor: usize,
-    /// The line and the key of a map whose value comes next; `None` for a key that is a list or map.
+    /// In a map before a value: the line and the text of its key; no text if the key is a list or a map.
     key: Option<(usize, Option<String>)>,
 }
 
 impl Tree {
-    /// Takes the next event, which starts on `line`; an error ends the reading.
+    /// Processes an event that starts on `line`. An error stops parsing.
     fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), Malformed> {
         match event {
             Event::DocumentStart(_) => {
@@ -184,7 +182,7 @@ impl Tree {
 
     fn open(&mut self, node: Node, anchor: usize) -> Result<(), Malformed> {
         if self.open.len() == DEPTH {
-            let help = "no setting is that deep";
+            let help = "no setting is nested as deeply";
             return Err(Malformed::new(node.line, "is nested too deeply", help));
         }
         self.open.push(Open { node, anchor, key: None });
@@ -198,7 +196,7 @@ impl Tree {
             return Err(Malformed::new(line, problem, "write the value out"));
         };
         self.alias_bytes += size(node);
-        // The copy adds its own depth to that of what is open.
+        // The copy is nested in all open lists and maps.
         if self.alias_bytes > ALIAS_BYTES || self.open.len() + depth(node) > DEPTH {
             let problem = "the aliases up to here expand to too much";
             return Err(Malformed::new(line, problem, "write the values out"));
@@ -206,7 +204,7 @@ impl Tree {
         Ok(node.value.clone())
     }
 
-    /// Puts a finished node where it belongs.
+    /// Adds a finished node to the innermost open list or map.
     fn add(&mut self, node: Node, anchor: usize) {
         if anchor > 0 {
             self.anchored.insert(anchor, node.clone());
@@ -249,7 +247,7 @@ impl Tree {
     }
 }
 
-/// The text in a tree in bytes, each value counting one more.
+/// The text in a tree, in bytes, plus one for each value.
 fn size(node: &Node) -> usize {
     1 + match &node.value {
         Value::Null => 0,
@@ -259,7 +257,7 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// The lists and maps that the deepest value of a tree is in.
+/// The number of nested lists and maps in a tree.
 fn depth(node: &Node) -> usize {
     let deepest = match &node.value {
         Value::Null | Value::Text(_) => return 0,

@@ -1,4 +1,4 @@
-//! Credentials: their sources, and which take precedence.
+//! Sources of credentials and their precedence.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn credentials_come_from_one_source_as_a_set() {
 }
 
 #[test]
-fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
+fn anonymous_takes_precedence_over_keys_in_the_environment() {
     let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "env")];
     let config = with(SHORT, &keys, &Overrides::default()).unwrap();
     assert!(config.live.mounts[0].bucket.credentials.is_none());
@@ -42,7 +42,7 @@ fn anonymous_wins_over_keys_that_happen_to_be_in_the_environment() {
     assert!(both.contains("credentials: conflicts with AWS_ACCESS_KEY_ID; keep one"), "{both}");
 }
 
-/// The login that `credentials: VALUE` at the top level, and one mount's own, lead to.
+/// The logins of a mount without settings of its own and of one with `own`.
 fn logins(top: &str, own: &str, variables: &[(&str, &str)]) -> [Option<Login>; 2] {
     let text = format!(
         "endpoint: http://minio\n{top}\nmounts:\n  /long/: {{bucket: lab, {own}}}\n  /a/: {{bucket: lab}}\n"
@@ -69,7 +69,7 @@ const ENVIRONMENT: [(&str, &str); 2] =
 #[test]
 fn the_aws_chain_is_the_default() {
     assert_eq!(logins("", "", &[]), [Some(Login::Chain), Some(Login::Chain)]);
-    // A wrong one is not missing.
+    // Wrong credentials are not missing credentials.
     let said = says("bucket_name: lab\nendpoint: ftp://s3\ncredentials: 7\n");
     assert_eq!(said.lines().count(), 2, "{said}");
     let keys = logins("", "", &ENVIRONMENT);
@@ -94,7 +94,7 @@ fn each_kind_of_credentials_has_its_word() {
 }
 
 #[test]
-fn a_named_kind_wins_over_keys_that_happen_to_be_in_the_environment() {
+fn an_explicit_kind_takes_precedence_over_keys_in_the_environment() {
     assert_eq!(logins("credentials: instance", "", &ENVIRONMENT)[0], Some(Login::Instance));
     let file = "credentials: {access_key_id: FILE, secret_access_key: s}";
     assert_eq!(logins(file, "", &ENVIRONMENT)[0], Some(of_environment()));
@@ -149,7 +149,7 @@ fn equal_logins_share_one_provider() {
 }
 
 #[test]
-fn mistakes_in_credentials_have_a_line_and_help_and_repeat_nothing() {
+fn mistakes_in_credentials_are_reported_without_values() {
     for (value, what) in [
         ("hush", "credentials: is not a kind of credentials; write anonymous, auto, "),
         ("[hush]", "credentials: is a list; write anonymous"),

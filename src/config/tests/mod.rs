@@ -1,4 +1,4 @@
-//! The configuration as its users see it: whole files in, a `Config` or lines of text out.
+//! Tests of complete configuration files, whose result is a `Config` or the text of all diagnostics.
 
 mod credentials;
 mod hostile;
@@ -17,7 +17,7 @@ use crate::server::live::ClientLimits;
 use crate::sys::socket::ListenAddress;
 use crate::upstream;
 
-/// The file that people have had since 2014.
+/// A configuration file of the 2014 application.
 const OF_2014: &str = r"AWS_ACCESS_KEY_ID: AKIAEXAMPLE
 AWS_SECRET_ACCESS_KEY: hush/hush+hush
 bucket_name: my-bucket
@@ -27,7 +27,7 @@ rewrite_rules:
     to: '.bai'
 ";
 
-/// The shortest file that is complete in itself.
+/// The shortest complete file.
 const SHORT: &str = "bucket_name: lab\nendpoint: http://minio:9000\ncredentials: anonymous\n";
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -41,7 +41,7 @@ fn with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Con
         .map_err(|diagnostics| diagnostics.to_string())
 }
 
-/// The files that the tests name.
+/// The files that exist in the tests.
 const FILES: Files = Files {
     read: |path, _| match path.to_str() {
         Some("lab.key") => Ok(vec![1; 32]),
@@ -57,7 +57,7 @@ const FILES: Files = Files {
 
 const EXAMPLE: &str = include_str!("../../../config.example.yaml");
 
-/// The example with its defaults, which are directly after a `#`, in force.
+/// The example with all defaults, which directly follow a `#`, uncommented.
 fn example_with_defaults() -> String {
     let lines = EXAMPLE.lines().filter(|line| !line.starts_with("# "));
     lines.map(|line| format!("{}\n", line.trim_start_matches('#'))).collect()
@@ -71,13 +71,13 @@ fn says(text: &str) -> String {
     with(text, &[], &Overrides::default()).unwrap_err()
 }
 
-/// The keys that a mount's requests are signed with.
+/// The access keys of a mount.
 fn keys(mount: &route::Mount) -> Credentials {
     let source = mount.bucket.credentials.as_ref().unwrap();
     source.load().as_ref().unwrap().credentials.clone()
 }
 
-/// The settings of [`SHORT`] and those of `more`.
+/// [`SHORT`] followed by `more`.
 fn short_and(more: &str) -> String {
     format!("{SHORT}{more}\n")
 }
@@ -102,7 +102,7 @@ fn the_file_of_2014_works_unchanged() {
 }
 
 #[test]
-fn nothing_in_the_example_is_active_but_the_bucket() {
+fn only_the_bucket_is_active_in_the_example() {
     let active = EXAMPLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     assert_eq!(active.collect::<Vec<_>>(), ["bucket_name: my-bucket"]);
     assert!(config(EXAMPLE).live.rewrite_rules.0.is_empty());
@@ -234,7 +234,7 @@ fn cors_is_a_star_or_off_or_a_list_of_origins() {
 }
 
 #[test]
-fn a_miss_is_not_cached_longer_than_an_object() {
+fn a_missing_key_is_not_cached_longer_than_an_object() {
     assert_eq!(
         config(&short_and("metadata_ttl: 1s")).settings.metadata.negative_ttl,
         Duration::from_secs(1)
@@ -244,7 +244,7 @@ fn a_miss_is_not_cached_longer_than_an_object() {
 }
 
 #[test]
-fn connection_settings_reach_their_owners() {
+fn connection_settings_reach_the_layers_that_use_them() {
     let config = config(&short_and(
         "max_client_connections: 1\nhead_timeout: 2s\nkeep_alive_timeout: 3s\n\
          client_stall_timeout: 4s\nclient_pause_timeout: 3s\ndrain_timeout: 0s\nupstream_max_connections: 6\n\

@@ -1,4 +1,4 @@
-//! File, environment and flags: which of them counts, and how the file is found.
+//! Precedence of file, environment and flags, and how the file is found.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::policy::cors;
 use crate::sys::event_loop;
 
 #[test]
-fn flags_win_over_the_environment_and_the_environment_over_the_file() {
+fn flags_override_the_environment_and_the_environment_overrides_the_file() {
     let text = short_and("workers: 1\nlog_level: error\nmetadata_ttl: 1m");
     let variables =
         [("S3PROXY_WORKERS", "2"), ("S3PROXY_LOG_LEVEL", "warn"), ("S3PROXY_DRIVER", "")];
@@ -35,7 +35,7 @@ fn lists_in_the_environment_are_separated_by_commas() {
 }
 
 #[test]
-fn variables_that_kubernetes_sets_for_a_service_of_our_name_are_not_ours() {
+fn variables_that_kubernetes_sets_for_a_service_named_s3proxy_are_ignored() {
     let variables = [
         ("S3PROXY_SERVICE_HOST", "10.0.0.1"),
         ("S3PROXY_PORT", "tcp://10.0.0.1:5000"),
@@ -75,7 +75,7 @@ fn load_says(path: &Path) -> String {
 }
 
 #[test]
-fn a_configuration_file_exists_is_bounded_and_is_text() {
+fn a_configuration_file_must_exist_be_small_and_be_text() {
     let directory = scratch("files");
     let path = directory.join("config.yaml");
     let shown = path.display();

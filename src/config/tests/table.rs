@@ -8,7 +8,7 @@ use crate::config::key::{About, Key};
 use crate::config::settings::{AWS_KEYS, CREDENTIALS, MOUNT, MountSettings, RULE, top_level};
 use crate::config::source::yaml::Node;
 
-/// A key at the top level of the example.
+/// A top-level key in the example.
 struct Example {
     name: String,
     /// After a `#` without a space.
@@ -43,7 +43,7 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-/// The keys of the top level with their default, in words.
+/// The top-level keys with their defaults as text.
 fn defaults() -> Vec<(&'static About, Option<String>)> {
     shown(&TopLevel::default(), &AccessKeys::default(), &MountSettings::default())
 }
@@ -60,7 +60,7 @@ fn shown(
 }
 
 #[test]
-fn the_example_has_every_key_once_and_no_other() {
+fn the_example_has_exactly_the_keys_of_the_table() {
     let examples: Vec<String> = examples().into_iter().map(|example| example.name).collect();
     let unique: BTreeSet<&str> = examples.iter().map(String::as_str).collect();
     assert_eq!(unique.len(), examples.len(), "{examples:?}");
@@ -91,7 +91,7 @@ fn the_example_shows_the_default_of_every_key_that_has_one() {
     }
 }
 
-/// Every key as it is shown when these are written.
+/// The shown values of all keys after these are read.
 fn read_and_show(written: &[Written]) -> (Vec<Option<String>>, Vec<Diagnostic>) {
     let (mut marks, mut diagnostics) = (Marks::default(), Vec::new());
     let (mut top, mut keys) = (TopLevel::default(), AccessKeys::default());
@@ -103,7 +103,7 @@ fn read_and_show(written: &[Written]) -> (Vec<Option<String>>, Vec<Diagnostic>) 
 }
 
 #[test]
-fn the_defaults_of_the_example_mean_the_defaults_of_the_layers() {
+fn the_defaults_in_the_example_parse_to_those_of_the_layers() {
     let mut diagnostics = Vec::new();
     let text = example_with_defaults();
     let written = file::read(File { name: "config.yaml", text: &text }, &mut diagnostics);
@@ -149,7 +149,7 @@ fn every_key_fills_a_field_of_its_own() {
 }
 
 #[test]
-fn variables_are_unique_and_those_of_others_are_aws_s() {
+fn variables_are_unique_and_ours_or_those_of_aws() {
     let mut all = BTreeSet::new();
     for key in top_level() {
         for variable in key.variables() {

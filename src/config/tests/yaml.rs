@@ -1,4 +1,4 @@
-//! YAML as a tree: lines, scalars as typed, and mistakes.
+//! The YAML tree: line numbers, unparsed scalars, and mistakes.
 
 use crate::config::source::yaml::{DEPTH, Entry, Malformed, Node, Value, parse};
 
@@ -32,7 +32,7 @@ fn malformed(text: &str) -> Malformed {
 }
 
 #[test]
-fn every_node_knows_its_line() {
+fn every_node_has_its_line_number() {
     assert_eq!(
         tree("a: x\nb:\n  - y\n  - z\nc: {d: e}\n"),
         r#"{a@1="x"@1 b@2=["y"@3 "z"@4]@3 c@5={d@5="e"@5}@5}@1"#
@@ -41,7 +41,7 @@ fn every_node_knows_its_line() {
 }
 
 #[test]
-fn scalars_keep_the_text_as_typed() {
+fn scalars_remain_text() {
     for typed in ["0123", "12345", "1e3", "0x1F", "true", "FALSE", "off", "1.50", "+7", ".inf"] {
         assert_eq!(tree(&format!("é: {typed}  # why\n")), format!("{{é@1={typed:?}@1}}@1"));
         assert_eq!(tree(&format!("{{a: {typed}}}")), format!("{{a@1={typed:?}@1}}@1"));
@@ -56,7 +56,7 @@ fn an_alias_stands_for_its_value() {
 }
 
 #[test]
-fn nothing_is_null_and_a_quoted_null_is_text() {
+fn a_missing_value_is_null_and_a_quoted_null_is_text() {
     assert_eq!(tree("a:\nb: ~\nc: null\nd: 'null'\ne: ''\n").matches('~').count(), 3);
     for empty in ["", "\n", "# only a comment\n", "---\n", "~"] {
         let (root, mistakes) = parse(empty);
@@ -77,7 +77,7 @@ fn a_syntax_error_has_a_line_and_if_possible_help() {
 }
 
 #[test]
-fn yaml_that_a_configuration_does_not_need_is_refused() {
+fn yaml_that_a_configuration_does_not_need_is_rejected() {
     assert_eq!(malformed("a: 1\nb: 2\na: 3\n").line, 3);
     assert_eq!(malformed("a: 1\nb: 2\na: 3\n").problem, "a is written twice");
     assert_eq!(malformed("a: 1\n---\nb: 2\n").problem, "a second document starts");
@@ -87,7 +87,7 @@ fn yaml_that_a_configuration_does_not_need_is_refused() {
 }
 
 #[test]
-fn mistakes_after_which_reading_goes_on_do_not_hide_one_another() {
+fn mistakes_that_do_not_stop_parsing_are_all_reported() {
     let (root, mistakes) = parse("a: 1\nb: {c: !x 2, c: 3}\n? [d]\n: 4\na: 5\n");
     let said: Vec<_> = mistakes.iter().map(|m| (m.line, m.problem.as_str())).collect();
     assert_eq!(
@@ -123,7 +123,7 @@ fn entry_lines(node: &Node) -> Vec<usize> {
 }
 
 #[test]
-fn deep_nesting_is_refused_and_not_recursed_into() {
+fn deep_nesting_is_rejected_without_recursion() {
     let n = 100_000;
     for mark in ["- ", "? ", "[", "{a: ", "? - ", "-\t", "a: [", "!t [", "&a [", "- ? "] {
         let (root, mistakes) = parse(&mark.repeat(n));
