@@ -291,8 +291,8 @@ fn verdict_on_error(
         (Kind::AccessDenied, None) => (
             Verdict::Unknown,
             format!(
-                "S3 denies reading a key that probably does not exist: either the bucket may not be \
-                 listed (with s3:ListBucket allowed this would be 404), or nothing may be read; to \
+                "S3 denies reading a key that probably does not exist: either the bucket may not \
+                 be listed (with s3:ListBucket allowed this would be 404), or nothing may be read; to \
                  tell which, name an object that exists: s3proxy --check {path}KEY; {error}"
             ),
         ),

@@ -64,8 +64,8 @@ const NEW_CLIENT_GRACE: Duration = Duration::from_millis(500);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 impl ClientConnection {
-    /// Receives until the buffer starts with a whole head. A connection that is idle for longer than
-    /// `grace` may be closed to make room for others.
+    /// Receives until the buffer starts with a whole head. A connection that is idle for longer
+    /// than `grace` may be closed to make room for others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
         let (head_timeout, keep_alive_timeout) = {
             let clients = &self.worker.live().clients;
@@ -78,7 +78,8 @@ impl ClientConnection {
         loop {
             self.skip_empty_lines();
             if self.buf.first() == Some(&TLS_HANDSHAKE) {
-                // No response: a browser that tries HTTPS first falls back when the connection closes.
+                // No response: a browser that tries HTTPS first falls back when the connection
+                // closes.
                 return Reading::Closed;
             }
             match find_head_end(&self.buf) {
@@ -100,9 +101,9 @@ impl ClientConnection {
         }
     }
 
-    /// Receives more of a head; `false` if the connection is closed. `deadline` is that of a head of
-    /// which a part has arrived. Without one the connection is idle: it is closed at the first time
-    /// of `idle`, and may be closed to make room for others from the second one on.
+    /// Receives more of a head; `false` if the connection is closed. `deadline` is that of a head
+    /// of which a part has arrived. Without one the connection is idle: it is closed at the first
+    /// time of `idle`, and may be closed to make room for others from the second one on.
     async fn receive(&mut self, deadline: Option<Instant>, idle: (Instant, Instant)) -> bool {
         if self.buf.len() == self.buf.capacity() {
             self.buf.reserve_exact(limits::REQUEST_HEAD_BYTES + 1 - self.buf.len());
@@ -127,8 +128,8 @@ impl ClientConnection {
         self.buf.drain(..pairs * 2);
     }
 
-    /// Responds to the request at the start of the buffer, and removes it. `false` if the connection
-    /// must be closed.
+    /// Responds to the request at the start of the buffer, and removes it. `false` if the
+    /// connection must be closed.
     async fn respond(&mut self, length: usize) -> bool {
         request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
@@ -219,8 +220,8 @@ async fn receive(
     }
 }
 
-/// Counts a request and writes its access log line. `unparsed` has the received bytes of a head that
-/// could not be parsed.
+/// Counts a request and writes its access log line. `unparsed` has the received bytes of a head
+/// that could not be parsed.
 fn log(context: &Context<'_>, unparsed: Option<&[u8]>, outcome: &Outcome, started: Instant) {
     let Context { worker, live, request, peer } = *context;
     let duration = started.elapsed();

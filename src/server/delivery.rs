@@ -1,8 +1,9 @@
-//! Delivers an object to a client: the client's head, then the body from one or more responses of S3.
+//! Delivers an object to a client: the client's head, then the body from one or more responses of
+//! S3.
 //!
 //! [`resume`](super::resume) requests the rest of a body that S3 broke off, or whose connection was
-//! closed while the client paused. All bytes belong to one version of the object; if the rest cannot
-//! be had, the body stays incomplete and the connection is closed.
+//! closed while the client paused. All bytes belong to one version of the object; if the rest
+//! cannot be had, the body stays incomplete and the connection is closed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

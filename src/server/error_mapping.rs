@@ -113,8 +113,8 @@ fn failure_of_service_error(mount: &Mount, object: &ObjectName, error: &ServiceE
     }
 }
 
-/// Logs S3's 416, as AWS support may ask for its request id. It is not a failure yet: the conditions
-/// of the request take precedence.
+/// Logs S3's 416, as AWS support may ask for its request id. It is not a failure yet: the
+/// conditions of the request take precedence.
 pub(crate) fn log_unsatisfiable_range(mount: &Mount, object: &ObjectName, error: &ServiceError) {
     log_service_error(mount, object, error, Level::Info, "");
 }

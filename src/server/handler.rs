@@ -1,9 +1,9 @@
 //! The steps of a request, from its parsed head to the end of the response.
 //!
 //! [`respond`] has them in order: find the mount, respond to OPTIONS, build the object's name, and
-//! serve the object with [`head`] or [`get`]. Each step may end the request with a [`Failure`], which
-//! becomes the response. Authorization by mount and peer belongs after OPTIONS, since browsers send
-//! preflights without credentials, and before the object's name.
+//! serve the object with [`head`] or [`get`]. Each step may end the request with a [`Failure`],
+//! which becomes the response. Authorization by mount and peer belongs after OPTIONS, since
+//! browsers send preflights without credentials, and before the object's name.
 //!
 //! # The cost of a request
 //!

@@ -1,5 +1,5 @@
-//! Looks up an object's metadata in the cache and, on a miss, at S3. Concurrent misses of one object
-//! share one request.
+//! Looks up an object's metadata in the cache and, on a miss, at S3. Concurrent misses of one
+//! object share one request.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

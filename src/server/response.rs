@@ -142,8 +142,8 @@ impl Context<'_> {
     }
 
     /// Writes a response whose body is the proxy's own. To HEAD it has neither body nor
-    /// `Content-Length` (RFC 9110 §8.6, §9.3.2): htsjdk takes the length in any response to HEAD for
-    /// the object's.
+    /// `Content-Length` (RFC 9110 §8.6, §9.3.2): htsjdk takes the length in any response to HEAD
+    /// for the object's.
     fn write_own(
         &self,
         out: &mut Vec<u8>,

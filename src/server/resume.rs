@@ -1,5 +1,5 @@
-//! Requests the rest of a body from S3 over another connection, with `If-Match`, so that it belongs to
-//! the same version of the object.
+//! Requests the rest of a body from S3 over another connection, with `If-Match`, so that it belongs
+//! to the same version of the object.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub(super) struct NotResumed {
 }
 
 impl Delivery<'_> {
-    /// Requests the rest of a body that S3 broke off, after a backoff. The number of breaks is limited
-    /// only while the body `is_stuck`; its retries are then taken from the budget.
+    /// Requests the rest of a body that S3 broke off, after a backoff. The number of breaks is
+    /// limited only while the body `is_stuck`; its retries are then taken from the budget.
     pub(super) async fn resume_after_break(
         &self,
         rest: Extent,
@@ -102,8 +102,9 @@ impl Delivery<'_> {
         Err(NotResumed { object_changed })
     }
 
-    /// Sends a request for the rest of a body. The client's head has been sent, so 503 is impossible
-    /// if all connections to S3 are busy: waits up to the client's stall timeout instead.
+    /// Sends a request for the rest of a body. The client's head has been sent, so 503 is
+    /// impossible if all connections to S3 are busy: waits up to the client's stall timeout
+    /// instead.
     async fn send_when_free(
         &self,
         tries: &mut Tries,
