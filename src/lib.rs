@@ -10,8 +10,8 @@
 //!    cache are sent here.
 //! 5. [`server::get`] asks for the body: [`s3::client`] signs the request ([`s3::sigv4`]), sends it
 //!    over a pooled connection ([`upstream::pool`]), retries, and reads the response head.
-//! 6. [`server::delivery`] sends the client's head and has [`relay`] move the body. If S3 breaks the
-//!    body off, it requests the rest.
+//! 6. [`server::delivery`] sends the client's head and has [`relay`] move the body. If S3 breaks
+//!    the body off, it requests the rest.
 //! 7. [`server::connection`] writes the access log line and receives the next request.
 //!
 //! A step that fails returns a [`server::failure`], which has the status and text of the response.
@@ -51,8 +51,9 @@ mod upstream;
 
 pub use cli::main;
 
-/// Parts of the crate for its tests, fuzz targets, benchmarks and the demo. They are not a public API
-/// and may change at any time. Everything else is private, so that the compiler finds dead code.
+/// Parts of the crate for its tests, fuzz targets, benchmarks and the demo. They are not a public
+/// API and may change at any time. Everything else is private, so that the compiler finds dead
+/// code.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cache::latest::LatestResponses;

@@ -1,7 +1,7 @@
-//! One client connection: heads read one after the other, each answered before the next.
+//! One client connection: receives a request head, has [`handler`] respond, and repeats.
 //!
 //! Pipelined requests wait in the buffer or in the socket, so responses are always in order. While
-//! a request is served nothing is read from its client.
+//! a request is being served, nothing is received from its client.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,20 +21,20 @@ use crate::server::worker::Worker;
 use crate::sys::socket::Peer;
 use crate::transport::Connection;
 
-/// Serves a connection until either side is done with it.
+/// Serves requests until the connection must be closed.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Connection, peer: Peer) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker, stream, peer, buf };
     let mut grace = NEW_CLIENT_GRACE;
     while let Reading::Head(length) = connection.read_head(grace).await {
         grace = Duration::ZERO;
-        if !connection.answer(length).await {
+        if !connection.respond(length).await {
             break;
         }
     }
 }
 
-/// Tells a client that there are too many, without waiting for its request.
+/// Responds 503 without waiting for a request, and closes: there are too many connections.
 pub(crate) async fn refuse(worker: &Rc<Worker>, stream: Connection, peer: Peer) {
     let buf = Vec::with_capacity(limits::REQUEST_HEAD_INITIAL_BYTES);
     let mut connection = ClientConnection { worker: Rc::clone(worker), stream, peer, buf };
@@ -45,41 +45,42 @@ struct ClientConnection {
     worker: Rc<Worker>,
     stream: Connection,
     peer: Peer,
-    /// Received and not yet answered, from the start of a head on.
+    /// Received bytes; starts with the head of the request being served, or the next one.
     buf: Vec<u8>,
 }
 
 enum Reading {
     /// `buf` starts with a whole head of this many bytes.
     Head(usize),
-    /// The connection has ended, or was answered and is to be closed.
-    Over,
+    /// The connection is to be closed. If it needed a response, that has been sent.
+    Closed,
 }
 
-/// A client that has sent nothing yet is not disconnected for the sake of others for this long: its
-/// request may be on the way.
+/// For this long a new connection is not closed to make room for others: its first request may be
+/// on the way.
 const NEW_CLIENT_GRACE: Duration = Duration::from_millis(500);
 
 /// The first byte of a TLS record that carries a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
 impl ClientConnection {
-    /// Receives until the buffer starts with a whole head. A client that is idle for longer than
-    /// `grace` may be disconnected for the sake of others.
+    /// Receives until the buffer starts with a whole head. A connection that is idle for longer
+    /// than `grace` may be closed to make room for others.
     async fn read_head(&mut self, grace: Duration) -> Reading {
         let (head_timeout, keep_alive_timeout) = {
             let clients = &self.worker.live().clients;
             (clients.head_timeout, clients.keep_alive_timeout)
         };
-        // Of the whole wait: empty lines do not renew it.
+        // For the whole wait: empty lines do not extend it.
         let now = Instant::now();
         let idle = (now + keep_alive_timeout, now + grace);
         let mut deadline = None;
         loop {
             self.skip_empty_lines();
             if self.buf.first() == Some(&TLS_HANDSHAKE) {
-                // No response: a browser that tries HTTPS first waits for a closed connection.
-                return Reading::Over;
+                // No response: a browser that tries HTTPS first falls back when the connection
+                // closes.
+                return Reading::Closed;
             }
             match find_head_end(&self.buf) {
                 HeadEnd::At(length) if length <= limits::REQUEST_HEAD_BYTES => {
@@ -88,21 +89,21 @@ impl ClientConnection {
                 HeadEnd::Missing if self.buf.len() < limits::REQUEST_HEAD_BYTES => {}
                 end => {
                     Box::pin(self.refuse(Failure::from_head_end(end))).await;
-                    return Reading::Over;
+                    return Reading::Closed;
                 }
             }
             if !self.buf.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + head_timeout);
             }
             if !self.receive(deadline, idle).await {
-                return Reading::Over;
+                return Reading::Closed;
             }
         }
     }
 
-    /// Receives more of a head; `false` at the end of the connection. `deadline` is that of the
-    /// head, once it has begun. Before that the connection is idle, until the first time of `idle`,
-    /// and yields to others from the second on.
+    /// Receives more of a head; `false` if the connection is closed. `deadline` is that of a head
+    /// of which a part has arrived. Without one the connection is idle: it is closed at the first
+    /// time of `idle`, and may be closed to make room for others from the second one on.
     async fn receive(&mut self, deadline: Option<Instant>, idle: (Instant, Instant)) -> bool {
         if self.buf.len() == self.buf.capacity() {
             self.buf.reserve_exact(limits::REQUEST_HEAD_BYTES + 1 - self.buf.len());
@@ -113,7 +114,7 @@ impl ClientConnection {
                 let left = deadline.saturating_duration_since(Instant::now());
                 receive(&mut self.stream, buf, usize::MAX, left).await
             }
-            // A request that has arrived by now is still answered.
+            // A request that has already arrived still gets a response.
             None if self.worker.draining.get() && !self.stream.has_unread_bytes() => return false,
             None => self.stream.receive_idle(buf, idle.0, idle.1).await,
         };
@@ -121,20 +122,19 @@ impl ClientConnection {
         matches!(received, Ok(1..))
     }
 
-    /// A client may send empty lines before a request line (RFC 9112 §2.2); they are dropped
-    /// before they could pile up.
+    /// Drops the empty lines that a client may send before a request line (RFC 9112 §2.2).
     fn skip_empty_lines(&mut self) {
         let pairs = self.buf.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         self.buf.drain(..pairs * 2);
     }
 
-    /// Answers the request at the start of the buffer and removes it. `false` if the connection is
-    /// not fit for another one.
-    async fn answer(&mut self, length: usize) -> bool {
+    /// Responds to the request at the start of the buffer, and removes it. `false` if the
+    /// connection must be closed.
+    async fn respond(&mut self, length: usize) -> bool {
         request::lower_minor_version(&mut self.buf[..length]);
         let request = match request::parse(&self.buf[..length]) {
             Ok(request) => {
-                // It may still be in the socket, which matters only if this would be the last.
+                // The socket is checked only while draining, when this may be the last response.
                 let is_followed = self.buf.len() > length
                     || self.worker.draining.get() && self.stream.has_unread_bytes();
                 Request { is_followed, ..request }
@@ -162,7 +162,7 @@ impl ClientConnection {
         false
     }
 
-    /// Drops an answered head from the buffer, and the memory that a large one took.
+    /// Removes a head from the buffer, and frees the memory that a large one took.
     fn remove_head(&mut self, length: usize) {
         self.buf.drain(..length);
         if self.buf.capacity() > limits::REQUEST_HEAD_INITIAL_BYTES {
@@ -170,7 +170,7 @@ impl ClientConnection {
         }
     }
 
-    /// Answers a head that cannot be served, and ends the connection.
+    /// Responds with a failure to a head that was not parsed, and closes the connection.
     async fn refuse(&mut self, failure: Failure) {
         let started = Instant::now();
         let request = Request::unparsed(&self.buf);
@@ -186,8 +186,8 @@ impl ClientConnection {
         }
     }
 
-    /// Closes in the order that does not lose the response: a socket closed with unread bytes in
-    /// it resets the connection, and the reset may overtake the response (RFC 9112 §9.6).
+    /// Half-closes and reads what the client still sends: closing a socket with unread bytes resets
+    /// the connection, and the reset may destroy the response (RFC 9112 §9.6).
     async fn linger(&mut self) {
         const LINGER: Duration = Duration::from_secs(2);
         self.stream.finish_sending(LINGER).await;
@@ -220,8 +220,8 @@ async fn receive(
     }
 }
 
-/// Counts a request and writes its line of the access log. `unparsed` is what was received of a
-/// head that could not be parsed.
+/// Counts a request and writes its access log line. `unparsed` has the received bytes of a head
+/// that could not be parsed.
 fn log(context: &Context<'_>, unparsed: Option<&[u8]>, outcome: &Outcome, started: Instant) {
     let Context { worker, live, request, peer } = *context;
     let duration = started.elapsed();
@@ -255,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_pays_for_few_states_of_a_request() {
+    fn the_future_of_an_idle_connection_is_small() {
         let bytes = size_of_future(serve);
-        assert!(bytes <= 1536, "{bytes} bytes: put what is rare into a Box");
+        assert!(bytes <= 1536, "{bytes} bytes: box the rare branches");
     }
 }

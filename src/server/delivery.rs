@@ -1,9 +1,9 @@
-//! Delivers a response of S3 to a client: the client's head, then the body, over as many responses
-//! of S3 as that takes.
+//! Delivers an object to a client: the client's head, then the body from one or more responses of
+//! S3.
 //!
-//! [`resume`](super::resume) asks for the rest of a body that S3 broke off, or whose connection was
-//! given up while the client paused. The client sees one body of one version of the object, or one
-//! that is cut short: never one that is mixed or padded.
+//! [`resume`](super::resume) requests the rest of a body that S3 broke off, or whose connection was
+//! closed while the client paused. All bytes belong to one version of the object; if the rest
+//! cannot be had, the body stays incomplete and the connection is closed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,33 +18,30 @@ use crate::server::resume::NotResumed;
 use crate::server::worker::Worker;
 use crate::transport::Connection;
 
-/// What a client is to be sent.
 pub(crate) struct Delivery<'a> {
-    /// The worker that does it.
     pub(crate) worker: &'a Worker,
-    /// The object's bucket.
     pub(crate) bucket: &'a Arc<Bucket>,
-    /// The request that S3 responded to; the rest is asked for with another range and condition.
+    /// The request that S3 responded to. A resume repeats it with another range and `If-Match`.
     pub(crate) request: ObjectRequest<'a>,
-    /// The object's entity tag.
+    /// The object's entity tag; `None` if the body must not be resumed.
     pub(crate) etag: Option<&'a [u8]>,
     /// The object's size in bytes.
     pub(crate) size: u64,
-    /// The part of the object that is the response's body; `None` if the body is empty.
+    /// The part of the object to send; `None` if the body is empty.
     pub(crate) extent: Option<Extent>,
-    /// The head to send before the body.
+    /// The client's response head.
     pub(crate) head: &'a [u8],
-    /// How long the client may take nothing.
+    /// Longest time for which the client may accept no byte.
     pub(crate) client_stall: Duration,
 }
 
 /// How a delivery ended.
 pub(crate) struct Delivered {
-    /// [`End::Complete`], or why the body was cut short.
+    /// [`End::Complete`], or why the body is incomplete.
     pub(crate) end: End,
-    /// Bytes that the client was sent, its head included; 0 if S3 failed before that.
+    /// Bytes sent to the client, head included; 0 if S3 failed before the first one.
     pub(crate) bytes: u64,
-    /// S3 turned out to have another object in its place meanwhile, or none.
+    /// The object was replaced or deleted during the delivery.
     pub(crate) object_changed: bool,
 }
 
@@ -64,7 +61,7 @@ impl Delivery<'_> {
                 head = &[];
                 rest.first += delivered;
             }
-            // In boxes: rare, and their state would be part of every request's.
+            // Boxed: they are rare, and their state would be part of every request's.
             let resumed = match &report.end {
                 End::Complete | End::SinkFailed(_) => return ended(report.end),
                 End::SourceFailed(error) => {
@@ -90,7 +87,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Passes one response on: `head`, then the `length` bytes of the body.
+    /// Sends `head`, then the `length` bytes of one response's body.
     async fn pass_on(
         &self,
         mut response: Response,
@@ -98,7 +95,7 @@ impl Delivery<'_> {
         head: &[u8],
         length: u64,
     ) -> Report {
-        // If the first bytes of the body never come, the client can still be sent an error.
+        // If the body fails before its first byte, the client can still get an error response.
         let remaining = match response.begin_body(length).await {
             Ok(remaining) => remaining,
             Err(error) => {
@@ -122,8 +119,8 @@ impl Delivery<'_> {
         report
     }
 
-    /// The tag that the rest can be asked for with. A weak one never matches, and without one the
-    /// object could change unnoticed.
+    /// The tag for `If-Match`, which a weak one never matches (RFC 9110 §13.1.1). Without a tag a
+    /// changed object would go unnoticed, so there is no resume.
     pub(super) fn strong_etag(&self) -> Option<&[u8]> {
         self.etag.filter(|etag| etag.starts_with(b"\""))
     }

@@ -20,9 +20,9 @@ use crate::upstream::connection::HeadError;
 use crate::upstream::error::Side;
 use crate::upstream::pool::PoolError;
 
-/// Maps and logs an error because of which there is no response from S3.
+/// Maps and logs an error of a request to which S3 sent no valid response.
 pub(crate) fn map_client_error(error: &ClientError) -> Failure {
-    // The refresh of the credentials has logged it, once for all requests.
+    // The credentials refresh logs its errors, once for all requests.
     if !matches!(error, ClientError::Credentials(_)) {
         log::warn!("{error}");
     }
@@ -48,7 +48,7 @@ fn failure_of_client_error(error: &ClientError) -> Failure {
     }
 }
 
-/// Maps and logs an error that broke a body off before the client was sent anything.
+/// Maps and logs an error of S3's body that occurred before anything was sent to the client.
 pub(crate) fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure {
     log::warn!("S3 broke off the body of {object:?}: {error}");
     match error.kind() {
@@ -57,17 +57,17 @@ pub(crate) fn map_body_error(object: &ObjectName, error: &io::Error) -> Failure 
     }
 }
 
-/// Maps and logs an error response of S3. A key that does not exist or may not be read becomes a
-/// negative cache entry, as of `asked`, when the request was sent.
+/// Maps and logs an error response of S3 to a request sent at `sent_at`. For a key that does not
+/// exist or may not be read, adds a negative cache entry.
 pub(crate) fn map_service_error(
     worker: &Worker,
     mount: &Mount,
     object: &ObjectName,
     error: &ServiceError,
-    asked: Instant,
+    sent_at: Instant,
 ) -> Failure {
     let failure = failure_of_service_error(mount, object, error);
-    // S3 does not tell a wrong customer key from a missing permission.
+    // S3 responds to a wrong customer key as to a missing permission.
     let kind = match failure {
         Failure::AccessDenied if mount.bucket.customer_key.is_some() => Kind::CustomerKey,
         _ => error.kind(),
@@ -81,7 +81,7 @@ pub(crate) fn map_service_error(
         _ => return failure,
     };
     let id = object.id(mount.bucket.id);
-    worker.metadata.borrow_mut().store_negative(id, negative, asked, Instant::now());
+    worker.metadata.borrow_mut().store_negative(id, negative, sent_at, Instant::now());
     failure
 }
 
@@ -107,14 +107,14 @@ fn failure_of_service_error(mount: &Mount, object: &ObjectName, error: &ServiceE
         }
         Kind::TimedOut => Failure::TimedOut,
         Kind::PreconditionFailed => Failure::PreconditionFailed,
-        Kind::Other if object.version_id().is_some() => of_version(error),
-        // 416 to a request with a range is dealt with before; to one without it makes no sense.
+        Kind::Other if object.version_id().is_some() => failure_of_version_error(error),
+        // The caller handles 416 to a request with a range; without a range it is invalid.
         Kind::Other | Kind::Unexplained | Kind::RangeNotSatisfiable => Failure::BadResponse,
     }
 }
 
-/// Logs S3's 416. The conditions of the request come first, so it is not yet a failure, but AWS
-/// support may ask for its request id.
+/// Logs S3's 416, as AWS support may ask for its request id. It is not a failure yet: the
+/// conditions of the request take precedence.
 pub(crate) fn log_unsatisfiable_range(mount: &Mount, object: &ObjectName, error: &ServiceError) {
     log_service_error(mount, object, error, Level::Info, "");
 }
@@ -130,8 +130,8 @@ fn log_service_error(
     log::log!(target: &target, level, "{object:?}: {error}{remedy}");
 }
 
-/// A missing key is normal; the client's own conditions, range, version or key are of little
-/// interest to an operator; everything else is.
+/// `Debug` for a missing key, which is normal; `Info` for other errors that the client caused;
+/// `Warn` for the rest, which the operator should see.
 fn level(error: &ServiceError, failure: Failure) -> Level {
     match failure {
         _ if error.is_plain_not_found() => Level::Debug,
@@ -146,11 +146,11 @@ fn level(error: &ServiceError, failure: Failure) -> Level {
 /// client chose the key, so the proxy is not at fault.
 fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
     let is_normalised = |segment: &str| matches!(segment, "" | "." | "..");
-    // Most file systems allow no longer names (NAME_MAX of Linux).
+    // NAME_MAX of Linux, the limit of servers that store objects as files.
     let is_unusual = |segment: &str| is_normalised(segment) || segment.len() > 255;
     let unusual_character = |c: char| c.is_control() || c == '\\';
     let is_unusual_key = key.split('/').any(is_unusual) || key.contains(unusual_character);
-    let may_be_due_to_it = match error.status {
+    let may_be_due_to_key = match error.status {
         StatusCode::FORBIDDEN => error.code == "SignatureDoesNotMatch",
         StatusCode::BAD_REQUEST => error.code.is_empty() || error.kind() == Kind::Other,
         StatusCode::MOVED_PERMANENTLY
@@ -160,28 +160,28 @@ fn is_about_the_key(key: &str, error: &ServiceError) -> bool {
         StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => true,
         _ => false,
     };
-    is_unusual_key && may_be_due_to_it
+    is_unusual_key && may_be_due_to_key
 }
 
-/// The errors that S3 has only for requests with a `versionId`.
-fn of_version(error: &ServiceError) -> Failure {
+/// Maps the errors that occur only for requests with a `versionId`.
+fn failure_of_version_error(error: &ServiceError) -> Failure {
     match error.status {
-        // The version is a delete marker: to a reader the object is not there.
+        // The version is a delete marker, which counts as a missing object.
         StatusCode::METHOD_NOT_ALLOWED => Failure::NotFound,
-        // Version ids have another form at each kind of server, and this one is malformed here.
+        // The id is malformed for this kind of server; each has its own syntax.
         StatusCode::BAD_REQUEST => Failure::VersionRefused,
         _ => Failure::BadResponse,
     }
 }
 
-/// What an operator can do about it.
+/// Advice for the operator, to append to the log line.
 fn remedy(error: &ServiceError, kind: Kind, source: Option<&CredentialsHandle>) -> String {
     let remedy = match (kind, source) {
         (Kind::Credentials, Some(source)) => {
             let login = source.login();
             return format!("; its credentials are those of {login}: {}", login.advice());
         }
-        (Kind::Clock, _) => return format!("; {}", clock_words(error)),
+        (Kind::Clock, _) => return format!("; {}", clock_message(error)),
         (Kind::WrongEndpoint, _) => "; check 'region' and 'endpoint' of this mount",
         (Kind::NotFound, _) if error.code == "NoSuchBucket" => {
             "; check the name of the bucket and 'endpoint' of this mount"
@@ -193,8 +193,8 @@ fn remedy(error: &ServiceError, kind: Kind, source: Option<&CredentialsHandle>) 
     remedy.to_owned()
 }
 
-/// Which clock is wrong and which way, as far as S3 tells.
-pub(crate) fn clock_words(error: &ServiceError) -> String {
+/// Says how far this machine's clock is off, if S3's response has a time.
+pub(crate) fn clock_message(error: &ServiceError) -> String {
     match error.server_time.or(error.date).map(Skew::to).filter(|skew| !skew.is_small()) {
         Some(skew) => format!("this machine's clock is {skew}: set it (NTP)"),
         None => "this machine's clock and that of S3 differ: set whichever is wrong (NTP)".into(),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_version_and_key_decide_what_a_code_leaves_open() {
+    fn the_failure_also_depends_on_mount_version_and_key() {
         let failure = |denied_is_missing: bool, key: &str, query: &str, status: u16, code: &str| {
             let (mount, object) = (mount(denied_is_missing), object(key, query));
             failure_of_service_error(&mount, &object, &error(status, code))

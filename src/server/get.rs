@@ -1,5 +1,5 @@
-//! A GET that goes to S3. Conditions and ranges are evaluated again on S3's response, since S3
-//! servers differ in how much of HTTP they implement.
+//! Sends a GET to S3 and its response to the client. Conditions and ranges are evaluated again on
+//! S3's response, since S3 servers differ in how much of HTTP they implement.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,92 +23,88 @@ use crate::server::error_mapping::{
     log_unsatisfiable_range, map_body_error, map_client_error, map_service_error,
 };
 use crate::server::failure::Failure;
-use crate::server::lookup::{forget, recall};
+use crate::server::lookup::{cached_metadata, invalidate};
 use crate::server::response::{Head, Outcome};
 use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
-/// A GET that goes to S3.
-pub(crate) struct Fetch<'a> {
-    /// The client's request, and what it is served with.
+/// A GET of an object, over one or more requests to S3.
+pub(crate) struct Get<'a> {
     pub context: &'a Context<'a>,
-    /// Where the object is.
     pub mount: &'a Mount,
-    /// The range that S3 is asked for.
+    /// Starts as the client's range; `None` serves the whole object.
     pub range: Option<ByteRange>,
-    /// The condition under which the range is to be served.
     pub if_range: Option<IfRange<'a>>,
-    /// The cached metadata of the object.
-    pub known: Option<Rc<Metadata>>,
+    /// Cached metadata of the object. It clamps the range and supplies a size that S3 omits.
+    pub cached: Option<Rc<Metadata>>,
 }
 
-/// Which part of the object the client gets.
+/// The part of the object to send.
 struct Part {
-    /// `None` is all of it, as 200.
+    /// `None` is the whole object, with status 200.
     extent: Option<Extent>,
-    /// Bytes of S3's body in front of the part, if it is cut out of the whole object. The rest
-    /// behind it must not be left on the connection either.
+    /// Bytes to skip before the part, if S3 ignored the range and sends the whole object.
     skip: Option<u64>,
 }
 
-/// How one request to S3 ended.
+/// The result of one request to S3.
 pub(crate) enum Step {
-    /// The client was sent its response.
-    Answered(Outcome),
-    /// The range must not be served after all: ask again for the whole object.
+    /// The response was sent to the client.
+    Done(Outcome),
+    /// `If-Range` does not hold: request the whole object.
     WithoutRange,
-    /// The object is not the cached one, so that too little of it was asked for.
+    /// The cached size is outdated, so the range was clamped wrongly.
     Changed,
-    /// S3's response does not say how large the object is, and the cache does not either.
+    /// Neither S3's response nor the cache has the object's size.
     UnknownSize,
-    /// S3 has no such range of the object. Whether the client gets a 416 depends on its conditions,
-    /// which only the object's metadata can decide.
+    /// S3 responded 416. The client gets one only if its conditions hold, which the object's
+    /// metadata decides.
     Unsatisfiable,
 }
 
-impl Fetch<'_> {
-    /// What the conditions of the request say about an object.
-    pub(crate) fn judge(&self, object: &Metadata) -> Verdict {
+impl Get<'_> {
+    /// Evaluates the conditions of the request.
+    pub(crate) fn evaluate(&self, object: &Metadata) -> Verdict {
         self.context.request.preconditions.evaluate(object.validators())
     }
 
-    /// Whether an object like this would be refused, or sent whole although a part is wanted.
+    /// Whether the response would be 412 or 416, or the whole object instead of the range.
     pub(crate) fn would_refuse(&self, object: &Metadata) -> bool {
-        match self.judge(object) {
+        match self.evaluate(object) {
             Verdict::NotModified => false,
             Verdict::Proceed => !self.if_range_holds(object) || self.is_outside(object),
             Verdict::PreconditionFailed => true,
         }
     }
 
-    /// Whether the cache would respond 304 for an object of which no copy may be used unless S3
-    /// itself says so.
-    pub(crate) fn is_validation(&self, object: &Metadata) -> bool {
-        self.judge(object) == Verdict::NotModified && object.is_always_validated()
+    /// Whether the response would be 304 for an object whose copies S3 itself must validate
+    /// (`no-cache` or `max-age=0`).
+    pub(crate) fn needs_validation(&self, object: &Metadata) -> bool {
+        self.evaluate(object) == Verdict::NotModified && object.is_always_validated()
     }
 
-    /// Whether the range, if there is one, is to be served.
+    /// Whether `If-Range` allows the range; also `true` without a range.
     pub(crate) fn if_range_holds(&self, object: &Metadata) -> bool {
         let holds = |condition: IfRange<'_>| condition.is_true(object.validators());
         self.range.is_none() || self.if_range.is_none_or(holds)
     }
 
-    /// Whether no byte of the range exists.
+    /// Whether the range cannot be satisfied.
     pub(crate) fn is_outside(&self, object: &Metadata) -> bool {
         self.range.is_some_and(|range| range.resolve(object.size).is_none())
     }
 
-    /// Sends one request to S3, and responds to the client if that settles it.
-    pub(crate) async fn once(
+    /// Sends one request to S3 and, unless another one is needed, the response to the client.
+    pub(crate) async fn send(
         &self,
         client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let s3_request = self.s3_request(&scratch.object);
         let sent = self.context.worker.s3.send(&self.mount.bucket, &s3_request).await;
         match sent.map_err(|error| map_client_error(&error))? {
-            Reply::Object(response) => self.object(response, asked, client, scratch).await,
+            Reply::Object(response) => self.object(response, sent_at, client, scratch).await,
             Reply::NotModified(response) if !s3_request.conditions.is_empty() => {
                 self.not_modified(response, client, scratch).await
             }
@@ -128,10 +124,10 @@ impl Fetch<'_> {
                     self.mount,
                     &scratch.object,
                     &error,
-                    asked,
+                    sent_at,
                 );
                 if failure == Failure::PreconditionFailed {
-                    self.learn_precondition_failed(&scratch.object);
+                    self.invalidate_unless_412(&scratch.object);
                 }
                 Err(failure)
             }
@@ -152,7 +148,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// Whether the body is going to be spliced, as far as its length is known before the response.
+    /// Whether the body will be spliced. Without a closed range its length is not known yet.
     fn splices(&self) -> bool {
         match self.range_for_s3() {
             Some(ByteRange::Closed { first, last }) => {
@@ -164,37 +160,38 @@ impl Fetch<'_> {
 
     /// The range, clamped to the object's cached size.
     fn range_for_s3(&self) -> Option<ByteRange> {
-        match &self.known {
-            Some(known) => self.range.map(|range| range.clamp(known.size)),
+        match &self.cached {
+            Some(cached) => self.range.map(|range| range.clamp(cached.size)),
             None => self.range,
         }
     }
 
-    /// Reads the metadata of S3's response, with the cached size if the response has none. `false`
+    /// Reads the metadata of S3's response, with the cached size if the response lacks one. `false`
     /// if there is no cached size either.
     fn read(&self, response: &Response, metadata: &mut Metadata, shown: Shown<'_>) -> bool {
         if metadata.read(response.head(), response.head_bytes(), shown) {
             return true;
         }
         let has_range = response.field(Field::ContentRange).is_some();
-        let is_same = |known: &&Rc<Metadata>| known.validators() == metadata.validators();
-        match self.known.as_ref().filter(is_same) {
-            Some(known) if response.head().status == StatusCode::OK && !has_range => {
-                metadata.size = known.size;
+        let is_same = |cached: &&Rc<Metadata>| cached.validators() == metadata.validators();
+        match self.cached.as_ref().filter(is_same) {
+            Some(cached) if response.head().status == StatusCode::OK && !has_range => {
+                metadata.size = cached.size;
                 true
             }
             _ => false,
         }
     }
 
+    /// Checks S3's 200 or 206, and sends it to the client if it fits the request.
     async fn object(
         &self,
-        mut response: Response,
-        asked: Instant,
+        response: Response,
+        sent_at: Instant,
         client: &mut Connection,
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
-        let Scratch { object, head, metadata } = &mut *scratch;
+        let Scratch { object, metadata, .. } = &mut *scratch;
         let shown = self.context.live.shown(self.mount, object.key());
         if !self.read(&response, metadata, shown) {
             let has_range = response.field(Field::ContentRange).is_some();
@@ -203,15 +200,15 @@ impl Fetch<'_> {
             if is_whole {
                 return Ok(Step::UnknownSize);
             }
-            log::warn!("S3 does not say how large {object:?} is");
+            log::warn!("S3 sent {object:?} without its size");
             return Err(Failure::BadResponse);
         }
         let (id, now) = (object.id(self.mount.bucket.id), Instant::now());
         let worker = self.context.worker;
-        worker.metrics.s3_first_byte_seconds.record(now - asked);
-        worker.metadata.borrow_mut().store_object(id, metadata, asked, now);
+        worker.metrics.s3_first_byte_seconds.record(now - sent_at);
+        worker.metadata.borrow_mut().store_object(id, metadata, sent_at, now);
 
-        match self.judge(metadata) {
+        match self.evaluate(metadata) {
             Verdict::Proceed => {}
             Verdict::NotModified => return self.not_modified(response, client, scratch).await,
             Verdict::PreconditionFailed => {
@@ -224,18 +221,29 @@ impl Fetch<'_> {
             return Ok(Step::WithoutRange);
         }
         if self.range_for_s3() != self.range
-            && self.known.as_ref().is_some_and(|known| known.size != metadata.size)
+            && self.cached.as_ref().is_some_and(|cached| cached.size != metadata.size)
         {
             response.dismiss().await;
             return Ok(Step::Changed);
         }
-        let Part { extent, skip } = match self.part(&response, metadata, object) {
-            Ok(part) => part,
+        match self.part(&response, metadata, object) {
+            Ok(part) => self.deliver(response, part, client, scratch).await.map(Step::Done),
             Err(failure) => {
                 response.dismiss().await;
-                return Err(failure);
+                Err(failure)
             }
-        };
+        }
+    }
+
+    /// Sends the client its head and the part.
+    async fn deliver(
+        &self,
+        mut response: Response,
+        Part { extent, skip }: Part,
+        client: &mut Connection,
+        scratch: &mut Scratch,
+    ) -> Result<Outcome, Failure> {
+        let Scratch { object, head, metadata } = &mut *scratch;
         if let (Some(skip), Some(extent)) = (skip, extent)
             && let Err(error) = response.skip(skip, extent.length(), metadata.size).await
         {
@@ -249,7 +257,7 @@ impl Fetch<'_> {
             worker: self.context.worker,
             bucket: &self.mount.bucket,
             request: self.s3_request(object),
-            // A server that ignores ranges cannot be asked for the rest of one.
+            // Without a tag there is no resume, which a server that ignores ranges cannot serve.
             etag: metadata.etag().filter(|_| skip.is_none()),
             size: metadata.size,
             extent: extent.or_else(|| ByteRange::From { first: 0 }.resolve(metadata.size)),
@@ -258,28 +266,28 @@ impl Fetch<'_> {
         };
         let sent = delivery.run(response, client).await;
         if sent.object_changed {
-            forget(self.context.worker, self.mount, object);
+            invalidate(self.context.worker, self.mount, object);
         }
         let complete = matches!(sent.end, End::Complete);
         match sent.end {
-            // Why the body could not be resumed has been logged.
+            // The failed resume has been logged.
             End::Complete | End::SourceGivenUp => {}
-            End::SinkFailed(error) => log::debug!("the client of {object:?} left: {error}"),
+            End::SinkFailed(error) => log::debug!("the client of {object:?} disconnected: {error}"),
             End::SourceFailed(error) if sent.bytes > 0 => {
                 log::warn!("S3 broke off the body of {object:?}: {error}");
             }
             End::SourceFailed(error) => return Err(map_body_error(object, &error)),
         }
-        Ok(Step::Answered(Outcome {
+        Ok(Outcome {
             status,
             body_bytes: sent.bytes.saturating_sub(head.len() as u64),
-            // A body that is cut short must not be followed by another response.
+            // No other response may follow an incomplete body.
             keep_alive: complete && keep_alive,
             complete,
-        }))
+        })
     }
 
-    /// The part of S3's body that the client gets. Its length is then certain.
+    /// The part to send, if S3's response has exactly the bytes that it should have.
     fn part(
         &self,
         response: &Response,
@@ -298,7 +306,7 @@ impl Fetch<'_> {
         };
         let whole = ByteRange::From { first: 0 }.resolve(size);
         if response.field(Field::ContentRange).is_some() {
-            // A part, whatever the status; some servers send the whole object as one.
+            // A part, also with status 200: some servers send the whole object like that.
             let given = match content_range(head, response.head_bytes()) {
                 Some(ContentRange::Part { extent, size: of }) if of == size => Some(extent),
                 _ => None,
@@ -309,14 +317,15 @@ impl Fetch<'_> {
                 && (wanted.is_some() || head.status == StatusCode::OK);
             return match fits {
                 true => Ok(Part { extent: wanted, skip: None }),
-                false => Err(unfit(head.status, object)),
+                false => Err(mismatch(head.status, object)),
             };
         }
         match wanted {
             None => Ok(Part { extent: None, skip: None }),
-            // 206 even if the range is all of it: some clients take a 200 for "no ranges".
+            // 206 also for the range of the whole object: some clients take 200 to mean that the
+            // server does not support ranges.
             Some(extent) if Some(extent) == whole => Ok(Part { extent: wanted, skip: None }),
-            // The server ignores ranges, as it may (RFC 9110 §14.2).
+            // The server ignored the range, which RFC 9110 §14.2 allows.
             Some(extent) if extent.first <= limits::SKIPPED_BYTES => {
                 Ok(Part { extent: wanted, skip: Some(extent.first) })
             }
@@ -331,7 +340,7 @@ impl Fetch<'_> {
         scratch: &mut Scratch,
     ) -> Result<Step, Failure> {
         let Scratch { object, head, metadata } = &mut *scratch;
-        // A 304 has no size; the fields it has are read nevertheless.
+        // `false`, since a 304 has no size; its other fields are read.
         metadata.read(
             response.head(),
             response.head_bytes(),
@@ -339,38 +348,37 @@ impl Fetch<'_> {
         );
         response.dismiss().await;
         if metadata.etag().is_some() {
-            // Conditions that S3 was not sent may take precedence over those that it was.
-            if self.judge(metadata) == Verdict::PreconditionFailed {
+            // S3 was sent only some of the conditions, and others may take precedence.
+            if self.evaluate(metadata) == Verdict::PreconditionFailed {
                 return Err(Failure::PreconditionFailed);
             }
         }
-        let explains = |known: &Metadata| {
-            self.judge(known) == Verdict::NotModified
-                && metadata.etag().is_none_or(|etag| known.etag() == Some(etag))
+        let agrees = |cached: &Metadata| {
+            self.evaluate(cached) == Verdict::NotModified
+                && metadata.etag().is_none_or(|etag| cached.etag() == Some(etag))
         };
-        if self.cached(object).is_some_and(|known| !explains(&known)) {
-            forget(self.context.worker, self.mount, object);
+        if self.latest_cached(object).is_some_and(|cached| !agrees(&cached)) {
+            invalidate(self.context.worker, self.mount, object);
         }
         let outcome = self.context.write_head(head, &Head::not_modified(metadata));
-        Ok(Step::Answered(self.context.send(client, head, outcome).await))
+        Ok(Step::Done(self.context.send(client, head, outcome).await))
     }
 
-    /// The cached metadata of the object, however old.
-    fn cached(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
-        recall(self.context.worker, self.mount, object, Duration::MAX)?.ok()
+    /// The object's metadata in the cache at this time, of any age.
+    fn latest_cached(&self, object: &ObjectName) -> Option<Rc<Metadata>> {
+        cached_metadata(self.context.worker, self.mount, object, Duration::MAX)?.ok()
     }
 
-    /// S3's 412 does not say what the object is now. Cached metadata that does not explain the 412
-    /// is out of date.
-    fn learn_precondition_failed(&self, object: &ObjectName) {
-        let explains = |known: Rc<Metadata>| self.judge(&known) == Verdict::PreconditionFailed;
-        if !self.cached(object).is_some_and(explains) {
-            forget(self.context.worker, self.mount, object);
+    /// S3 responded 412: evicts cached metadata for which the conditions hold, as it is outdated.
+    fn invalidate_unless_412(&self, object: &ObjectName) {
+        let agrees = |cached: Rc<Metadata>| self.evaluate(&cached) == Verdict::PreconditionFailed;
+        if !self.latest_cached(object).is_some_and(agrees) {
+            invalidate(self.context.worker, self.mount, object);
         }
     }
 }
 
-fn unfit(status: StatusCode, object: &ObjectName) -> Failure {
-    log::warn!("S3's response does not fit the range asked of {object:?}: {}", status.as_str());
+fn mismatch(status: StatusCode, object: &ObjectName) -> Failure {
+    log::warn!("S3's {} does not match the range requested of {object:?}", status.as_str());
     Failure::BadResponse
 }

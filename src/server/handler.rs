@@ -1,31 +1,30 @@
-//! One request, from its head to the last byte of its response.
+//! The steps of a request, from its parsed head to the end of the response.
 //!
-//! Read it as the steps that it is: [`respond`] finds the mount, answers OPTIONS, names the object,
-//! and serves it by [`head`] or [`get`]. Each step may end the request with a [`Failure`], which
-//! becomes the response. A step that decides by mount and peer who may read belongs between the
-//! preflight, which browsers send without credentials, and the object's name.
+//! [`respond`] has them in order: find the mount, respond to OPTIONS, build the object's name, and
+//! serve the object with [`head`] or [`get`]. Each step may end the request with a [`Failure`],
+//! which becomes the response. Authorization by mount and peer belongs after OPTIONS, since
+//! browsers send preflights without credentials, and before the object's name.
 //!
-//! # What a request costs
+//! # The cost of a request
 //!
-//! In steady state, on a connection that is kept. Operations of the event loop are, with io_uring,
-//! entries of a queue that all connections submit together; with epoll each is a system call, and
-//! one that finds nothing to receive is one more. `tests/request_allocations.rs` counts the heap.
+//! In steady state, on kept-alive connections. With io_uring, an operation is an entry of a queue
+//! that all connections submit together; with epoll it is a system call, and one more if it finds
+//! nothing to receive. `tests/request_allocations.rs` counts the allocations.
 //!
-//! | | HEAD of a known object | GET of up to 64 KiB | GET that is spliced |
+//! | | HEAD, cache hit | GET of up to 64 KiB | GET that is spliced |
 //! |---|---|---|---|
-//! | operations | receive, send | receive, send to S3, receive, send | the same, and a wait for each time that S3 or the client is not ready |
-//! | system calls besides | – | peek at the pooled connection | the peek; two `splice(2)` for each wait |
-//! | allocations | 0 | 1 (the request's own state) | 1 |
-//! | bytes copied here | the head, once | the client's head, in front of the body where S3's was | as before |
-//! | bytes copied by the kernel | the head | head and body, in and out | what came with S3's head |
+//! | operations | receive, send | receive, send to S3, receive, send | the same, and a wait whenever S3 or the client is not ready |
+//! | other system calls | – | peek at the pooled connection | the peek; two `splice(2)` per wait |
+//! | allocations | 0 | 1 (the boxed future) | 1 |
+//! | bytes copied here | the head, once | the client's head, in front of the body where S3's was | the same |
+//! | bytes copied by the kernel | the head | head and body, in and out | the bytes received with S3's head |
 
 use std::sync::Arc;
 
 use crate::http1::request::Method;
 use crate::http1::target::{Target, percent_decode};
 use crate::limits;
-use crate::policy::route::Mount;
-use crate::policy::route::{NoRoute, route};
+use crate::policy::route::{Mount, NoRoute, route};
 use crate::s3::object_name::ObjectName;
 use crate::server::context::Context;
 use crate::server::failure::Failure;
@@ -35,7 +34,7 @@ use crate::server::response::Outcome;
 use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
-/// Serves one request. A failure is a response too.
+/// Serves one request. A failure becomes an error response.
 pub(crate) async fn handle(
     context: &Context<'_>,
     client: &mut Connection,
@@ -47,7 +46,6 @@ pub(crate) async fn handle(
     }
 }
 
-/// The steps, in order.
 async fn respond(
     context: &Context<'_>,
     client: &mut Connection,
@@ -74,11 +72,10 @@ async fn respond(
     }
 }
 
-/// Where a request target leads.
+/// A request target, split at the mount that it belongs to.
 pub(crate) struct Located<'a> {
-    /// The mount that the path is below.
     pub mount: &'a Arc<Mount>,
-    /// The path behind the mount, still percent-encoded.
+    /// The rest of the path, still percent-encoded.
     rest: &'a str,
     query: &'a str,
 }
@@ -96,12 +93,11 @@ pub(crate) fn locate<'a>(live: &'a Live, target: Target<'a>) -> Result<Located<'
     }
 }
 
-/// Reads the name of the object that is located: decodes the key once, rewrites it, and puts the
-/// mount's prefix in front. With the number of a rule for missing keys the name is the one that
-/// this rule offers instead.
+/// Writes the object's name to `object`: decodes the key once, applies the rewrite rules and, if a
+/// `rule` for missing keys is given by its number, that rule, and prepends the mount's prefix.
 ///
 /// # Errors
-/// The failures about keys and version ids; [`Failure::NotFound`] if the rule offers no name.
+/// Failures of keys and version ids; [`Failure::NotFound`] if `rule` does not match the key.
 pub(crate) fn name_object(
     live: &Live,
     located: &Located<'_>,
@@ -133,13 +129,13 @@ async fn serve(
 ) -> Result<Outcome, Failure> {
     match context.request.method {
         Method::Head => head(context, mount, client, scratch).await,
-        // Boxed while it lasts: its many states would otherwise be part of every idle connection.
-        // One allocation, some tens of nanoseconds.
+        // Boxed, or its state would be part of every idle connection. One allocation costs some
+        // tens of nanoseconds.
         _ => Box::pin(get(context, mount, client, scratch)).await,
     }
 }
 
-/// Serves the first object that exists under the names that the rules for missing keys offer.
+/// Tries the keys of the rewrite rules for missing keys, and serves the first object that exists.
 async fn serve_other_name(
     context: &Context<'_>,
     located: &Located<'_>,
@@ -147,7 +143,7 @@ async fn serve_other_name(
     scratch: &mut Scratch,
 ) -> Result<Outcome, Failure> {
     for rule in 0..context.live.rewrite_rules.for_missing() {
-        // No object has a name that is not valid.
+        // The rule does not match, or its key is invalid and so no object has it.
         if name_object(context.live, located, Some(rule), &mut scratch.object).is_err() {
             continue;
         }

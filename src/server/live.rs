@@ -66,8 +66,8 @@ pub struct ClientLimits {
     pub head_timeout: Duration,
     /// An idle keep-alive connection is closed after this time.
     pub keep_alive_timeout: Duration,
-    /// A client that accepts no byte for this long is disconnected. Long by default: htslib leaves a
-    /// connection unread while it uses another one.
+    /// A client that accepts no byte for this long is disconnected. Long by default: htslib leaves
+    /// a connection unread while it uses another one.
     pub stall_timeout: Duration,
     /// If a client accepts no byte for this long, its connection to S3 is closed. The rest of the
     /// object then costs another request, some 50 ms: a hundredth of the default pause.
@@ -90,9 +90,9 @@ impl Default for ClientLimits {
 }
 
 impl Live {
-    /// Which header fields of the object `key` a client is sent. A `Content-Encoding` would make HTTP
-    /// libraries decompress block-gzipped files; a version id is useful only if the mount allows
-    /// requests for versions.
+    /// Which header fields of the object `key` a client is sent. A `Content-Encoding` would make
+    /// HTTP libraries decompress block-gzipped files; a version id is useful only if the mount
+    /// allows requests for versions.
     pub fn shown<'a>(&self, mount: &'a Mount, key: &str) -> Shown<'a> {
         let last = key.bytes().next_back().map(|byte| byte.to_ascii_lowercase());
         let is_suffix = |suffix: &String| {

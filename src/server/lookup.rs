@@ -1,4 +1,5 @@
-//! What is known of an object without its bytes: remembered, or asked of S3 once for all who want it.
+//! Looks up an object's metadata in the cache and, on a miss, at S3. Concurrent misses of one
+//! object share one request.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -19,27 +20,26 @@ use crate::server::error_mapping::{map_client_error, map_service_error};
 use crate::server::failure::Failure;
 use crate::server::worker::{Scratch, Worker};
 
-/// Memory answers even those who want no old response, if it is not older than this: a viewer asks
-/// for the head of each of its files several times in a row, with `Cache-Control: no-cache`.
+/// Cached metadata of at most this age is used even for `Cache-Control: no-cache`: viewers send
+/// several such HEAD requests for a file in a row.
 const ALWAYS_ACCEPTED_AGE: Duration = Duration::from_secs(5);
 
-/// The greatest age of remembered metadata that may answer a request.
+/// The maximum age of cached metadata that a request accepts.
 pub(crate) fn accepted_age(request: &Request<'_>) -> Duration {
-    let asked = request.max_age_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
-    asked.map_or(Duration::MAX, |age| age.max(ALWAYS_ACCEPTED_AGE))
+    let max_age = request.max_age_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    max_age.map_or(Duration::MAX, |age| age.max(ALWAYS_ACCEPTED_AGE))
 }
 
-/// What the worker remembers of an object and is younger than `max_age`, a remembered failure
-/// included.
-pub(crate) fn recall(
+/// The object's entry in the worker's cache, positive or negative, if younger than `max_age`.
+pub(crate) fn cached_metadata(
     worker: &Worker,
     mount: &Mount,
     object: &ObjectName,
     max_age: Duration,
 ) -> Option<Result<Rc<Metadata>, Failure>> {
     let (id, now) = (object.id(mount.bucket.id), Instant::now());
-    let known = worker.metadata.borrow_mut().get(id, now, max_age)?;
-    Some(existing(known))
+    let cached = worker.metadata.borrow_mut().get(id, now, max_age)?;
+    Some(existing(cached))
 }
 
 fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
@@ -49,63 +49,65 @@ fn existing(cached: Cached) -> Result<Rc<Metadata>, Failure> {
     }
 }
 
-/// An object's metadata that is younger than `max_age`: from memory or, asked once for all who want
+/// The object's metadata, younger than `max_age`: from the cache or, shared with other requests for
 /// it, from S3.
-pub(crate) async fn known_object(
+pub(crate) async fn find_metadata(
     context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
     max_age: Duration,
 ) -> Result<Rc<Metadata>, Failure> {
     let worker = context.worker;
-    if let Some(known) = recall(worker, mount, &scratch.object, max_age) {
-        return known;
+    if let Some(cached) = cached_metadata(worker, mount, &scratch.object, max_age) {
+        return cached;
     }
-    // A request that is under way already says what was true when it was sent.
+    // A request in progress counts as old as the time at which it was sent.
     let oldest = Instant::now().checked_sub(max_age);
     loop {
         match worker.flights.join(scratch.object.id(mount.bucket.id)).await {
-            Role::Follower(Some((known, asked))) if oldest.is_none_or(|oldest| asked >= oldest) => {
-                return existing(known?);
+            Role::Follower(Some((found, sent_at)))
+                if oldest.is_none_or(|oldest| sent_at >= oldest) =>
+            {
+                return existing(found?);
             }
-            // Too old; the next one was sent after this call.
+            // Too old, or abandoned. The next one was sent after this call.
             Role::Follower(_) => {}
             Role::Leader(leader) => {
-                let asked = Instant::now();
-                // Boxed: its state would be part of every request's.
-                let known = Box::pin(ask_for_metadata(context, mount, scratch, asked)).await;
-                leader.complete((known.clone(), asked));
-                return existing(known?);
+                let sent_at = Instant::now();
+                // Boxed, or its state would be part of every request's.
+                let found = Box::pin(request_metadata(context, mount, scratch, sent_at)).await;
+                leader.complete((found.clone(), sent_at));
+                return existing(found?);
             }
         }
     }
 }
 
-/// The metadata as S3 has it now.
-pub(crate) async fn current_object(
+/// The object's metadata from S3, requested after this call.
+pub(crate) async fn current_metadata(
     context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
 ) -> Result<Rc<Metadata>, Failure> {
-    known_object(context, mount, scratch, Duration::ZERO).await
+    find_metadata(context, mount, scratch, Duration::ZERO).await
 }
 
-/// Forgets an object, since S3 has contradicted what was known of it.
-pub(crate) fn forget(worker: &Worker, mount: &Mount, object: &ObjectName) {
+/// Evicts the object's cache entry, which a response of S3 contradicts.
+pub(crate) fn invalidate(worker: &Worker, mount: &Mount, object: &ObjectName) {
     worker.metadata.borrow_mut().invalidate(object.id(mount.bucket.id), Instant::now());
 }
 
-async fn ask_for_metadata(
+/// Sends S3 a HEAD or, if its response lacks the size or the reason of an error, a GET of one byte.
+async fn request_metadata(
     context: &Context<'_>,
     mount: &Mount,
     scratch: &mut Scratch,
-    asked: Instant,
+    sent_at: Instant,
 ) -> Result<Cached, Failure> {
     let Context { worker, live, .. } = *context;
     let Scratch { object, metadata, .. } = scratch;
     let (mut operation, mut has_head) = (Operation::Head, false);
     loop {
-        // A HEAD's refusal has no body and so no reason; one byte of the object has either.
         let range = match operation {
             Operation::Head => None,
             Operation::Get => Some(ByteRange::Closed { first: 0, last: 0 }),
@@ -122,34 +124,35 @@ async fn ask_for_metadata(
                 let complete = metadata.read(response.head(), response.head_bytes(), shown);
                 response.dismiss().await;
                 if complete {
-                    return Ok(learn(worker, mount, object, metadata, asked));
+                    return Ok(learn(worker, mount, object, metadata, sent_at));
                 }
                 if operation == Operation::Get {
-                    log::warn!("S3 does not say how large {object:?} is");
+                    log::warn!("S3 sent {object:?} without its size");
                     return Err(Failure::BadResponse);
                 }
-                // A HEAD without a length; with one byte comes the size.
+                // The `Content-Range` of a part has the size.
                 operation = Operation::Get;
                 has_head = true;
                 continue;
             }
             Reply::NotModified(response) => {
                 response.dismiss().await;
-                log::warn!("S3 answered 304 to a request without a condition");
+                log::warn!("S3 responded 304 to a request without a condition");
                 return Err(Failure::BadResponse);
             }
             Reply::Error(error) => error,
         };
         if has_head && error.kind() == Kind::RangeNotSatisfiable {
-            // There is an object, but not one byte of it.
+            // The object exists, but has no first byte.
             metadata.size = 0;
-            return Ok(learn(worker, mount, object, metadata, asked));
+            return Ok(learn(worker, mount, object, metadata, sent_at));
         }
+        // The response to a HEAD has no body, and so no error code.
         if error.kind() == Kind::Unexplained && operation == Operation::Head {
             operation = Operation::Get;
             continue;
         }
-        return match map_service_error(worker, mount, object, &error, asked) {
+        return match map_service_error(worker, mount, object, &error, sent_at) {
             Failure::NotFound => Ok(Cached::Negative(Negative::NotFound)),
             Failure::AccessDenied => Ok(Cached::Negative(Negative::AccessDenied)),
             failure => Err(failure),
@@ -162,10 +165,10 @@ fn learn(
     mount: &Mount,
     object: &ObjectName,
     metadata: &Metadata,
-    asked: Instant,
+    sent_at: Instant,
 ) -> Cached {
     let (id, now) = (object.id(mount.bucket.id), Instant::now());
-    worker.metadata.borrow_mut().store_object(id, metadata, asked, now);
+    worker.metadata.borrow_mut().store_object(id, metadata, sent_at, now);
     Cached::Object(Rc::new(metadata.clone()))
 }
 
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_that_change_places_in_a_reload_never_see_each_others_metadata() {
+    fn mounts_that_are_swapped_by_a_reload_never_share_metadata() {
         let mut map = MetadataCache::new(Settings::default(), Arc::new(LatestResponses::new(1000)));
         let now = Instant::now();
         let before = [mount("/one/"), mount("/two/")];

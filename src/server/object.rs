@@ -1,4 +1,5 @@
-//! Serves an object: HEAD and GET, from the metadata cache or by asking S3.
+//! Serves HEAD and GET of an object: evaluates conditions and ranges against cached metadata, and
+//! sends S3 the requests that are still needed.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use crate::policy::route::Mount;
 use crate::s3::object::Metadata;
 use crate::server::context::Context;
 use crate::server::failure::Failure;
-use crate::server::get::{Fetch, Step};
-use crate::server::lookup::{accepted_age, current_object, known_object, recall};
+use crate::server::get::{Get, Step};
+use crate::server::lookup::{accepted_age, cached_metadata, current_metadata, find_metadata};
 use crate::server::response::{Head, Outcome};
 use crate::server::worker::Scratch;
 use crate::transport::Connection;
@@ -23,17 +24,17 @@ pub(crate) async fn head(
 ) -> Result<Outcome, Failure> {
     let Context { worker, request, .. } = *context;
     let max_age = accepted_age(request);
-    let judge = |object: &Metadata| request.preconditions.evaluate(object.validators());
-    let metadata = match recall(worker, mount, &scratch.object, max_age).transpose()? {
-        Some(object) if judge(&object) != Verdict::PreconditionFailed => object,
+    let evaluate = |object: &Metadata| request.preconditions.evaluate(object.validators());
+    let metadata = match cached_metadata(worker, mount, &scratch.object, max_age).transpose()? {
+        Some(object) if evaluate(&object) != Verdict::PreconditionFailed => object,
         cached => {
-            // The cache may be out of date: it does not refuse what S3 may allow.
+            // A 412 from stale metadata would be wrong, so S3 confirms it first.
             let max_age = if cached.is_some() { Duration::ZERO } else { max_age };
-            Box::pin(known_object(context, mount, scratch, max_age)).await?
+            Box::pin(find_metadata(context, mount, scratch, max_age)).await?
         }
     };
     let out = &mut scratch.head;
-    let outcome = match judge(&metadata) {
+    let outcome = match evaluate(&metadata) {
         Verdict::Proceed => context.write_head(out, &Head::of_object(&metadata, None)),
         Verdict::NotModified => context.write_head(out, &Head::not_modified(&metadata)),
         Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
@@ -52,29 +53,29 @@ pub(crate) async fn get(
     let Context { worker, request, .. } = *context;
     let range = request.range.and_then(ByteRange::parse);
     let if_range = request.if_range.map(IfRange::parse);
-    let mut fetch = Fetch { context, mount, range, if_range, known: None };
+    let mut get = Get { context, mount, range, if_range, cached: None };
 
-    // What memory can answer does not go to S3, but memory may be out of date: it does not refuse
-    // what S3 may allow. Conditions that S3 cannot judge are judged from the metadata.
+    // A cache hit is enough for a 304. It may be stale, so S3 confirms every other effect of a
+    // condition or range first. Conditions that S3 does not evaluate need the metadata.
     let max_age = accepted_age(request);
-    let mut known = match recall(worker, mount, &scratch.object, max_age).transpose()? {
+    let mut found = match cached_metadata(worker, mount, &scratch.object, max_age).transpose()? {
         None if !request.preconditions.are_for_s3() => {
-            Some(known_object(context, mount, scratch, max_age).await?)
+            Some(find_metadata(context, mount, scratch, max_age).await?)
         }
-        Some(object) if fetch.would_refuse(&object) => {
-            Some(current_object(context, mount, scratch).await?)
+        Some(object) if get.would_refuse(&object) => {
+            Some(current_metadata(context, mount, scratch).await?)
         }
-        // The client validates a copy that it may only use if S3 says that it is right.
-        Some(object) if fetch.is_validation(&object) => match request.preconditions.are_for_s3() {
+        // The object's `Cache-Control` demands that S3 itself validates the client's copy.
+        Some(object) if get.needs_validation(&object) => match request.preconditions.are_for_s3() {
             true => None,
-            false => Some(current_object(context, mount, scratch).await?),
+            false => Some(current_metadata(context, mount, scratch).await?),
         },
-        known => known,
+        cached => cached,
     };
     let (mut unsatisfiable, mut unsized_responses) = (0, 0);
     loop {
-        if let Some(metadata) = known.take() {
-            match fetch.judge(&metadata) {
+        if let Some(metadata) = found.take() {
+            match get.evaluate(&metadata) {
                 Verdict::Proceed => {}
                 Verdict::NotModified => {
                     let out = &mut scratch.head;
@@ -83,26 +84,26 @@ pub(crate) async fn get(
                 }
                 Verdict::PreconditionFailed => return Err(Failure::PreconditionFailed),
             }
-            if !fetch.if_range_holds(&metadata) {
-                fetch.range = None;
+            if !get.if_range_holds(&metadata) {
+                get.range = None;
             }
-            // An object that grew meanwhile is asked for once more.
-            if fetch.is_outside(&metadata) || (unsatisfiable > 1 && fetch.range.is_some()) {
+            // S3's 416 may contradict the metadata because the object has just grown: one retry.
+            if get.is_outside(&metadata) || (unsatisfiable > 1 && get.range.is_some()) {
                 return Err(Failure::RangeNotSatisfiable { size: metadata.size });
             }
-            fetch.known = Some(metadata);
+            get.cached = Some(metadata);
         }
-        match fetch.once(client, scratch).await? {
-            Step::Answered(outcome) => return Ok(outcome),
-            Step::WithoutRange => fetch.range = None,
-            Step::Changed => fetch.known = None,
+        match get.send(client, scratch).await? {
+            Step::Done(outcome) => return Ok(outcome),
+            Step::WithoutRange => get.range = None,
+            Step::Changed => get.cached = None,
             Step::UnknownSize if unsized_responses > 1 => return Err(Failure::BadResponse),
             Step::UnknownSize => {
-                known = Some(current_object(context, mount, scratch).await?);
+                found = Some(current_metadata(context, mount, scratch).await?);
                 unsized_responses += 1;
             }
             Step::Unsatisfiable => {
-                known = Some(current_object(context, mount, scratch).await?);
+                found = Some(current_metadata(context, mount, scratch).await?);
                 unsatisfiable += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! Writes response heads, and sends the responses that carry no bytes of S3's.
+//! Writes response heads, and sends the responses whose body, if any, is not an object's.
 
 use http::StatusCode;
 
@@ -10,45 +10,42 @@ use crate::server::failure::Failure;
 use crate::server::worker::Scratch;
 use crate::transport::Connection;
 
-/// How a request was answered, for the connection and the log.
+/// The result of a request, for the connection and the access log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
-    /// The status that was sent.
     pub status: StatusCode,
-    /// Bytes of the body that were sent.
+    /// Bytes sent of the body.
     pub body_bytes: u64,
-    /// Whether the connection is fit for another request.
+    /// Whether another request may follow on the connection.
     pub keep_alive: bool,
     /// Whether the response was sent to its end.
     pub complete: bool,
 }
 
-/// The head of a response about an object, but for the fields that depend on the connection.
+/// The head of a 200, 206 or 304, without the fields that depend on the connection.
 pub(crate) struct Head<'a> {
-    /// 200, 206 or 304.
     pub status: StatusCode,
-    /// Fields that are ready to be sent, each with its CRLF.
+    /// Serialised fields, each with its CRLF.
     pub fields: &'a [u8],
     /// In bytes; `None` if a response with this status has no body.
     pub content_length: Option<u64>,
-    /// The part of the object that is sent, and the object's size in bytes.
+    /// The part to send, and the object's size in bytes.
     pub content_range: Option<(Extent, u64)>,
 }
 
 /// A response whose body is the proxy's own.
 pub(crate) struct OwnResponse<'a> {
-    /// Must be one that has a body.
+    /// Must allow a body.
     pub status: StatusCode,
-    /// `Content-Type`.
     pub content_type: &'a str,
-    /// Further fields, each with its CRLF.
+    /// Serialised further fields, each with its CRLF.
     pub fields: &'a str,
-    /// In parts, which are sent one behind the other.
+    /// Concatenated.
     pub body: &'a [&'a [u8]],
 }
 
 impl<'a> Head<'a> {
-    /// The head of a response with the whole object, or with a part of it.
+    /// A 200 with the whole object, or a 206 with a part of it.
     pub(crate) fn of_object(metadata: &'a Metadata, part: Option<Extent>) -> Head<'a> {
         match part {
             None => Head {
@@ -66,7 +63,6 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The head of a response that says that the client's copy is still right.
     pub(crate) fn not_modified(metadata: &'a Metadata) -> Head<'a> {
         Head {
             status: StatusCode::NOT_MODIFIED,
@@ -80,12 +76,12 @@ impl<'a> Head<'a> {
 impl Context<'_> {
     /// Whether the connection is kept after the response.
     pub(crate) fn keeps_connection(&self) -> bool {
-        let may_go_on = !self.worker.draining.get() || self.request.is_followed;
-        self.request.keep_alive && !self.request.has_body && may_go_on
+        let accepts_more = !self.worker.draining.get() || self.request.is_followed;
+        self.request.keep_alive && !self.request.has_body && accepts_more
     }
 
-    /// Writes the head of a response about an object to `out`, which is cleared first. The outcome
-    /// is that of [`send`](Self::send), for a response without a body.
+    /// Replaces `out` by the head of a response. Returns the outcome to pass to
+    /// [`send`](Self::send) if no body follows.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, head: &Head<'_>) -> Outcome {
         let keep_alive = self.keeps_connection();
         self.write_start(out, head.status, keep_alive);
@@ -145,9 +141,9 @@ impl Context<'_> {
         self.send(client, out, outcome).await
     }
 
-    /// Writes a response whose body is the proxy's own; all of them leave through here. A response
-    /// to HEAD has neither body nor `Content-Length` (RFC 9110 §8.6, §9.3.2): htsjdk takes the
-    /// length of any response to HEAD for the object's.
+    /// Writes a response whose body is the proxy's own. To HEAD it has neither body nor
+    /// `Content-Length` (RFC 9110 §8.6, §9.3.2): htsjdk takes the length in any response to HEAD
+    /// for the object's.
     fn write_own(
         &self,
         out: &mut Vec<u8>,
@@ -183,14 +179,14 @@ impl Context<'_> {
         out.extend_from_slice(b"\r\n");
         match (keep_alive, self.request.minor_version) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            // HTTP/1.0 clients close unless they are told (RFC 9112 §9.3).
+            // The default of HTTP/1.0 is to close (RFC 9112 §9.3).
             (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, _) => {}
         }
         self.live.cors.write_fields(&self.request.cross_origin, out);
     }
 
-    /// Sends what was written; `outcome` is that of a client which takes all of it.
+    /// Sends `out`. `outcome` is returned as it is if that succeeds.
     pub(crate) async fn send(
         &self,
         client: &mut Connection,
@@ -202,7 +198,7 @@ impl Context<'_> {
         let timeout = self.live.clients.stall_timeout;
         let (sent, bytes) = match client {
             Connection::Plain(stream) => stream.send(bytes, 0..length, timeout).await,
-            // Boxed: its state would be part of every idle connection.
+            // Boxed, or its state would be part of every idle connection.
             tls @ Connection::Tls(_) => Box::pin(tls.send(bytes, 0..length, timeout)).await,
         };
         *out = bytes;

@@ -1,5 +1,5 @@
-//! Asks S3 for the rest of a body that is being delivered, on another connection and with
-//! `If-Match`, so that the rest belongs to the same version of the object.
+//! Requests the rest of a body from S3 over another connection, with `If-Match`, so that it belongs
+//! to the same version of the object.
 
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,18 @@ use crate::s3::retry::Tries;
 use crate::server::delivery::Delivery;
 use crate::upstream::pool::PoolError;
 
-/// Pause before a resumed body asks again for a place in a full queue.
+/// Pause before a resume waits again for a connection to S3 after the queue was full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(200);
 
-/// The rest of a body is not available.
+/// The rest of a body cannot be had.
 pub(super) struct NotResumed {
-    /// S3 has another object in its place now, or none.
+    /// The object was replaced or deleted.
     pub(super) object_changed: bool,
 }
 
 impl Delivery<'_> {
-    /// Asks for the rest of a body that S3 broke off, a moment later. A body that makes progress
-    /// may be broken off often; one that `is_stuck` pays for its retries.
+    /// Requests the rest of a body that S3 broke off, after a backoff. The number of breaks is
+    /// limited only while the body `is_stuck`; its retries are then taken from the budget.
     pub(super) async fn resume_after_break(
         &self,
         rest: Extent,
@@ -45,24 +45,24 @@ impl Delivery<'_> {
         match s3.next_try(tries, Duration::ZERO, is_stuck) {
             Ok(wait) => sleep(wait).await,
             Err(reason) => {
-                log::warn!("the body of {key:?} is cut short {reason}");
+                log::warn!("the body of {key:?} stays incomplete {reason}");
                 return Err(NotResumed { object_changed: false });
             }
         }
-        let response = self.ask_for_rest(rest, tries).await?;
+        let response = self.request_rest(rest, tries).await?;
         self.worker.metrics.s3_resumes.add(1);
         log::info!("S3 broke off the body of {key:?}: resumed at byte {}", rest.first);
         Ok(response)
     }
 
-    /// Asks for the rest of a body whose client paused and reads again.
+    /// Requests the rest of a body whose client reads again after a pause.
     pub(super) async fn resume_after_pause(&self, rest: Extent) -> Result<Response, NotResumed> {
         let key = self.request.key;
         log::debug!("the client of {key:?} reads again: resuming at byte {}", rest.first);
-        self.ask_for_rest(rest, &mut Tries::default()).await
+        self.request_rest(rest, &mut Tries::default()).await
     }
 
-    async fn ask_for_rest(&self, rest: Extent, tries: &mut Tries) -> Result<Response, NotResumed> {
+    async fn request_rest(&self, rest: Extent, tries: &mut Tries) -> Result<Response, NotResumed> {
         let key = self.request.key;
         let Some(etag) = self.strong_etag() else {
             return Err(NotResumed { object_changed: false });
@@ -74,7 +74,7 @@ impl Delivery<'_> {
             leave_body_in_socket: self.worker.relay.splices(rest.length()),
             ..self.request
         };
-        let object_changed = match self.send_in_turn(tries, &request).await {
+        let object_changed = match self.send_when_free(tries, &request).await {
             Ok(Reply::Object(response)) if is_rest(&response, etag, rest, self.size) => {
                 return Ok(response);
             }
@@ -102,9 +102,10 @@ impl Delivery<'_> {
         Err(NotResumed { object_changed })
     }
 
-    /// Sends a request for the rest of a body. It is too late to tell the client that all
-    /// connections to S3 are busy, so this waits for one as long as the client waits.
-    async fn send_in_turn(
+    /// Sends a request for the rest of a body. The client's head has been sent, so 503 is
+    /// impossible if all connections to S3 are busy: waits up to the client's stall timeout
+    /// instead.
+    async fn send_when_free(
         &self,
         tries: &mut Tries,
         request: &ObjectRequest<'_>,
@@ -124,7 +125,7 @@ impl Delivery<'_> {
 /// Whether a response is exactly the rest of the same version of an object.
 fn is_rest(response: &Response, etag: &[u8], rest: Extent, size: u64) -> bool {
     let head = response.head();
-    // Content-Range says which part it is, whether the status is 200 or 206.
+    // Some servers send the `Content-Range` of a part with status 200.
     head.body_length.allows(rest.length())
         && response.field(Field::ETag).and_then(entity_tag).as_deref() == Some(etag)
         && content_range(head, response.head_bytes())

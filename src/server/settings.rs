@@ -1,5 +1,5 @@
-//! The settings that are fixed while the server runs: sockets, threads, and each worker's resources.
-//! [`live`](super::live) has the others.
+//! The settings that are fixed while the server runs: sockets, threads, and each worker's
+//! resources. [`live`](super::live) has the others.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -28,8 +28,8 @@ use crate::upstream::resolve::Resolver;
 pub enum StartError {
     /// Another socket listens on the address.
     #[error(
-        "cannot listen on {0}: the address is already in use; stop the other program, or choose another \
-         address with 'listen' or --listen (port 0 is any free one)"
+        "cannot listen on {0}: the address is already in use; stop the other program, or choose \
+         another address with 'listen' or --listen (port 0 is any free one)"
     )]
     AddressInUse(ListenAddress),
     /// Another error of `bind(2)` or `listen(2)`.
@@ -166,8 +166,8 @@ fn cores_for(count: usize) -> Vec<usize> {
 }
 
 impl Running {
-    /// Replaces the live settings. Requests in progress finish with the old ones. Waits a few seconds
-    /// at most for new credentials and addresses.
+    /// Replaces the live settings. Requests in progress finish with the old ones. Waits a few
+    /// seconds at most for new credentials and addresses.
     ///
     /// # Errors
     /// [`StartError::Trust`]; the old settings then stay.
@@ -183,8 +183,8 @@ impl Running {
         Metrics::sum(self.metrics.iter().map(Arc::as_ref))
     }
 
-    /// Stops listening, lets responses in progress finish, and joins the workers. Returns the number
-    /// of connections that were cut at the end of `drain_timeout`.
+    /// Stops listening, lets responses in progress finish, and joins the workers. Returns the
+    /// number of connections that were cut at the end of `drain_timeout`.
     pub fn drain(&mut self) -> usize {
         for drain in &self.drains {
             // Fails only if the worker has panicked.

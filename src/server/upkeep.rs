@@ -26,8 +26,8 @@ impl Upkeep {
         Upkeep { background, refreshers: Vec::new() }
     }
 
-    /// Starts the work that `live` needs. Waits up to a few seconds for the first results, which the
-    /// first requests need.
+    /// Starts the work that `live` needs. Waits up to a few seconds for the first results, which
+    /// the first requests need.
     pub(super) fn start(&mut self, live: &Live, shared: &Shared) -> Result<(), TrustError> {
         let origins = origins(live);
         if origins.iter().any(|origin| origin.tls) && shared.trust.get().is_none() {

@@ -252,7 +252,7 @@ impl Scene {
         self.proxy.terminate();
         assert_eq!(self.proxy.exit_code(), Some(0));
         let log = self.proxy.stderr();
-        for words in ["bug:", "panicked", " ERROR "] {
+        for words in [" bug: ", "panicked", " ERROR "] {
             assert!(!log.contains(words), "{words:?} in the log");
         }
         let counted = log.lines().rfind(|line| line.contains(" requests=")).expect("a summary");

@@ -72,7 +72,7 @@ fn an_object_may_be_named_in_several_ways(driver: Driver) {
     for name in ["/files/a.bam", "s3://other-bucket/runs/a", &format!("s3://{BUCKET}/a"), "s3://"] {
         let said = check(&one, &[name]);
         assert_eq!((said.code, said.stdout.as_str()), (1, ""), "{name}: {said:?}");
-        assert!(said.stderr.contains("is an object of no mount"), "{said:?}");
+        assert!(said.stderr.contains("is not an object of any mount"), "{said:?}");
     }
     let two = config.set("mounts", &format!("{{ /lab/: {mount}, /x/: {{ bucket: {BUCKET} }} }}"));
     let said = check(&two, &["/lab/a%20b.bam"]);
