@@ -1,4 +1,4 @@
-//! A load generator for what wrk cannot do: HEAD, checked lengths, aborted downloads, slow readers
+//! A load generator for the workloads that wrk cannot produce: HEAD, checked lengths, aborted downloads, slow readers
 //! and idle connections. One thread, one epoll; prints one line of JSON.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! What one request costs apart from system calls, step by step:
+//! The cost of one request without system calls, step by step:
 //!
 //! ```text
 //! cargo bench --bench micro             measures

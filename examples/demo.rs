@@ -31,11 +31,10 @@ mod s3_server;
 
 use s3_server::{ACCESS_KEY, REGION, S3Server, SECRET_KEY};
 
-/// The private bucket.
 const BUCKET: &str = "genomics-lab";
 /// The key of the large file, whose index is beside it.
 const LARGE: &str = "runs/demo.bam";
-/// The key of the small one.
+/// The key of the small file.
 const SMALL: &str = "runs/small.bam";
 /// Reads that make about 20 MB.
 const LARGE_READS: usize = 200_000;
@@ -200,12 +199,12 @@ fn prove(url: &str, s3: &S3Server, file: &Path) -> Result<String, Box<dyn Error>
 
     let (status, body) = read(url, &format!("/files/{LARGE}"), &range)?;
     if status != 206 || body != fs::read(file)?[FIRST..FIRST + LENGTH] {
-        return Err(format!("the proxy answered {status} with {} bytes", body.len()).into());
+        return Err(format!("the proxy responded {status} with {} bytes", body.len()).into());
     }
     let signed = s3.requests().iter().filter(|seen| seen.is_signed()).count();
     let (refused, _) = read(&s3.endpoint(), &format!("/{BUCKET}/{LARGE}"), &range)?;
     if refused != 403 {
-        return Err(format!("S3 answered {refused} to a request without signature").into());
+        return Err(format!("S3 responded {refused} to an unsigned request").into());
     }
     Ok(format!(
         "{LENGTH} bytes from offset {FIRST}, the same as in the file, for {signed} signed request\n\

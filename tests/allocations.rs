@@ -21,12 +21,12 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes on to the system's allocator as it came; counting touches only a
-// thread-local that is made without allocating.
+// SAFETY: every call is passed to the system's allocator unchanged; counting touches only a
+// thread-local whose initialization does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of `alloc`, which is the same here.
         unsafe { System.alloc(layout) }
     }
 
@@ -164,7 +164,7 @@ fn reading_a_response_head_and_its_metadata_allocates_nothing() {
 }
 
 #[test]
-fn remembering_what_is_known_and_looking_it_up_allocates_nothing() {
+fn storing_metadata_and_looking_it_up_allocates_nothing() {
     let mut metadata = Metadata::default();
     let head = ResponseHead::parse(RESPONSE).expect("a good head");
     assert!(metadata.read(&head, RESPONSE, SHOWN));

@@ -1,5 +1,5 @@
 //! Live settings are replaced under traffic: new requests see the new mounts, a running body
-//! finishes, and what the old settings held ends.
+//! finishes, and the old mounts and their refreshers are dropped.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).expect("text")
 }
 
-/// An S3 whose one object is sent in two halves, the second when it is told.
+/// An S3 that sends its one object in two halves, the second when `go_on` receives.
 fn slow_s3(go_on: Receiver<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket"));
@@ -34,7 +34,7 @@ fn slow_s3(go_on: Receiver<()>) -> String {
             format!("HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n", 2 * HALF);
         stream.write_all(head.as_bytes()).expect("a reader");
         stream.write_all(&vec![b'x'; HALF]).expect("a reader");
-        go_on.recv().expect("the test goes on");
+        go_on.recv().expect("the test is running");
         stream.write_all(&vec![b'x'; HALF]).expect("a reader");
     });
     endpoint

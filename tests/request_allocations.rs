@@ -1,7 +1,7 @@
 //! Counts heap allocations per whole request in the real server, on both event loops.
 //!
-//! The count is that of the process, so client and S3 are written here without allocating, and this
-//! file has one test.
+//! It counts the whole process, so client and S3 in this file do not allocate, and the file has
+//! only one test.
 
 #![allow(unsafe_code, reason = "a counting allocator")]
 
@@ -18,11 +18,11 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 struct Counting;
 
-// SAFETY: every call goes on to the system's allocator as it came.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of `alloc`, which is the same here.
         unsafe { System.alloc(layout) }
     }
 
@@ -51,7 +51,7 @@ const S3_PART: &[u8] = b"HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\nContent-
     Content-Range: bytes 0-4095/1000000\r\nLast-Modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n";
 const REPETITIONS: u64 = 200;
 
-/// Answers each request as S3 would, on one connection.
+/// Responds to each request as S3 would, on one connection.
 fn serve_as_s3(listener: TcpListener) {
     let Ok((mut stream, _)) = listener.accept() else { return };
     let mut part = S3_PART.to_vec();
@@ -98,7 +98,7 @@ fn allocations_per(stream: &mut TcpStream, request: &[u8], body: usize) -> f64 {
 }
 
 #[test]
-fn a_known_head_costs_no_allocation_and_a_get_one() {
+fn a_head_of_a_cached_object_allocates_nothing_and_a_get_once() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let log_file = directory.path().join("proxy.log");
     for driver in ["io_uring", "epoll"] {
@@ -121,11 +121,11 @@ fn a_known_head_costs_no_allocation_and_a_get_one() {
         let ListenAddress::Tcp(address) = running.addresses[0] else { panic!("a TCP listener") };
         let mut client = TcpStream::connect(address).expect("a listening proxy");
 
-        // A tick of the event loop's timers or of the deadline sweep may fall in between.
+        // Timers of the event loop or the deadline sweep may allocate meanwhile.
         let head = allocations_per(&mut client, HEAD, 0);
-        assert!(head < 0.05, "{driver}: {head} allocations per HEAD of a known object");
+        assert!(head < 0.05, "{driver}: {head} allocations per HEAD of a cached object");
         let version = allocations_per(&mut client, VERSION_HEAD, 0);
-        assert!(version < 0.05, "{driver}: {version} allocations per HEAD of a known version");
+        assert!(version < 0.05, "{driver}: {version} allocations per HEAD of a cached version");
         let get = allocations_per(&mut client, GET, 4096);
         assert!((0.95..1.05).contains(&get), "{driver}: {get} allocations per GET");
         drop(client);

@@ -1,6 +1,5 @@
-//! The Rust versions that README promises, against those that the locked dependencies ask for.
-//! A toolchain of that age is not installed for it: code of our own that needs a newer one is found
-//! by clippy's `incompatible_msrv`.
+//! The Rust versions that README promises, against the `rust-version` of every locked dependency.
+//! No toolchain of that age is needed: clippy's `incompatible_msrv` checks our own code.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,7 +21,7 @@ fn the_tests_build_with_their_rust_version() {
     assert_builds_with(TESTS_RUST_VERSION, |_| true);
 }
 
-/// Fails if a package that is reached over the `wanted` kinds of dependencies asks for more.
+/// Fails if a package that is reached over the `wanted` kinds of dependencies needs a newer Rust.
 fn assert_builds_with(ours: &str, wanted: impl Fn(&Value) -> bool) {
     let metadata = cargo_metadata::cargo_metadata();
     let list = |value: &Value| value.as_array().expect("a list").clone();
@@ -34,7 +33,7 @@ fn assert_builds_with(ours: &str, wanted: impl Fn(&Value) -> bool) {
     let (mut reached, mut left) = (BTreeSet::new(), vec![root.clone()]);
     while let Some(package) = left.pop() {
         for dependency in list(&nodes[&package]["deps"]) {
-            // Of other packages only what they are built with is needed, not what tests them.
+            // Other packages are only built here, so their dev-dependencies do not count.
             let mut kinds = list(&dependency["dep_kinds"]).into_iter();
             let counts =
                 |kind: Value| wanted(&kind["kind"]) && (package == root || kind["kind"] != "dev");

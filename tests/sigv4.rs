@@ -1,5 +1,5 @@
-//! Our signatures against AWS's: the vectors that the aws-sigv4 crate ships, and that crate itself
-//! as the reference for random requests.
+//! Our signatures compared with AWS's: the test vectors in the aws-sigv4 crate, and that crate
+//! itself as the reference for random requests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,12 +31,12 @@ fn vectors() -> PathBuf {
 }
 
 #[test]
-fn every_vector_that_aws_publishes_is_signed_alike() {
+fn every_vector_of_aws_gets_the_published_signature() {
     let mut count = 0;
     for entry in fs::read_dir(vectors()).expect("the package ships its vectors") {
         let directory = entry.expect("an entry").path();
         if !directory.join("header-signature.txt").exists() {
-            // One of them shows how a path is encoded and is not signed.
+            // One vector shows only how a path is encoded and has no signature.
             continue;
         }
         let read = |name: &str| {
@@ -56,12 +56,12 @@ fn every_vector_that_aws_publishes_is_signed_alike() {
     assert!(count >= 30, "only {count} vectors were found");
 }
 
-/// Signs what a canonical request says is signed.
+/// Signs a request given in its canonical form.
 fn sign_canonical(credentials: &Credentials, region: &str, canonical: &str) -> String {
     let mut lines = canonical.splitn(4, '\n');
     let mut next = || lines.next().expect("method, path, query and the rest");
     let (method, path, query, rest) = (next(), next(), next(), next());
-    let (fields, end) = rest.split_once("\n\n").expect("an empty line behind the headers");
+    let (fields, end) = rest.split_once("\n\n").expect("an empty line after the header fields");
     let headers: Vec<(&str, &[u8])> = fields
         .split('\n')
         .map(|line| line.split_once(':').expect("a header"))
@@ -158,7 +158,7 @@ proptest! {
         let mut ours = Vec::new();
         let current = Current::new(credentials.clone());
         for _ in 0..2 {
-            // The second time with the key of the day kept.
+// The second time with the cached key of the day.
             ours.clear();
             let signature = signer.sign(&current, time, &parts);
             signer.write_authorization(&credentials, time, headers, &signature, &mut ours);
@@ -170,7 +170,7 @@ proptest! {
     }
 
     #[test]
-    fn a_whole_request_carries_the_signature_of_what_it_says(
+    fn a_whole_request_carries_the_signature_of_its_fields(
         credentials in credentials(),
         key in key(),
         virtual_host in any::<bool>(),

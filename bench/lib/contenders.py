@@ -27,7 +27,7 @@ CONTENTS = ("<Contents><Key>{key}</Key><LastModified>2024-02-29T12:30:45.000Z</L
 
 
 class Setting:
-    """What contenders are started in: the hosts, the data, the tools and a scratch directory."""
+    """The surroundings of contenders: the hosts, the data, the tools and a scratch directory."""
 
     def __init__(self, network, data, directory, tools):
         self.network, self.data, self.directory, self.tools = network, data, directory, tools

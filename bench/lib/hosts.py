@@ -156,7 +156,7 @@ class Network:
 
 
 def _plain_environment():
-    """Ours without what would configure a contender behind its configuration file's back."""
+    """Our environment without the variables that would configure a contender."""
     foreign = ("AWS_", "S3PROXY_", "RCLONE_", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 

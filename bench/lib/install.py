@@ -1,4 +1,4 @@
-"""Finds and installs what a run needs, and reports what is missing."""
+"""Finds and installs the programs that a run needs, and reports missing ones."""
 
 import os
 import shutil

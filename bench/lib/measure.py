@@ -84,7 +84,7 @@ def _figures(workload, counted, spent, wall_us, is_direct, rss_before, samples, 
         "cpu_us_per_request": spent["cpu"] / requests if requests else None,
         "cpu_us_per_mib": spent["cpu"] / (size / MIB) if size and not is_head else None,
         "cores": spent["cpu"] / wall_us,
-        # What others took of the proxy's core: the noise during the measurement.
+        # The share of the proxy's core that other processes used: the noise of the measurement.
         "foreign_share": max(0, spent["busy"] - spent["cpu"]) / wall_us,
         "rss_peak_bytes": max(samples), "rss_peak_of_each_bytes": peak,
     }

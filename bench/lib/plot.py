@@ -7,7 +7,7 @@ WIDTH, LABEL, VALUE, BAR, GAP, TOP = 760, 210, 96, 18, 8, 64
 OURS, OTHERS, DIRECT = "#1f6f8b", "#b8b2a7", "#d9d5cd"
 PLOTS = [
     # file, workload, figure, title, unit, divisor
-    ("head", "head-c32", "cpu_us_per_request", "HEAD of a known object", "CPU µs per request", 1),
+    ("head", "head-c32", "cpu_us_per_request", "HEAD of a cached object", "CPU µs per request", 1),
     ("range-4k", "range-4k-c32", "cpu_us_per_request", "4 KiB range", "CPU µs per request", 1),
     ("range-64k", "range-64k-c32", "cpu_us_per_request", "64 KiB range", "CPU µs per request", 1),
     ("range-1m", "range-1m-c32", "cpu_us_per_mib", "1 MiB range", "CPU µs per MiB", 1),
@@ -35,7 +35,7 @@ def write_all(directory, summary, contenders, about):
 
 def chart(title, subtitle, bars, footer):
     """Horizontal bars for `(contender, median, least, greatest)`. Bars much longer than the rest
-    are cut; their value stands beside them."""
+    are cut; their value is printed next to them."""
     bars = sorted(bars, key=lambda bar: bar[1])
     # A bar of more than four times the median one is cut.
     middle = bars[len(bars) // 2][1]

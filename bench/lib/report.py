@@ -199,7 +199,7 @@ def replace(directory, about, workloads, contenders, measurements, skipped):
 
 
 def read(directory):
-    """What a run is about, its skipped pairs and its measurements, as they were recorded."""
+    """The description of a run, its skipped pairs and its measurements, as recorded."""
     recorded = json.loads((directory / "results.json").read_text())
     skipped = {(each["workload"], each["contender"]): each["reason"]
                for each in recorded["skipped"]}

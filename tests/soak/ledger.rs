@@ -4,45 +4,42 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The counts of all clients.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Counts>);
 
-/// Sums.
+/// Sums over all clients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// Requests that were sent.
     pub(crate) sent: u64,
     /// Response heads received, by status.
     pub(crate) heads: BTreeMap<u16, u64>,
     /// Bodies that ended before their length.
     pub(crate) short: u64,
-    /// Requests that their client gave up, before the head or in the body.
+    /// Requests that their client aborted, before the head or in the body.
     pub(crate) given_up: u64,
     /// Correct bytes of bodies received.
     pub(crate) bytes: u64,
 }
 
 impl Ledger {
-    /// To be counted in.
+    /// The counts, to be changed while they are locked.
     pub(crate) fn open(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted so far.
     pub(crate) fn counts(&self) -> Counts {
         self.open().clone()
     }
 }
 
 impl Counts {
-    /// Requests that were answered with a failure of S3 or of the proxy, or cut short.
+    /// Responses with a status of 500 or more, and bodies that were cut short.
     pub(crate) fn failed(&self) -> u64 {
         self.heads.range(500..).map(|(_, count)| count).sum::<u64>() + self.short
     }
 
     /// Response heads received.
-    pub(crate) fn answered(&self) -> u64 {
+    pub(crate) fn responses(&self) -> u64 {
         self.heads.values().sum()
     }
 }

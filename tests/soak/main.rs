@@ -1,18 +1,19 @@
 //! The soak test: many clients of all kinds at once, over an S3 whose network fails all the time,
-//! which is sometimes overloaded and changes its keys. Clients may notice only a few failures, each
-//! with a truthful status; afterwards the program must hold no more than before.
+//! which is sometimes overloaded and rotates its access keys. Clients may notice only a few
+//! failures, each with the correct status; afterwards the program must hold no more memory and
+//! descriptors than before.
 //!
-//! A second storm, in `storm`, is about retries alone, with the default settings.
+//! `storm` tests the retries alone, with the default settings.
 //!
-//! The clients are in `visitor`, their requests and the expected responses in `question`, and the
+//! The clients are in `visitor`, their requests and the expected responses in `exchange`, and the
 //! faults in `support/fault_relay.rs`. `cargo test --test soak -- --nocapture` prints the counts.
 //!
 //! `S3PROXY_SOAK_SECONDS` (default 10, at least 5) is how long the storm lasts for each of the
 //! configurations; `S3PROXY_SOAK_SEED` repeats the choices of an earlier run, though not
 //! their order in time.
 
+mod exchange;
 mod ledger;
-mod question;
 mod storm;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "the suite uses the rest of it")]
@@ -27,8 +28,8 @@ use std::time::{Duration, Instant};
 use hyper::header::AUTHORIZATION;
 use s3s::S3ErrorCode;
 
+use crate::exchange::Bucket;
 use crate::ledger::{Counts, Ledger};
-use crate::question::Bucket;
 use crate::support::certificates::Authority;
 use crate::support::credential_services::CredentialServices;
 use crate::support::eventually;
@@ -59,16 +60,16 @@ const CLIENTS: u64 = 48;
 const UPSTREAM_CONNECTIONS: usize = 16;
 const IDLE_UPSTREAM_CONNECTIONS: usize = 8;
 const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For each worker, and fewer than bodies, so that some are copied.
+/// For each worker; fewer than concurrent bodies, so that some bodies are copied.
 const PIPES: usize = 8;
 
-/// How long a set of credentials lives; it is renewed after half of that or more.
+/// Lifetime of temporary credentials; they are refreshed after half of it or more.
 const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(9);
 
-/// Time without faults before the storm, in which all that is allocated once is.
+/// Time without faults before the storm, so that pools and caches have their final size.
 const CALM: Duration = Duration::from_secs(2);
 
-/// What fails in the storm: about one response in eight, but for those that are over before.
+/// Faults of the storm: about one response in eight, less those that end before their fault.
 const STORM: Faults = Faults {
     refused: 0.03,
     cut_in_head: 0.02,
@@ -80,22 +81,21 @@ const STORM: Faults = Faults {
     patience: Some(Duration::from_millis(200)),
 };
 
-/// In the storm S3 responds `SlowDown` for this long ...
+/// How long S3 responds with `SlowDown` in each [`OUTAGE_PERIOD`] of the storm.
 const OUTAGE: Duration = Duration::from_millis(250);
-/// ... each time that this has passed.
 const OUTAGE_PERIOD: Duration = Duration::from_millis(2500);
 
-/// The share of requests that may fail in the storm, as one in this many.
+/// At most one in this many requests may fail in the storm.
 const ONE_FAILURE_IN: u64 = 100;
 
-/// The most resident memory at any time. A debug build that serves these clients has 35 MiB, much of
-/// which is its own code.
+/// Limit for the resident memory at any time. A debug build that serves these clients needs 35 MiB,
+/// much of it for its own code.
 const MOST_RSS_BYTES: u64 = 64 << 20;
 
 /// How much resident memory may grow from before the storm to after it.
 const MOST_GROWTH_BYTES: u64 = 4 << 20;
 
-/// The memory and the time of one must not be those of the other.
+/// One soak at a time, since each measures memory and time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn soak(driver: Driver, authority: Option<Authority>) {
@@ -104,7 +104,7 @@ fn soak(driver: Driver, authority: Option<Authority>) {
     let seed = setting("S3PROXY_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("S3PROXY_SOAK_SEED={seed}");
     let mut scene = Scene::set(driver, authority.as_ref(), seed);
-    // Those of standard output, and what was inherited.
+    // The pipes of standard output and error, and inherited ones.
     let pipes = Footprint::of(&scene.proxy).pipes;
 
     let calm = scene.visit(CALM, |_| {});
@@ -123,7 +123,7 @@ fn soak(driver: Driver, authority: Option<Authority>) {
     assert_all_kinds_happened(&stormy, &faults);
     assert!(stormy.failed() * ONE_FAILURE_IN <= stormy.sent, "too many failures: {stormy}");
 
-    let clean = scene.ask_everything();
+    let clean = scene.request_everything();
     assert_eq!(clean.failed(), 0, "all is well again, yet clients were told otherwise: {clean}");
     let after = scene.after_all_is_closed();
     println!("before: {before:?}\nafter: {after:?}");
@@ -135,10 +135,10 @@ fn soak(driver: Driver, authority: Option<Authority>) {
 
 pub(crate) fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is not a number")))
 }
 
-/// All that takes part.
+/// The proxy and its surroundings.
 struct Scene {
     s3: TestS3,
     relay: FaultRelay,
@@ -178,7 +178,7 @@ impl Scene {
         }
     }
 
-    /// All clients at once for a while; meanwhile `conduct` gets the elapsed time.
+    /// Runs all clients for `time`; `conduct` is called every 50 ms with the elapsed time.
     fn visit(&self, time: Duration, conduct: impl Fn(Duration)) -> Counts {
         let (ledger, is_over) = (Ledger::default(), AtomicBool::new(false));
         let started = Instant::now();
@@ -208,14 +208,14 @@ impl Scene {
         ledger.counts()
     }
 
-    /// Everything once, with nothing else going on.
-    fn ask_everything(&self) -> Counts {
+    /// One exchange of each kind with each object, one after the other.
+    fn request_everything(&self) -> Counts {
         let ledger = Ledger::default();
-        Visitor::new(&self.proxy, &self.bucket, &ledger, self.seed).ask_everything();
+        Visitor::new(&self.proxy, &self.bucket, &ledger, self.seed).request_everything();
         ledger.counts()
     }
 
-    /// Looks at what has come to S3 since the last time.
+    /// Checks the requests that S3 has received since the last call.
     fn read_the_journal(&self) {
         let requests = self.s3.server.requests();
         self.s3.server.forget();
@@ -229,17 +229,17 @@ impl Scene {
         }
     }
 
-    /// What the process has when no client is there and no connection to S3 is left. Before it
-    /// comes to that, no more of them may be open than the configuration allows.
+    /// The process's footprint without clients, once all connections to S3 have reached their idle
+    /// timeout. Until then no more of them may be open than the configuration allows.
     fn after_all_is_closed(&self) -> Footprint {
         let most = WORKERS * IDLE_UPSTREAM_CONNECTIONS;
         let asked = Instant::now();
-        eventually("no more connections are open than may be idle", || {
+        eventually("at most the allowed number of idle connections is open", || {
             self.relay.open_connections() <= most && self.s3.server.open_connections() <= most
         });
         assert!(asked.elapsed() < UPSTREAM_IDLE_TIMEOUT / 2, "{:?}", asked.elapsed());
-        assert!(self.relay.open_connections() > 0, "none is kept for the next request");
-        eventually("all connections are closed that nobody uses", || {
+        assert!(self.relay.open_connections() > 0, "no connection is kept for the next request");
+        eventually("all idle connections are closed", || {
             self.relay.open_connections() == 0 && self.s3.server.open_connections() == 0
         });
         let took = asked.elapsed();
@@ -263,9 +263,9 @@ impl Scene {
             value.and_then(|digits| digits.parse::<u64>().ok()).expect("a counter")
         };
         let sum = |of: fn(&Counts) -> u64| phases.iter().map(of).sum::<u64>();
-        let (answered, sent) = (sum(Counts::answered), sum(|counts| counts.sent));
+        let (responses, sent) = (sum(Counts::responses), sum(|counts| counts.sent));
         let requests = counter("requests");
-        assert!((answered..=sent).contains(&requests), "{answered} <= {requests} <= {sent}");
+        assert!((responses..=sent).contains(&requests), "{responses} <= {requests} <= {sent}");
         for name in ["s3_retries", "s3_resumes", "bytes_copied"] {
             assert!(counter(name) > 0, "no {name}");
         }
@@ -286,19 +286,19 @@ fn config(driver: Driver, relay: &FaultRelay) -> Config {
         // Short, so that cached metadata often expires.
         .set("metadata_ttl", "1s")
         .set("metadata_negative_ttl", "500ms")
-        // Small, so that objects push one another out, and so that its memory is in use before the
-        // storm: the kernel gives it page by page.
+        // Small, so that entries are evicted, and so that all pages of the map are resident before
+        // the storm.
         .set("metadata_entries", "4096")
         .set("upstream_max_connections", &UPSTREAM_CONNECTIONS.to_string())
         .set("upstream_max_idle_connections", &IDLE_UPSTREAM_CONNECTIONS.to_string())
         .set("upstream_idle_timeout", &format!("{}ms", UPSTREAM_IDLE_TIMEOUT.as_millis()))
         .set("upstream_wait_timeout", "10s")
-        // Shorter than the relay's stalls, longer than a busy machine's.
+        // Shorter than the relay's stalls, longer than the pauses of a busy machine.
         .set("stall_timeout", "500ms")
         .set("first_byte_timeout", "3s")
 }
 
-/// What a process holds.
+/// Descriptors and memory of a process.
 #[derive(Debug)]
 struct Footprint {
     sockets: usize,
@@ -325,7 +325,7 @@ impl Footprint {
     }
 }
 
-/// Fails unless the storm was one: a soak in which nothing goes wrong shows nothing.
+/// Fails unless each kind of fault and of response occurred: otherwise the soak proves nothing.
 fn assert_all_kinds_happened(counts: &Counts, faults: &Done) {
     let Done { refused, closed, reset, stalled, trickled, given_up, .. } = *faults;
     let happened = [refused, closed, reset, stalled, trickled, given_up];
@@ -336,7 +336,7 @@ fn assert_all_kinds_happened(counts: &Counts, faults: &Done) {
     assert!(counts.given_up > 0, "{counts}");
 }
 
-/// Ends the visit of all clients when one of them fails.
+/// Stops all clients when one of them panics.
 pub(crate) struct Alarm<'a>(&'a AtomicBool);
 
 impl Drop for Alarm<'_> {

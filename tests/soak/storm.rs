@@ -1,13 +1,13 @@
 //! A storm in which every sixth response of S3 is a reset, a cut or a `SlowDown`, for a proxy with
-//! default settings. Of the requests of 40 clients that read slices, fewer than one in a thousand may
-//! fail.
+//! default settings. Of the requests of 40 clients that read slices, fewer than one in a thousand
+//! may fail.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::exchange::Bucket;
 use crate::ledger::Ledger;
-use crate::question::Bucket;
 use crate::support::certificates::Authority;
 use crate::support::fault_relay::{FaultRelay, Faults};
 use crate::support::memory_store::TestS3;
@@ -32,8 +32,8 @@ fn a_storm_is_hardly_noticed_with_https_to_s3() {
 
 const CLIENTS: u64 = 40;
 
-/// What the network does to responses. Shorter responses end before their fault, so that
-/// together with the `SlowDown`s one in six is broken.
+/// Faults of the network. Short responses end before their fault; together with the `SlowDown`s one
+/// response in six is broken.
 const FAULTS: Faults = Faults {
     refused: 0.01,
     cut_in_head: 0.05,
@@ -46,7 +46,7 @@ const FAULTS: Faults = Faults {
 };
 const SLOW_DOWNS: f64 = 1.0 / 24.0;
 
-/// The share of requests that may fail, as one in this many.
+/// At most one in this many requests may fail.
 const ONE_FAILURE_IN: u64 = 1000;
 
 fn storm(driver: Driver, authority: Option<Authority>) {

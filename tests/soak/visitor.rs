@@ -1,17 +1,16 @@
-//! One client that sends one request after the other and at random reads on, reads slowly, pauses or
-//! disconnects. It checks every byte that it receives.
+//! One client that sends one request after the other and at random reads on, reads slowly, pauses
+//! or disconnects. It checks every byte of every response.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use socket2::SockRef;
 
+use crate::exchange::{Bucket, Exchange};
 use crate::ledger::Ledger;
-use crate::question::{Bucket, Question};
 use crate::support::proxy::Proxy;
 use crate::support::raw_http::{Client, Response};
 
-/// The client.
 pub(crate) struct Visitor<'a> {
     proxy: &'a Proxy,
     bucket: &'a Bucket,
@@ -25,42 +24,41 @@ pub(crate) struct Visitor<'a> {
 #[derive(Clone, Copy)]
 enum Pace {
     Steady,
-    /// Little by little, for the first MiB.
+    /// The first MiB in small pieces with pauses.
     Slow,
     /// With a pause after this many bytes.
     Pausing {
         after: u64,
         time: Duration,
     },
-    /// No further than that; the connection is then closed, or reset.
+    /// Up to this many bytes; the connection is then closed, or reset.
     Leaving {
         after: u64,
         reset: bool,
     },
 }
 
-/// What the proxy is left with.
+/// How a body ended.
 #[derive(PartialEq, Eq)]
-enum Left {
-    /// A response that was read to its end.
+enum Ending {
     Complete,
-    /// A body that it cut short.
+    /// By the proxy, too early.
     CutShort,
-    /// A body that the client did not want any more.
-    GivenUp,
+    /// By the client, which aborted it.
+    Aborted,
 }
 
-/// Bytes read at once.
+/// Bytes per read.
 const PIECE_BYTES: u64 = 64 * 1024;
 
-/// The same of a slow reader, and its rest after each.
+/// Bytes per read of a slow reader, and its pause after each.
 const SLOW_PIECE_BYTES: u64 = 16 * 1024;
 const SLOW_REST: Duration = Duration::from_millis(4);
 
-/// More than all memory on the way takes, so that a pause stops S3's sending.
+/// More than all buffers between S3 and the client hold, so that a pause stops S3's sending.
 const PAUSED_BYTES: u64 = 24 << 20;
 
-/// Received by the kernel ahead of a client that is slow; it would otherwise take MiB.
+/// Receive buffer of slow clients; the kernel would otherwise buffer MiB for them.
 const SMALL_RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
 impl<'a> Visitor<'a> {
@@ -74,96 +72,95 @@ impl<'a> Visitor<'a> {
         Visitor { proxy, bucket, ledger, rng: Rng::with_seed(seed), kept: None }
     }
 
-    /// Does one thing.
+    /// Does one thing, chosen at random.
     pub(crate) fn turn(&mut self) {
         let (bucket, rng) = (self.bucket, &mut self.rng);
         match rng.u32(..100) {
             0..45 => {
-                let question = bucket.any_question(rng);
-                self.ask(question, Pace::Steady);
+                let exchange = bucket.any_exchange(rng);
+                self.request(exchange, Pace::Steady);
             }
             45..60 => {
-                let question = bucket.head_question(rng);
-                self.ask(question, Pace::Steady);
+                let exchange = bucket.head_exchange(rng);
+                self.request(exchange, Pace::Steady);
             }
             60..68 => self.pipeline(),
             68..84 => {
-                let question = bucket.open_ended_question(rng);
+                let exchange = bucket.open_ended_exchange(rng);
                 let after = (22.0 * rng.f64()).exp2() as u64;
                 let reset = rng.bool();
-                self.ask(question, Pace::Leaving { after, reset });
+                self.request(exchange, Pace::Leaving { after, reset });
             }
             84..89 => self.leave_before_the_head(),
             89..95 => {
                 self.kept = Some(self.with_a_small_socket());
-                let question = bucket.long_question(3 << 20, &mut self.rng);
-                self.ask(question, Pace::Slow);
+                let exchange = bucket.long_exchange(3 << 20, &mut self.rng);
+                self.request(exchange, Pace::Slow);
             }
             95..97 => {
                 self.kept = Some(self.with_a_small_socket());
-                let question = bucket.long_question(PAUSED_BYTES, &mut self.rng);
+                let exchange = bucket.long_exchange(PAUSED_BYTES, &mut self.rng);
                 let after = self.rng.u64(..PAUSED_BYTES / 8);
                 let time = Duration::from_millis(self.rng.u64(300..1500));
-                self.ask(question, Pace::Pausing { after, time });
+                self.request(exchange, Pace::Pausing { after, time });
             }
             _ => {
-                let question = bucket.long_question(8 << 20, rng);
-                self.ask(question, Pace::Steady);
+                let exchange = bucket.long_exchange(8 << 20, rng);
+                self.request(exchange, Pace::Steady);
             }
         }
     }
 
-    /// Reads a part of an object.
     pub(crate) fn read_a_slice(&mut self) {
-        let question = self.bucket.slice_question(&mut self.rng);
-        self.ask(question, Pace::Steady);
+        let exchange = self.bucket.slice_exchange(&mut self.rng);
+        self.request(exchange, Pace::Steady);
     }
 
-    /// Asks one question of each kind about each object.
-    pub(crate) fn ask_everything(&mut self) {
-        for question in self.bucket.all_questions(&mut self.rng) {
-            self.ask(question, Pace::Steady);
+    /// One exchange of each kind with each object.
+    pub(crate) fn request_everything(&mut self) {
+        for exchange in self.bucket.all_exchanges(&mut self.rng) {
+            self.request(exchange, Pace::Steady);
         }
     }
 
-    fn ask(&mut self, question: Question<'_>, pace: Pace) {
+    fn request(&mut self, exchange: Exchange<'_>, pace: Pace) {
         let closes = self.rng.u32(..5) == 0;
-        let question = if closes { question.field("Connection", "close") } else { question };
+        let exchange = if closes { exchange.field("Connection", "close") } else { exchange };
         let mut connection = self.kept.take().unwrap_or_else(|| Client::connect(self.proxy));
         self.ledger.open().sent += 1;
-        connection.send(question.head());
-        let response = self.head(&mut connection, &question);
+        connection.send(exchange.head());
+        let response = self.head(&mut connection, &exchange);
         assert_eq!(response.announces_close(), closes, "{response:?}");
-        match self.rest(&mut connection, &question, response, pace) {
-            Left::Complete if closes => connection.assert_closed(),
-            Left::Complete => self.kept = Some(connection),
-            Left::CutShort | Left::GivenUp => {}
+        match self.rest(&mut connection, &exchange, response, pace) {
+            Ending::Complete if closes => connection.assert_closed(),
+            Ending::Complete => self.kept = Some(connection),
+            Ending::CutShort | Ending::Aborted => {}
         }
     }
 
-    /// Several HEADs at once, which are answered in order.
+    /// Several HEADs at once, whose responses must come in order.
     fn pipeline(&mut self) {
         let mut connection = self.kept.take().unwrap_or_else(|| Client::connect(self.proxy));
         let (bucket, rng) = (self.bucket, &mut self.rng);
-        let questions: Vec<_> = (0..rng.u32(2..16)).map(|_| bucket.head_question(rng)).collect();
-        self.ledger.open().sent += questions.len() as u64;
-        connection.send(questions.iter().map(Question::head).collect::<String>());
-        for question in &questions {
-            let response = self.head(&mut connection, question);
-            self.rest(&mut connection, question, response, Pace::Steady);
+        let exchanges: Vec<_> = (0..rng.u32(2..16)).map(|_| bucket.head_exchange(rng)).collect();
+        self.ledger.open().sent += exchanges.len() as u64;
+        connection.send(exchanges.iter().map(Exchange::head).collect::<String>());
+        for exchange in &exchanges {
+            let response = self.head(&mut connection, exchange);
+            self.rest(&mut connection, exchange, response, Pace::Steady);
         }
         self.kept = Some(connection);
     }
 
-    /// As a viewer does whose user scrolls on.
+    /// Like a viewer whose user scrolls on.
     fn leave_before_the_head(&mut self) {
         let mut connection = Client::connect(self.proxy);
-        let question = self.bucket.any_question(&mut self.rng);
+        let exchange = self.bucket.any_exchange(&mut self.rng);
         let mut counts = self.ledger.open();
         counts.sent += 1;
         counts.given_up += 1;
         drop(counts);
-        connection.send(question.head());
+        connection.send(exchange.head());
         std::thread::sleep(Duration::from_micros(self.rng.u64(..3000)));
         if self.rng.bool() {
             reset(connection);
@@ -177,83 +174,83 @@ impl<'a> Visitor<'a> {
         client
     }
 
-    fn head(&self, connection: &mut Client, question: &Question<'_>) -> Response {
+    fn head(&self, connection: &mut Client, exchange: &Exchange<'_>) -> Response {
         let response = connection.head();
         *self.ledger.open().heads.entry(response.status).or_default() += 1;
         match response.status {
-            // Whether there were too many is decided at the end.
+            // Too many of them fail the test at its end.
             502..=504 => {}
-            _ => question.check_head(&response),
+            _ => exchange.check_head(&response),
         }
         response
     }
 
-    /// Reads what comes behind a head.
+    /// Reads the rest of a response after its head.
     fn rest(
         &mut self,
         connection: &mut Client,
-        question: &Question<'_>,
+        exchange: &Exchange<'_>,
         mut response: Response,
         pace: Pace,
-    ) -> Left {
+    ) -> Ending {
         let is_error = response.status >= 400;
-        match question.method() {
+        match exchange.method() {
             "GET" if is_error => {
                 response.body = connection.exactly(response.content_length() as usize);
                 response.assert_error(response.status);
-                Left::Complete
+                Ending::Complete
             }
-            "GET" if question.wants_bytes() => self.body(connection, question, pace),
+            "GET" if exchange.wants_bytes() => self.body(connection, exchange, pace),
             "HEAD" if is_error => {
                 assert_eq!(response.field("content-length"), None, "{response:?}");
-                Left::Complete
+                Ending::Complete
             }
-            _ => Left::Complete,
+            _ => Ending::Complete,
         }
     }
 
-    fn body(&mut self, connection: &mut Client, question: &Question<'_>, pace: Pace) -> Left {
-        let (mut at, mut end) = (question.body.start, question.body.end);
+    fn body(&mut self, connection: &mut Client, exchange: &Exchange<'_>, pace: Pace) -> Ending {
+        let (mut at, mut end) = (exchange.body.start, exchange.body.end);
         let mut piece = PIECE_BYTES;
         let mut pause = None;
-        let mut left = Left::Complete;
+        let mut ending = Ending::Complete;
         match pace {
             Pace::Steady => {}
             Pace::Slow => piece = SLOW_PIECE_BYTES,
             Pace::Pausing { after, time } => pause = Some((at + after, time)),
             Pace::Leaving { after, .. } if at + after < end => {
-                (end, left) = (at + after, Left::GivenUp);
+                (end, ending) = (at + after, Ending::Aborted);
             }
             Pace::Leaving { .. } => {}
         }
-        while at < end && left != Left::CutShort {
+        while at < end && ending != Ending::CutShort {
             let bytes = connection.some(piece.min(end - at) as usize);
-            question.check_bytes(at, &bytes);
+            exchange.check_bytes(at, &bytes);
             at += bytes.len() as u64;
             if bytes.is_empty() {
-                // No more came before the end of the connection, as it must be.
-                left = Left::CutShort;
+                // The connection has ended: a body that is cut short must not look complete.
+                ending = Ending::CutShort;
             }
             if let Some((_, time)) = pause.take_if(|(place, _)| *place <= at) {
                 std::thread::sleep(time);
             }
-            if piece == SLOW_PIECE_BYTES && at - question.body.start < 1 << 20 {
+            if piece == SLOW_PIECE_BYTES && at - exchange.body.start < 1 << 20 {
                 std::thread::sleep(SLOW_REST);
             }
         }
         let mut counts = self.ledger.open();
-        counts.bytes += at - question.body.start;
-        counts.short += u64::from(left == Left::CutShort);
-        counts.given_up += u64::from(left == Left::GivenUp);
+        counts.bytes += at - exchange.body.start;
+        counts.short += u64::from(ending == Ending::CutShort);
+        counts.given_up += u64::from(ending == Ending::Aborted);
         drop(counts);
-        if left == Left::GivenUp && matches!(pace, Pace::Leaving { reset: true, .. }) {
+        if ending == Ending::Aborted && matches!(pace, Pace::Leaving { reset: true, .. }) {
             reset_on_close(connection);
         }
-        left
+        ending
     }
 }
 
-/// Has a connection end with a reset in place of an orderly end.
+/// Makes closing a connection reset it.
 fn reset_on_close(connection: &Client) {
     let socket = SockRef::from(connection.socket());
     socket.set_linger(Some(Duration::ZERO)).expect("an open socket");

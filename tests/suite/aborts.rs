@@ -1,5 +1,5 @@
 //! Clients that disconnect or stop reading in the middle of a body. Both are normal for htslib, so
-//! neither may leave anything behind.
+//! neither may leak descriptors, memory or connections.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ both_drivers!(
     a_client_that_stops_reading_stops_the_reading_from_s3,
     a_parked_client_gets_every_byte_when_it_reads_on,
     parked_clients_do_not_keep_others_waiting,
-    a_client_that_never_reads_is_disconnected_in_the_end,
+    a_client_that_never_reads_is_finally_disconnected,
     memory_does_not_grow_with_the_object,
     a_small_remainder_is_drained_and_the_connection_kept,
     a_large_remainder_is_not_read,
@@ -38,7 +38,7 @@ fn serve(driver: Driver, size: u64) -> (TestS3, Proxy) {
     (s3, proxy)
 }
 
-/// Asks for the whole of [`TARGET`], reads `bytes` of it, and goes away.
+/// Requests all of [`TARGET`], reads `bytes` of it, and disconnects.
 fn abort_after(proxy: &Proxy, bytes: usize, with_reset: bool) {
     let mut client = Client::connect(proxy);
     client.send(request_head("GET", TARGET, &[]));
@@ -49,7 +49,7 @@ fn abort_after(proxy: &Proxy, bytes: usize, with_reset: bool) {
     }
 }
 
-/// Goes away with a reset, so that the next bytes sent to the client fail at once.
+/// Disconnects with a reset, so that the next send to the client fails at once.
 fn reset(client: Client) {
     let socket = SockRef::from(client.socket());
     socket.set_linger(Some(Duration::ZERO)).expect("an open socket");
@@ -59,7 +59,7 @@ fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
     let (s3, proxy) = serve(driver, 64 * MIB);
     let abort =
         |number: usize| abort_after(&proxy, 1 + number * 37 % 100_000, number.is_multiple_of(3));
-    // What is allocated once and pooled is there after these.
+    // After these the pools have their final size.
     (0..50).for_each(abort);
     eventually("the first connections to S3 are closed", || s3.server.open_connections() == 0);
     let (sockets, fds, rss) = (proxy.socket_count(), proxy.fd_count(), proxy.rss_bytes());
@@ -75,7 +75,7 @@ fn a_thousand_aborted_gets_leave_nothing_behind(driver: Driver) {
 /// Waits until `value` has not changed for a while, and returns it.
 fn settled(mut value: impl FnMut() -> u64) -> u64 {
     let mut last = value();
-    eventually("nothing moves any more", || {
+    eventually("the value is stable", || {
         std::thread::sleep(Duration::from_millis(300));
         let now = value();
         std::mem::replace(&mut last, now) == now
@@ -84,12 +84,11 @@ fn settled(mut value: impl FnMut() -> u64) -> u64 {
 }
 
 /// Most bytes in flight to a client that reads none: the test's own socket holds a few hundred KiB,
-/// the origin's send buffer grows to 4 MiB (`tcp_wmem`), and the rest is what the
-/// proxy may read ahead.
+/// the origin's send buffer grows to 4 MiB (`tcp_wmem`), and the rest is read-ahead of the proxy.
 const MOST_AHEAD: u64 = 6 * MIB;
 
-/// A client whose own receive buffer is small, so that the bytes pulled are those the proxy reads. The
-/// kernel would let it grow to the limit of the machine (`tcp_rmem`).
+/// A client with a small receive buffer, so that nearly all bytes pulled are those that the proxy
+/// reads. By default the kernel lets the buffer grow to the limit of the machine (`tcp_rmem`).
 fn client_with_a_small_socket(proxy: &Proxy) -> Client {
     let client = Client::connect(proxy);
     let socket = SockRef::from(client.socket());
@@ -140,17 +139,17 @@ fn parked_clients_do_not_keep_others_waiting(driver: Driver) {
     assert!(rss < 64 * MIB, "{rss} bytes for {} parked clients", parked.len());
 }
 
-fn a_client_that_never_reads_is_disconnected_in_the_end(driver: Driver) {
+fn a_client_that_never_reads_is_finally_disconnected(driver: Driver) {
     let s3 = TestS3::with("big.bam", Object::synthetic(64 * MIB));
     let proxy = Config::over(driver, &s3).set("client_stall_timeout", "1s").start();
     let mut client = client_with_a_small_socket(&proxy);
     client.send(request_head("GET", TARGET, &[]));
     eventually("S3 is connected", || s3.server.open_connections() == 1);
-    eventually("the transfer is given up", || s3.server.open_connections() == 0);
+    eventually("the transfer is aborted", || s3.server.open_connections() == 0);
     let head = client.head();
     assert_eq!(head.status, 200);
     let came = client.rest().len() as u64;
-    assert!(came < head.content_length(), "the whole body cannot have come");
+    assert!(came < head.content_length(), "the body cannot be complete");
 }
 
 fn memory_does_not_grow_with_the_object(driver: Driver) {
@@ -173,9 +172,9 @@ fn memory_does_not_grow_with_the_object(driver: Driver) {
     assert!(grown < 4 * MIB, "{grown} bytes for one transfer");
 }
 
-/// Serves `length` bytes in three parts. After the first the client goes away, the second shows
-/// that to the proxy, and the third is the remainder. Later requests get a short whole response that
-/// names their connection.
+/// Serves `length` bytes in three parts. After the first the client disconnects, the second makes
+/// the proxy notice, and the third is the remainder. Later requests get a short complete response
+/// that names their connection.
 fn three_parts(length: usize) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         if !peer.next_request() {
@@ -253,7 +252,7 @@ fn an_open_ended_get_that_is_aborted_wastes_few_bytes(driver: Driver) {
     for splice in ["auto", "off"] {
         let proxy = Config::new(driver, &upstream.endpoint()).set("splice", splice).start();
         for wanted in [100_000, 300_000, 800_000] {
-            // What the client's own kernel takes counts as delivered, so that is kept small.
+            // Bytes in the client's receive buffer count as delivered, so the buffer is small.
             let mut client = client_with_a_small_socket(&proxy);
             client.send(request_head("GET", TARGET, &[("Range", "bytes=1000000-")]));
             client.head();

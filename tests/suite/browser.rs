@@ -1,4 +1,5 @@
-//! igv.js in Chromium with its cache: a replaced object is fetched again when the page is reloaded.
+//! igv.js in Chromium with its cache: a replaced object is requested again when the page is
+//! reloaded.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -61,7 +62,7 @@ impl Drop for Page {
         while Instant::now() < deadline && matches!(self.browser.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Done already, unless the browser hangs.
+        // It has exited already, unless the browser hangs.
         let _ = self.browser.kill();
         let _ = self.browser.wait();
     }
@@ -97,5 +98,5 @@ fn a_replaced_bam_is_read_anew_when_the_page_is_reloaded(driver: Driver) {
         let is_bam = seen.target.ends_with("/reads.bam") && seen.method == "GET";
         is_bam && seen.field(hyper::header::RANGE).is_none()
     });
-    assert_eq!(whole.count(), 0, "the whole BAM was asked for");
+    assert_eq!(whole.count(), 0, "the whole BAM was requested");
 }

@@ -20,18 +20,18 @@ both_drivers!(
     a_412_from_memory_asks_s3_first,
     a_416_from_memory_asks_s3_first,
     a_failed_if_range_from_memory_asks_s3_first,
-    a_copy_that_must_be_validated_is_validated_by_s3,
-    a_412_of_s3_is_learned_from,
-    a_304_of_s3_is_learned_from,
-    a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds,
-    a_missing_key_is_retried_by_who_wants_nothing_old,
+    a_copy_with_no_cache_is_validated_by_s3,
+    a_412_of_s3_invalidates_the_entry,
+    a_304_of_s3_updates_the_entry,
+    a_client_with_no_cache_gets_metadata_of_at_most_five_seconds,
+    a_client_with_max_age_0_has_a_missing_key_looked_up_again,
     an_overtaken_response_does_not_bring_the_old_object_back,
-    a_body_that_cannot_go_on_is_forgotten,
+    a_body_that_cannot_be_resumed_invalidates_its_entry,
 );
 
 const TARGET: &str = "/files/reads.bam";
 const WORKERS: &str = "4";
-/// So many that each worker gets some of them, except once in a million runs.
+/// Enough that each worker gets at least one, except once in a million runs.
 const CONNECTIONS: usize = 60;
 
 fn workers_over(driver: Driver, s3: &TestS3) -> Proxy {
@@ -76,7 +76,7 @@ fn a_get_of_a_replaced_object_tells_all_workers(driver: Driver) {
         }
     }
     let asked = s3.count("HEAD", "reads.bam");
-    assert!(asked <= 4 * 5, "{asked} HEADs: each worker asks once for each change");
+    assert!(asked <= 4 * 5, "{asked} HEADs: each worker sends one for each change");
 }
 
 fn a_worker_without_the_old_entry_still_invalidates_the_others(driver: Driver) {
@@ -167,7 +167,7 @@ fn a_412_from_memory_asks_s3_first(driver: Driver) {
         let tag = replaced(&s3, &proxy);
         assert_is_new(&request(&proxy, method, TARGET, &[("If-Match", &list)]), &tag);
         assert_is_new(&head(&proxy, TARGET), &tag);
-        // The old one is refused, and truly so.
+        // The old tag is rejected, correctly.
         assert_eq!(request(&proxy, method, TARGET, &[("If-Match", "\"other\"")]).status, 412);
         s3.delete("reads.bam");
         assert_eq!(request(&proxy, method, TARGET, &[("If-Match", "\"other\"")]).status, 404);
@@ -200,7 +200,7 @@ fn a_failed_if_range_from_memory_asks_s3_first(driver: Driver) {
     assert_is_new(&head(&proxy, TARGET), &tag);
 }
 
-fn a_copy_that_must_be_validated_is_validated_by_s3(driver: Driver) {
+fn a_copy_with_no_cache_is_validated_by_s3(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let old = Object::new("old").quoted_e_tag();
@@ -221,7 +221,7 @@ fn a_copy_that_must_be_validated_is_validated_by_s3(driver: Driver) {
     }
 }
 
-fn a_412_of_s3_is_learned_from(driver: Driver) {
+fn a_412_of_s3_invalidates_the_entry(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let old = Object::new("old").quoted_e_tag();
@@ -230,7 +230,7 @@ fn a_412_of_s3_is_learned_from(driver: Driver) {
     assert_is_new(&head(&proxy, TARGET), &tag);
 }
 
-fn a_304_of_s3_is_learned_from(driver: Driver) {
+fn a_304_of_s3_updates_the_entry(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let tag = replaced(&s3, &proxy);
@@ -238,7 +238,7 @@ fn a_304_of_s3_is_learned_from(driver: Driver) {
     assert_is_new(&head(&proxy, TARGET), &tag);
 }
 
-fn a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds(driver: Driver) {
+fn a_client_with_no_cache_gets_metadata_of_at_most_five_seconds(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "old");
     let old = Object::new("old").quoted_e_tag();
     let spellings: [&[(&str, &str)]; 8] = [
@@ -282,7 +282,7 @@ fn a_client_that_wants_nothing_old_gets_nothing_older_than_five_seconds(driver: 
     }
 }
 
-fn a_missing_key_is_retried_by_who_wants_nothing_old(driver: Driver) {
+fn a_client_with_max_age_0_has_a_missing_key_looked_up_again(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = Config::over(driver, &s3).set("metadata_negative_ttl", "5m").start();
     for key in ["a", "b"] {
@@ -298,7 +298,7 @@ fn a_missing_key_is_retried_by_who_wants_nothing_old(driver: Driver) {
     assert_eq!(head(&proxy, "/files/b").status, 200);
 }
 
-/// A whole response about the object, or its head, with this tag.
+/// A 200 response with this tag; only its head in response to HEAD.
 fn described(method: &str, tag: &str, body: &str) -> Vec<u8> {
     let mut response = ok(body).replace("0123456789abcdef", tag).into_bytes();
     if method == "HEAD" {
@@ -308,7 +308,7 @@ fn described(method: &str, tag: &str, body: &str) -> Vec<u8> {
 }
 
 fn an_overtaken_response_does_not_bring_the_old_object_back(driver: Driver) {
-    // The first request is answered last, with the object as it was before.
+    // The first request gets its response last, with the old object.
     let is_first = AtomicBool::new(true);
     let upstream = ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
@@ -333,7 +333,7 @@ fn an_overtaken_response_does_not_bring_the_old_object_back(driver: Driver) {
     assert_eq!(heads(&mut clients), [(200, 5)]);
 }
 
-fn a_body_that_cannot_go_on_is_forgotten(driver: Driver) {
+fn a_body_that_cannot_be_resumed_invalidates_its_entry(driver: Driver) {
     for (status, code) in
         [("412 Precondition Failed", "PreconditionFailed"), ("404 Not Found", "NoSuchKey")]
     {
@@ -345,7 +345,7 @@ fn a_body_that_cannot_go_on_is_forgotten(driver: Driver) {
                 } else if head.to_ascii_lowercase().contains("if-match") {
                     peer.send(s3_error(status, code));
                 } else {
-                    // It breaks off.
+                    // The body breaks off.
                     let old = described("GET", "old", &"o".repeat(100_000));
                     peer.send(&old[..50_000]);
                     return;

@@ -1,4 +1,4 @@
-//! `--check` on buckets that work, that fail, and that it cannot judge.
+//! `--check` on buckets that work, that fail, and whose state it cannot determine.
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ fn an_object_may_be_named_in_several_ways(driver: Driver) {
     assert_eq!(said.stdout.matches(": ok: ").count(), 2, "{said:?}");
     let said = check(&two, &["a b.bam"]);
     assert!(said.code == 1 && said.stderr.contains("several mounts"), "{said:?}");
-    assert_eq!(check(&two, &["serve"]).code, 0, "a command is no object");
+    assert_eq!(check(&two, &["serve"]).code, 0, "a command is not an object");
 }
 
 /// A server that accepts, reads, and says nothing.
@@ -125,7 +125,7 @@ fn many_silent_servers_take_as_long_as_one(driver: Driver) {
     let began = Instant::now();
     let said = check(&config, &[]);
     assert_eq!(said.stdout.matches(": FAILED: ").count(), 10, "{said:?}");
-    // One after the other they would take 20 s.
+    // In sequence they would take 20 s.
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 

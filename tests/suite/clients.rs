@@ -57,7 +57,7 @@ impl Lab {
     }
 
     /// Runs `program` twice, once with `FILE` replaced by the local file and once by its URL, and
-    /// asserts that both print the same. Returns what that was.
+    /// asserts that both print the same, which is returned.
     #[track_caller]
     fn same(&self, file: &str, program: &str, arguments: &[&str]) -> Vec<u8> {
         let with = |name: &str| -> Vec<String> {
@@ -119,7 +119,7 @@ fn bcftools_and_tabix_find_regions(driver: Driver) {
 
 fn clients_at_the_same_time_do_not_disturb_one_another(driver: Driver) {
     let lab = Lab::open(driver);
-    // A panic on any thread is passed on by the scope.
+    // The scope propagates a panic of any thread.
     std::thread::scope(|scope| {
         for number in 0..6 {
             let lab = &lab;
@@ -155,7 +155,7 @@ fn curl_gets_every_form_of_range(driver: Driver) {
         assert!(body == local[expected], "-r {range}: {} bytes", body.len());
     }
     let several = run(lab.directory.path(), "curl", &["-sS", "-r", "0-1,5-6", &url]);
-    assert!(several == local, "several ranges are answered with the whole object");
+    assert!(several == local, "several ranges get the whole object");
     let past = format!("{size}-");
     let arguments = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-r", &past, &url];
     assert_eq!(run(lab.directory.path(), "curl", &arguments), b"416");

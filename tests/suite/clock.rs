@@ -14,20 +14,20 @@ use crate::support::s3_server::Keyring;
 use crate::support::scripted_upstream::{ScriptedUpstream, error_xml, ok};
 
 both_drivers!(
-    a_wrong_clock_is_learned_from_whatever_s3_tells,
+    a_wrong_clock_is_corrected_from_any_time_that_s3_sends,
     a_head_finds_the_time_too,
-    a_clock_that_is_put_right_later_is_noticed,
-    without_a_word_of_the_time_this_machines_clock_is_tried_again,
-    a_skew_that_s3_does_not_explain_is_502_with_words,
+    a_clock_that_is_corrected_later_is_noticed,
+    without_s3s_time_this_machines_clock_is_tried_again,
+    a_skew_without_s3s_time_is_502_and_logged,
     check_says_which_clock_is_off_and_which_way,
-    credentials_end_by_s3s_time,
-    credentials_that_only_this_machine_takes_for_ended_are_used,
+    credentials_expire_by_s3s_clock,
+    credentials_that_have_expired_only_by_this_machines_clock_are_used,
 );
 
 const TARGET: &str = "/files/reads.bam";
 const HOURS: i64 = 3600;
 
-/// Where S3 puts its time.
+/// How S3 tells its time in an error response.
 #[derive(Clone, Copy, Debug)]
 enum Tells {
     Date,
@@ -36,7 +36,7 @@ enum Tells {
     NonsenseAndServerTime,
     /// An invalid `<ServerTime>`, and `Date`.
     DateAndNonsense,
-    /// A `Date` by another clock, as of a gateway, and `<ServerTime>`.
+    /// A `Date` by another clock, such as a gateway's, and `<ServerTime>`.
     AnotherDateAndServerTime,
     Nothing,
 }
@@ -96,7 +96,7 @@ impl World {
         Config::new(driver, &self.upstream.endpoint()).set("metadata_ttl", "0s")
     }
 
-    /// Requests to S3 since the last call of this.
+    /// Number of requests to S3 since the last call.
     fn requests_since(&self, seen: &mut usize) -> usize {
         let now = self.upstream.heads().len();
         now - std::mem::replace(seen, now)
@@ -122,7 +122,7 @@ fn refusal(now: u64, tells: Tells, is_head: bool) -> String {
     format!("HTTP/1.1 403 Forbidden\r\n{date}Content-Length: {}\r\n\r\n{body}", xml.len())
 }
 
-fn a_wrong_clock_is_learned_from_whatever_s3_tells(driver: Driver) {
+fn a_wrong_clock_is_corrected_from_any_time_that_s3_sends(driver: Driver) {
     for tells in [
         Tells::Date,
         Tells::ServerTime,
@@ -138,8 +138,8 @@ fn a_wrong_clock_is_learned_from_whatever_s3_tells(driver: Driver) {
             get(&proxy, TARGET).assert(200, "ACGT");
             get(&proxy, TARGET).assert(200, "ACGT");
             assert_eq!(world.upstream.heads().len(), 3, "learned once: {tells:?}");
-            // The log is collected by another thread.
-            eventually("it is said", || proxy.stderr().contains("this machine's clock is "));
+            // Another thread collects the log.
+            eventually("the log says so", || proxy.stderr().contains("this machine's clock is "));
             let log = proxy.stderr();
             assert_eq!(log.matches("this machine's clock is ").count(), 1, "{log}");
             assert!(log.contains(words) && log.contains("(NTP)"), "{tells:?}: {log}");
@@ -160,7 +160,7 @@ fn a_head_finds_the_time_too(driver: Driver) {
     }
 }
 
-fn a_clock_that_is_put_right_later_is_noticed(driver: Driver) {
+fn a_clock_that_is_corrected_later_is_noticed(driver: Driver) {
     for tells in [Tells::Date, Tells::ServerTime, Tells::AnotherDateAndServerTime] {
         let world = World::new(3 * HOURS, tells);
         let proxy = world.config(driver).start();
@@ -176,9 +176,9 @@ fn a_clock_that_is_put_right_later_is_noticed(driver: Driver) {
     }
 }
 
-fn without_a_word_of_the_time_this_machines_clock_is_tried_again(driver: Driver) {
-    // S3 sends its time at first, and later only that the time is wrong, as when this
-    // machine's clock was what was wrong and has been put right.
+fn without_s3s_time_this_machines_clock_is_tried_again(driver: Driver) {
+    // S3 sends its time at first, and later only that the time is wrong, as if this machine's clock
+    // was wrong and has been corrected.
     let requests = AtomicI64::new(0);
     let upstream = ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
@@ -198,12 +198,12 @@ fn without_a_word_of_the_time_this_machines_clock_is_tried_again(driver: Driver)
     }
 }
 
-fn a_skew_that_s3_does_not_explain_is_502_with_words(driver: Driver) {
+fn a_skew_without_s3s_time_is_502_and_logged(driver: Driver) {
     let world = World::new(2 * HOURS, Tells::Nothing);
     let proxy = world.config(driver).start();
     get(&proxy, TARGET).assert_error(502);
     assert_eq!(head(&proxy, TARGET).status, 502);
-    // An error response to HEAD has no reason; a GET fetches it.
+    // An error response to HEAD has no reason; a GET finds it out.
     assert_eq!(world.upstream.heads().len(), 3);
     let words = "this machine's clock and that of S3 differ";
     eventually(words, || proxy.stderr().matches(words).count() == 2);
@@ -238,27 +238,27 @@ fn with_credentials(world: &World, driver: Driver, services: &CredentialServices
     )
 }
 
-fn credentials_end_by_s3s_time(driver: Driver) {
-    // By this machine's clock they have an hour left, by S3's they ended an hour ago.
+fn credentials_expire_by_s3s_clock(driver: Driver) {
+    // By this machine's clock they are valid for an hour, by S3's they expired an hour ago.
     let keyring = Keyring::default();
     let services = CredentialServices::start(&keyring, Duration::from_secs(3600));
     let world = World::new(2 * HOURS, Tells::Date);
     let proxy = with_credentials(&world, driver, &services);
     get(&proxy, TARGET).assert_error(502);
     let mut seen = world.upstream.heads().len();
-    assert_eq!(seen, 1, "only what taught the time");
+    assert_eq!(seen, 1, "only the request that learned the time");
     get(&proxy, TARGET).assert_error(502);
     assert_eq!(world.requests_since(&mut seen), 0);
-    // The same the other way about: they live long enough for both.
+    // Credentials that are valid by both clocks.
     let services = CredentialServices::start(&keyring, Duration::from_secs(3 * 3600));
     let proxy = with_credentials(&world, driver, &services);
     get(&proxy, TARGET).assert(200, "ACGT");
 }
 
-fn credentials_that_only_this_machine_takes_for_ended_are_used(driver: Driver) {
+fn credentials_that_have_expired_only_by_this_machines_clock_are_used(driver: Driver) {
     let keyring = Keyring::default();
     for tells in [Tells::Date, Tells::ServerTime] {
-        // They end when they are given out, and live for two hours by S3's clock.
+        // They expire when they are issued, and are valid for two hours by S3's clock.
         let services = CredentialServices::start(&keyring, Duration::ZERO);
         let world = World::new(-2 * HOURS, tells);
         let proxy = with_credentials(&world, driver, &services);

@@ -1,5 +1,4 @@
-//! `If-Match` and its relatives (RFC 9110 §13): 304 and 412, on a cache miss and on
-//! a hit.
+//! Conditional requests (RFC 9110 §13): 304 and 412, on a cache miss and on a hit.
 
 use hyper::header::{IF_MATCH, IF_NONE_MATCH};
 
@@ -11,10 +10,10 @@ use crate::support::scripted_upstream::{ScriptedUpstream, ok, ok_head, s3_error}
 
 both_drivers!(
     every_condition_is_evaluated_the_same_on_a_cache_miss_and_a_hit,
-    all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110,
+    all_combinations_of_conditions_are_evaluated_in_the_order_of_rfc_9110,
     a_server_that_looks_at_the_range_first_does_not_change_the_order,
-    conditions_of_any_size_are_judged_here,
-    a_remembered_object_needs_no_s3_for_304_and_is_checked_before_412,
+    conditions_of_any_size_are_evaluated_by_the_proxy,
+    a_cached_object_needs_no_s3_for_304_and_is_checked_before_412,
     a_304_carries_the_validators_and_leaves_the_connection_open,
     a_412_is_one_line_and_leaves_the_connection_open,
 );
@@ -25,7 +24,7 @@ const AFTER: &str = "Thu, 29 Feb 2024 12:30:46 GMT";
 
 type Fields<'a> = Vec<(&'a str, &'a str)>;
 
-/// Conditions and the status that they lead to; `tag` is the object's entity tag.
+/// Conditions and the resulting status; `tag` is the object's entity tag.
 fn rows<'a>(tag: &'a str, weak: &'a str, list: &'a str) -> Vec<(Fields<'a>, u16)> {
     vec![
         (vec![("If-None-Match", tag)], 304),
@@ -54,7 +53,7 @@ fn rows<'a>(tag: &'a str, weak: &'a str, list: &'a str) -> Vec<(Fields<'a>, u16)
         (vec![("If-Match", "\"other\""), ("If-None-Match", tag)], 412),
         (vec![("If-Match", tag), ("If-None-Match", tag)], 304),
         (vec![("If-Unmodified-Since", BEFORE), ("If-Modified-Since", AFTER)], 412),
-        // The range comes last.
+        // The range is evaluated last.
         (vec![("Range", "bytes=0-3"), ("If-None-Match", tag)], 304),
         (vec![("Range", "bytes=0-3"), ("If-None-Match", list)], 304),
         (vec![("Range", "bytes=0-3"), ("If-Match", "\"other\"")], 412),
@@ -82,9 +81,9 @@ fn every_condition_is_evaluated_the_same_on_a_cache_miss_and_a_hit(driver: Drive
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     for_each_row(&s3, |method, target, fields, status| {
-        for occasion in ["unknown", "known"] {
+        for cache in ["miss", "hit"] {
             let response = request(&proxy, method, target, fields);
-            let story = format!("{method} of an {occasion} object with {fields:?}");
+            let story = format!("{method} with {fields:?}, cache {cache}");
             assert_eq!(response.status, status, "{story}");
             match (method, status) {
                 ("GET", 200) => response.assert(200, TEXT),
@@ -96,8 +95,9 @@ fn every_condition_is_evaluated_the_same_on_a_cache_miss_and_a_hit(driver: Drive
     });
 }
 
-/// What RFC 9110 §13.2.2 says, written once more. `None` is a field that is not sent; in a tag field
-/// the flag says whether it matches, in a date field whether the object is as old or older.
+/// RFC 9110 §13.2.2, implemented independently of the proxy. `None` is a field that is not sent;
+/// for a tag field the flag says whether it matches, for a date field whether the object is as old
+/// or older.
 fn expected(
     if_match: Option<bool>,
     if_unmodified_since: Option<bool>,
@@ -114,11 +114,11 @@ fn expected(
     range.map_or(200, |satisfiable| if satisfiable { 206 } else { 416 })
 }
 
-fn all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110(driver: Driver) {
+fn all_combinations_of_conditions_are_evaluated_in_the_order_of_rfc_9110(driver: Driver) {
     let tag = Object::new(TEXT).quoted_e_tag();
     let (weak, list) = (format!("W/{tag}"), format!("\"x\", {tag}, \"y\""));
     let long = format!("\"{}\", {tag}", "x".repeat(5_000));
-    // Each with whether it matches strongly and weakly.
+    // Each with its result of the strong and the weak comparison.
     let tags = [
         None,
         Some((tag.as_str(), true, true)),
@@ -136,7 +136,7 @@ fn all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110(driver: Dr
     let proxy = proxy_over(driver, &s3);
     let mut client = Client::connect(&proxy);
     for (number, (a, b, c)) in (0..8 * 8 * 3).map(|n| (n / 24, n / 3 % 8, n % 3)).enumerate() {
-        // All pairs of dates in turns.
+        // Over all turns, every pair of dates.
         for turn in [number, number + 7, number + 14] {
             let (until, since) = (dates[turn % 4], dates[turn / 4 % 4]);
             let mut fields = Vec::new();
@@ -159,16 +159,16 @@ fn all_combinations_of_conditions_are_judged_in_the_order_of_rfc_9110(driver: Dr
                 s3.put(&key, TEXT);
                 let range = ranges[c].map(|(_, satisfiable)| satisfiable);
                 let status = expected(range.filter(|_| method == "GET"));
-                for occasion in ["unknown", "known"] {
+                for cache in ["miss", "hit"] {
                     let response = client.request(method, &format!("/files/{key}"), &fields);
-                    assert_eq!(response.status, status, "{method}, {occasion}: {fields:?}");
+                    assert_eq!(response.status, status, "{method}, cache {cache}: {fields:?}");
                 }
             }
         }
     }
 }
 
-/// An object of ten bytes at a server that answers 416 before it looks at conditions.
+/// A server with an object of ten bytes that evaluates the range before conditions.
 fn range_first() -> ScriptedUpstream {
     ScriptedUpstream::start(|peer| {
         while peer.next_request() {
@@ -205,7 +205,7 @@ fn a_server_that_looks_at_the_range_first_does_not_change_the_order(driver: Driv
     }
 }
 
-fn conditions_of_any_size_are_judged_here(driver: Driver) {
+fn conditions_of_any_size_are_evaluated_by_the_proxy(driver: Driver) {
     let s3 = TestS3::with("reads.bam", TEXT);
     let (other, tag) = (format!("\"{}\"", "x".repeat(9_000)), Object::new(TEXT).quoted_e_tag());
     let both = format!("{other}, {tag}");
@@ -222,14 +222,14 @@ fn conditions_of_any_size_are_judged_here(driver: Driver) {
             assert_eq!(response.status, status, "{method} with a long {name}");
         }
     }
-    // S3 refuses a request head of more than 8 KiB.
+    // S3 rejects a request head of more than 8 KiB.
     for name in [IF_MATCH, IF_NONE_MATCH] {
         let asked = s3.server.requests();
         assert!(asked.iter().all(|request| request.field(name.clone()).is_none()), "{asked:?}");
     }
 }
 
-fn a_remembered_object_needs_no_s3_for_304_and_is_checked_before_412(driver: Driver) {
+fn a_cached_object_needs_no_s3_for_304_and_is_checked_before_412(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     for_each_row(&s3, |method, target, fields, status| {

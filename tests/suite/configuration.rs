@@ -1,4 +1,4 @@
-//! The configuration as the program finds it: file, environment, flags, and mistakes in them.
+//! The configuration: file, environment, flags, and mistakes in them.
 
 use crate::support::eventually;
 use crate::support::memory_store::TestS3;
@@ -23,7 +23,7 @@ fn the_file_of_2014_works_unchanged(driver: Driver) {
          bucket_name: {}\nrewrite_rules:\n  bai:\n    from: '\\.bam\\.bai$'\n    to: '.bai'\n",
         crate::support::memory_store::BUCKET
     );
-    // The file knows neither endpoint nor port, so the test gives them from outside.
+    // The file has neither endpoint nor port, so the environment gives them.
     let mut process = Process::new(&["--listen", "127.0.0.1:0"])
         .environment("AWS_ENDPOINT_URL", &s3.server.endpoint())
         .environment("S3PROXY_DRIVER", driver.name());
@@ -56,7 +56,7 @@ fn check_says_what_works(driver: Driver) {
     let good = check(Config::over(driver, &s3));
     assert_eq!(good.code, 0, "{good:?}");
     assert!(good.stdout.contains(crate::support::memory_store::BUCKET), "{good:?}");
-    assert!(!s3.server.requests().is_empty(), "it asks the bucket");
+    assert!(!s3.server.requests().is_empty(), "it sends requests to the bucket");
 
     let bad = check(Config::over(driver, &s3).set("AWS_SECRET_ACCESS_KEY", "wrong/secret"));
     assert_eq!(bad.code, 1, "{bad:?}");
@@ -89,7 +89,7 @@ fn the_log_goes_where_the_configuration_says(driver: Driver) {
     assert!(!silent.stderr().contains("GET /files"), "{}", silent.stderr());
 }
 
-/// `config.example.yaml` copied as its head says.
+/// `config.example.yaml`, copied as its first lines tell.
 fn copied_example(driver: Driver, s3: &TestS3) -> Process {
     let bucket = crate::support::memory_store::BUCKET;
     let example = include_str!("../../config.example.yaml");

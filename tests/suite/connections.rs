@@ -1,4 +1,4 @@
-//! Client connections: order, keep-alive, timeouts and how they end.
+//! Client connections: order of responses, keep-alive, timeouts and closing.
 
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use crate::support::proxy::{Config, Driver, proxy_over};
 use crate::support::raw_http::{Client, request, request_head};
 
 both_drivers!(
-    requests_on_one_connection_are_answered_in_order,
-    pipelined_requests_are_answered_in_order,
+    requests_on_one_connection_get_responses_in_order,
+    pipelined_requests_get_responses_in_order,
     http_1_0_is_closed_unless_it_asks_to_be_kept,
     connection_close_is_obeyed,
     a_head_that_comes_byte_by_byte_is_understood,
     a_tls_client_hello_is_closed_at_once,
     a_head_that_never_ends_is_given_up,
-    an_idle_connection_is_closed_without_a_word,
+    an_idle_connection_is_closed_without_a_response,
     empty_lines_do_not_keep_an_idle_connection,
     a_client_that_half_closes_still_gets_its_response,
     slow_clients_do_not_keep_others_waiting,
 );
 
-fn requests_on_one_connection_are_answered_in_order(driver: Driver) {
+fn requests_on_one_connection_get_responses_in_order(driver: Driver) {
     let (s3, proxy) = serve(driver);
     s3.put("empty", "");
     let mut client = Client::connect(&proxy);
@@ -37,10 +37,10 @@ fn requests_on_one_connection_are_answered_in_order(driver: Driver) {
         client.request("GET", "/files/empty", &[]).assert(200, "");
         client.request("GET", TARGET, &[("If-None-Match", "*")]).assert(304, "");
     }
-    assert_eq!(s3.server.accepted_connections(), 1, "one after the other needs one connection");
+    assert_eq!(s3.server.accepted_connections(), 1, "sequential requests need one connection");
 }
 
-fn pipelined_requests_are_answered_in_order(driver: Driver) {
+fn pipelined_requests_get_responses_in_order(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let mut all = String::new();
@@ -119,7 +119,7 @@ fn a_tls_client_hello_is_closed_at_once(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     let started = Instant::now();
     let mut client = Client::connect(&proxy);
-    // The start of a record that announces more than it holds: waiting for it would hang IGV.
+    // An incomplete TLS record: waiting for the rest would hang IGV.
     client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     client.assert_closed();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -136,7 +136,7 @@ fn a_head_that_never_ends_is_given_up(driver: Driver) {
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
 }
 
-fn an_idle_connection_is_closed_without_a_word(driver: Driver) {
+fn an_idle_connection_is_closed_without_a_response(driver: Driver) {
     let s3 = TestS3::with("reads.bam", BASES);
     let proxy = Config::over(driver, &s3).set("keep_alive_timeout", "1s").start();
     let mut client = Client::connect(&proxy);

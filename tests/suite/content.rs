@@ -15,7 +15,7 @@ both_drivers!(
     a_cache_control_that_no_header_can_have_is_refused,
 );
 
-/// The same object cold and warm, as GET and HEAD: whole, as a part, and unchanged.
+/// Checks GET and HEAD responses on a cache miss and a hit: 200, 206 and 304.
 fn each_response(proxy: &Proxy, s3: &TestS3, key: &str, mut check: impl FnMut(&str, &Response)) {
     let object = |number: usize| format!("/files/{number}/{key}");
     let stored = s3.get(key);

@@ -1,5 +1,5 @@
-//! Cross-origin requests: a genome browser on another site may read objects and the fields it
-//! needs, and learns this by a preflight.
+//! Cross-origin requests: a genome browser on another site may read objects and the fields that it
+//! needs, and a preflight tells it so.
 
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Config, Driver, proxy_over};
@@ -7,7 +7,7 @@ use crate::support::raw_http::{Client, Response, request};
 
 both_drivers!(
     every_response_allows_every_origin_by_default,
-    a_preflight_is_answered_without_s3,
+    a_preflight_needs_no_s3,
     listed_origins_are_echoed_and_others_are_not,
     cors_can_be_switched_off,
 );
@@ -62,7 +62,7 @@ fn every_response_allows_every_origin_by_default(driver: Driver) {
     }
 }
 
-fn a_preflight_is_answered_without_s3(driver: Driver) {
+fn a_preflight_needs_no_s3(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let mut client = Client::connect(&proxy);

@@ -1,4 +1,4 @@
-//! `cargo run --example demo`, the first thing that a newcomer sees.
+//! `cargo run --example demo`, the first command in README.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

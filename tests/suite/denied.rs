@@ -1,5 +1,5 @@
-//! `denied_is_missing`: without permission to list the bucket S3 denies access to keys that do not
-//! exist, and programs that look for them need a 404.
+//! `denied_is_missing`: without `s3:ListBucket` S3 denies access to keys that do not exist, but
+//! programs that look for them need a 404.
 
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::proxy::{Config, Driver, proxy_over};
@@ -9,9 +9,9 @@ use crate::support::scripted_upstream::{ScriptedUpstream, s3_error};
 both_drivers!(
     a_denied_key_is_missing_if_that_is_wanted,
     a_denied_key_is_denied_otherwise,
-    each_mount_can_say_so_for_itself,
-    refused_credentials_are_no_missing_key,
-    an_archived_object_is_no_missing_key,
+    each_mount_can_override_it,
+    rejected_credentials_are_not_a_missing_key,
+    an_archived_object_is_not_a_missing_key,
     an_index_that_is_denied_is_looked_for_under_its_other_name,
 );
 
@@ -30,7 +30,7 @@ fn a_denied_key_is_missing_if_that_is_wanted(driver: Driver) {
         get(&proxy, target).assert_error(404);
         assert_eq!(head(&proxy, target).status, 404);
         get_range(&proxy, target, "bytes=0-9").assert_error(404);
-        assert_eq!(s3.server.requests().len(), asked, "remembered");
+        assert_eq!(s3.server.requests().len(), asked, "cached");
         get(&proxy, "/files/a.bam").assert(200, "ACGT");
     }
 }
@@ -43,7 +43,7 @@ fn a_denied_key_is_denied_otherwise(driver: Driver) {
     assert_eq!(head(&proxy, "/files/a.bam.bai").status, 403);
 }
 
-fn each_mount_can_say_so_for_itself(driver: Driver) {
+fn each_mount_can_override_it(driver: Driver) {
     let s3 = TestS3::start();
     s3.deny("x");
     for (top, expected) in [("false", 404), ("true", 403)] {
@@ -61,7 +61,7 @@ fn each_mount_can_say_so_for_itself(driver: Driver) {
     }
 }
 
-fn refused_credentials_are_no_missing_key(driver: Driver) {
+fn rejected_credentials_are_not_a_missing_key(driver: Driver) {
     let s3 = TestS3::with("a.bam", "ACGT");
     let config = Config::over(driver, &s3).set("denied_is_missing", "true");
     for config in [
@@ -75,7 +75,7 @@ fn refused_credentials_are_no_missing_key(driver: Driver) {
     }
 }
 
-fn an_archived_object_is_no_missing_key(driver: Driver) {
+fn an_archived_object_is_not_a_missing_key(driver: Driver) {
     for code in ["InvalidObjectState", "AllAccessDisabled"] {
         let upstream = ScriptedUpstream::start(move |peer| {
             while peer.next_request() {

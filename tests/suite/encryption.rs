@@ -1,5 +1,5 @@
-//! Objects encrypted with a customer-provided key (SSE-C), which is sent with each request and never
-//! shown.
+//! Objects encrypted with a customer-provided key (SSE-C), which is sent with each request and
+//! never shown.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,7 +41,7 @@ fn encrypted() -> TestS3 {
     TestS3::with("reads.bam", Object::new("0123456789").encrypted_with(KEY))
 }
 
-/// No byte of a key is in what the program says.
+/// Fails if the text contains a key, raw or encoded.
 #[track_caller]
 fn assert_keeps_the_secret(text: &str) {
     for key in [KEY, OTHER_KEY] {
@@ -58,7 +58,7 @@ fn an_encrypted_object_is_read_with_its_key(driver: Driver) {
     response.assert(200, "0123456789");
     for name in ["algorithm", "key", "key-md5"] {
         let name = format!("x-amz-server-side-encryption-customer-{name}");
-        assert_eq!(response.field(&name), None, "clients have no use for it");
+        assert_eq!(response.field(&name), None, "not for clients");
     }
     get_range(&proxy, TARGET, "bytes=3-5").assert(206, "345");
     get(&proxy, "/files/missing").assert_error(404);
@@ -93,7 +93,7 @@ fn each_mount_has_its_own_key(driver: Driver) {
     get(&proxy, "/plain/reads.bam").assert(200, "plain");
 }
 
-/// Both methods are answered with `status`, and the log names the setting that may be wrong.
+/// Both methods get `status`, and the log names the setting that may be wrong.
 #[track_caller]
 fn assert_blames_the_key(proxy: &Proxy, status: u16) {
     let response = get(proxy, TARGET);
@@ -124,7 +124,7 @@ fn a_key_that_is_not_wanted_is_the_proxys_fault_too(driver: Driver) {
 fn a_wrong_key_is_403_and_named_in_the_log(driver: Driver) {
     let s3 = encrypted();
     let proxy = start_with_key(&with_key(driver, &s3), &OTHER_KEY);
-    // S3 says "access denied", as it does of an object that may not be read at all.
+    // S3 responds with `AccessDenied`, as for an object that nobody may read.
     assert_blames_the_key(&proxy, 403);
 }
 
@@ -141,7 +141,7 @@ fn an_anonymous_mount_sends_its_key_too(driver: Driver) {
     assert!(!s3.server.requests()[0].is_signed());
 }
 
-/// Runs a configuration with this endpoint and key file to its end, with `--check`.
+/// Runs `--check` with this endpoint and this content of the key file.
 fn check(endpoint: &str, content: Option<&[u8]>) -> Finished {
     let config = Config::new(Driver::Epoll, endpoint).set("sse_customer_key_file", "key");
     let mut process = Process::with_config(&config.yaml()).argument("--check");

@@ -17,7 +17,7 @@ both_drivers!(
     the_path_of_an_endpoint_comes_before_the_key_where_the_bucket_is_in_the_host,
     the_profile_says_where_s3_is,
     the_profile_of_a_mount_says_where_its_bucket_is,
-    what_is_written_or_set_wins_over_the_profile,
+    file_and_environment_win_over_the_profile,
     an_empty_profile_variable_is_unset,
     a_bucket_that_the_endpoint_names_too_is_noticed,
     a_name_with_addresses_of_both_families_works_where_ipv6_is_off,
@@ -55,8 +55,8 @@ fn a_region_of_another_store_is_learned(driver: Driver) {
     assert_eq!(upstream.heads().len(), 3);
 }
 
-/// The store checks signatures, which proves that the request is sent as it was signed: the first part
-/// of the endpoint's path is its bucket, all that follows is its key.
+/// The store checks signatures, so each request is sent as it was signed. For the store, the first
+/// segment of the endpoint's path is the bucket and the rest belongs to the key.
 fn the_path_of_an_endpoint_is_part_of_every_request(driver: Driver) {
     let s3 = TestS3::with("storage/v 1/inner/a b.bam", "ACGT");
     for end in ["/storage/v%201", "/storage/v%201/", "/storage/v 1"] {
@@ -86,7 +86,8 @@ fn the_path_of_an_endpoint_comes_before_the_key_where_the_bucket_is_in_the_host(
     assert!(head.contains(&format!("Host: {BUCKET}.localhost:")), "{head}");
 }
 
-/// A process whose shared files of AWS's tools have this content, and no configured endpoint.
+/// A process without a configured endpoint and with these profiles in the shared files of AWS's
+/// tools.
 fn with_profiles(driver: Driver, config: &Config, profiles: &str) -> Process {
     let keys = format!("aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
     let mut process = Process::with_config(&config.yaml());
@@ -95,7 +96,7 @@ fn with_profiles(driver: Driver, config: &Config, profiles: &str) -> Process {
     process.environment("AWS_CONFIG_FILE", &path).environment("S3PROXY_DRIVER", driver.name())
 }
 
-/// Nothing but the bucket.
+/// A configuration with only the bucket.
 fn bare(driver: Driver) -> Config {
     let config = Config::new(driver, "x").without("endpoint").without("region");
     config.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY")
@@ -151,7 +152,7 @@ fn the_profile_of_a_mount_says_where_its_bucket_is(driver: Driver) {
     get(&proxy, "/theirs/reads.bam").assert(200, "theirs");
 }
 
-fn what_is_written_or_set_wins_over_the_profile(driver: Driver) {
+fn file_and_environment_win_over_the_profile(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let url = s3.server.endpoint();
     let profiles = "[default]\nKEYS\nregion = x\nendpoint_url = http://127.0.0.1:1/profile\n";

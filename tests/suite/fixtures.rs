@@ -16,7 +16,8 @@ use crate::support::s3_server::{ACCESS_KEY, PUBLIC_BUCKET, S3Server, SECRET_KEY}
 use crate::support::scripted_upstream::{ScriptedUpstream, ok};
 use crate::support::tools;
 
-/// Sends a request with curl to an S3 server, whose signer is independent of ours. `-i` shows the head.
+/// Sends a request to an S3 server with curl, whose signer is independent of ours. The output
+/// starts with the response head (`-i`).
 fn signed_curl(server: &S3Server, secret: &str, target: &str, more: &[&str]) -> String {
     let url = format!("{}{target}", server.endpoint());
     let user = format!("{ACCESS_KEY}:{secret}");
@@ -27,12 +28,12 @@ fn signed_curl(server: &S3Server, secret: &str, target: &str, more: &[&str]) -> 
     String::from_utf8_lossy(&tools::run(Path::new("/"), "curl", &arguments)).into_owned()
 }
 
-/// SHA-256 of nothing.
+/// SHA-256 of the empty body.
 const EMPTY_BODY: &str = "x-amz-content-sha256: \
      e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 #[test]
-fn the_s3_server_serves_who_signs_with_the_right_secret() {
+fn the_s3_server_accepts_the_right_secret() {
     let s3 = TestS3::with("a/reads.bam", "ACGT");
     let response = signed_curl(&s3.server, SECRET_KEY, &format!("/{BUCKET}/a/reads.bam"), &[]);
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
@@ -86,7 +87,7 @@ fn the_s3_server_is_truthful_about_ranges_and_conditions() {
 }
 
 #[test]
-fn the_s3_server_names_what_is_missing() {
+fn the_s3_server_names_the_missing_key_or_bucket() {
     let s3 = TestS3::start();
     s3.deny("secret");
     let code = |target: &str| signed_curl(&s3.server, SECRET_KEY, target, &[]);
@@ -120,7 +121,7 @@ fn the_s3_server_wants_every_amz_field_signed() {
         let value = fields.field(HeaderName::from_static(name)).expect("curl sends it");
         head += &format!("{name}: {value}\r\n");
     }
-    // The same request again, once as it was and once with an unsigned field.
+    // The same request again, once unchanged and once with an additional unsigned field.
     let send = |head: String| {
         let address = s3.server.endpoint().replace("http://", "");
         let mut stream = TcpStream::connect(address).expect("a listening server");
@@ -220,7 +221,8 @@ fn through_a_relay(s3: &TestS3, faults: Faults, idle: Duration) -> (Vec<u8>, boo
     let mut stream = TcpStream::connect(address).expect("a listening relay");
     let request =
         format!("GET /{PUBLIC_BUCKET}/big HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    // A relay that refuses may be gone already. The kernel reports a reset once, to the first call.
+    // The relay may have reset the connection already. The kernel reports a reset once, to the
+    // first call.
     let could_send = stream.write_all(request.as_bytes()).is_ok();
     std::thread::sleep(idle);
     let mut came = Vec::new();
@@ -272,7 +274,7 @@ fn the_fault_relay_injects_the_configured_faults() {
 }
 
 #[test]
-fn the_bam_and_its_index_are_what_samtools_takes_for_granted() {
+fn samtools_reads_the_bam_and_its_index() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let bam = directory.path().join("reads.bam");
     write_bam(&bam, 5_000).expect("a BAM");
@@ -294,7 +296,7 @@ fn the_bam_and_its_index_are_what_samtools_takes_for_granted() {
 }
 
 #[test]
-fn the_vcf_and_its_index_are_what_bcftools_takes_for_granted() {
+fn bcftools_reads_the_vcf_and_its_index() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let vcf = directory.path().join("calls.vcf.gz");
     write_vcf(&vcf, 1_000).expect("a VCF");

@@ -1,5 +1,5 @@
-//! HTTP/1.1 and 1.0 as a strict server reads them: what two servers in a row could read
-//! differently is refused and the connection closed, everything else is served.
+//! HTTP/1.1 and 1.0 as a strict server parses them: a request that two servers in a row could
+//! interpret differently is rejected and the connection closed; all other requests are served.
 
 use crate::support::memory_store::TestS3;
 use crate::support::proxy::{Driver, Proxy, proxy_over};
@@ -7,15 +7,15 @@ use crate::support::raw_http::{Client, head, request, request_head};
 
 both_drivers!(
     a_request_that_breaks_the_rules_is_400_and_the_connection_is_closed,
-    nothing_behind_a_refused_head_is_read_as_a_request,
+    nothing_after_a_rejected_head_is_read_as_a_request,
     harmless_oddities_are_served,
     a_head_over_16_kib_is_431,
     a_head_just_below_16_kib_is_served,
     more_than_100_fields_are_431,
     other_methods_are_405_with_allow,
-    options_asterisk_is_answered,
+    options_asterisk_is_served,
     errors_to_head_have_neither_body_nor_length,
-    a_refused_head_of_a_head_request_is_answered_without_a_body,
+    a_rejected_head_request_gets_no_body,
 );
 
 pub(super) const TARGET: &str = "/files/reads.bam";
@@ -28,7 +28,7 @@ pub(super) fn serve(driver: Driver) -> (TestS3, Proxy) {
     (s3, proxy)
 }
 
-/// Heads that are refused. `Host: h` is there unless it is the point.
+/// Heads that are rejected. All have `Host: h`, except in the tests of `Host`.
 const REFUSED: [(&str, &str); 41] = [
     ("no version", "GET /files/reads.bam\r\n\r\n"),
     ("a version of another protocol", "GET /files/reads.bam HTTP/2.0\r\nHost: h\r\n\r\n"),
@@ -107,7 +107,7 @@ fn a_request_that_breaks_the_rules_is_400_and_the_connection_is_closed(driver: D
     assert_eq!(s3.server.requests().len(), 0);
 }
 
-fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
+fn nothing_after_a_rejected_head_is_read_as_a_request(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     for (story, bytes) in REFUSED {
         let mut client = Client::connect(&proxy);
@@ -115,7 +115,7 @@ fn nothing_behind_a_refused_head_is_read_as_a_request(driver: Driver) {
         assert_eq!(client.response_to("GET").status, 400, "{story}");
         client.assert_closed();
     }
-    // A method without meaning here may be answered 405, but its body is not read as a request either.
+    // Another method may get 405, but its body is not read as a request either.
     let smuggled = request_head("GET", TARGET, &[]);
     let length = smuggled.len().to_string();
     let mut client = Client::connect(&proxy);
@@ -155,7 +155,7 @@ fn harmless_oddities_are_served(driver: Driver) {
     }
 }
 
-/// A request for [`TARGET`] whose head measures exactly this many bytes.
+/// A request for [`TARGET`] whose head has exactly this many bytes.
 fn head_of_size(bytes: usize) -> String {
     let empty = request_head("GET", TARGET, &[("X", "")]).len();
     request_head("GET", TARGET, &[("X", &"x".repeat(bytes - empty))])
@@ -171,7 +171,7 @@ fn a_head_over_16_kib_is_431(driver: Driver) {
         assert!(response.announces_close());
         client.assert_closed();
     }
-    // A head that would never end must not be waited for.
+    // The proxy must not wait for a head that never ends.
     let mut client = Client::connect(&proxy);
     client.try_send(format!("GET /{}", "a".repeat(40_000)));
     assert!(matches!(client.response_to("GET").status, 414 | 431));
@@ -207,7 +207,7 @@ fn other_methods_are_405_with_allow(driver: Driver) {
     assert_eq!(s3.server.requests().len(), 0, "only reading can reach S3");
 }
 
-fn options_asterisk_is_answered(driver: Driver) {
+fn options_asterisk_is_served(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     let response = request(&proxy, "OPTIONS", "*", &[]);
     assert!(matches!(response.status, 200 | 204), "{}", response.status);
@@ -229,7 +229,7 @@ fn errors_to_head_have_neither_body_nor_length(driver: Driver) {
     assert_eq!((bad.status, bad.field("content-length")), (400, None));
 }
 
-fn a_refused_head_of_a_head_request_is_answered_without_a_body(driver: Driver) {
+fn a_rejected_head_request_gets_no_body(driver: Driver) {
     let (_s3, proxy) = serve(driver);
     let refused = REFUSED.map(|(_, bytes)| bytes.replace("GET ", "HEAD "));
     let too_large =

@@ -1,5 +1,5 @@
-//! Keys reach S3 byte for byte: the object stored under exactly those bytes comes back, and one
-//! under other bytes never does.
+//! Keys reach S3 byte for byte: the response is the object stored under exactly those bytes, and
+//! never one with another key.
 
 use crate::support::memory_store::{BUCKET, TestS3};
 use crate::support::object::Object;
@@ -16,14 +16,14 @@ both_drivers!(
     no_query_ever_reaches_s3,
     the_empty_key_never_becomes_a_listing,
     a_path_without_a_key_says_so,
-    a_target_that_is_no_key_is_400,
+    a_target_that_cannot_be_a_key_is_400,
 );
 
 /// "Å" composed, and as "A" with a combining ring.
 const NFC: &str = "\u{c5}ngström.bam";
 const NFD: &str = "A\u{30a}ngström.bam";
 
-/// Keys that something between a client and a disk could mistake for another one.
+/// Keys that a component between client and disk could confuse with another key.
 pub(crate) fn torture_list() -> Vec<String> {
     let all_ascii: String = (0x20..0x7f_u8).map(char::from).collect();
     let controls: String = (0x01..0x20_u8).chain([0x7f]).map(char::from).collect();
@@ -239,7 +239,7 @@ fn the_empty_key_never_becomes_a_listing(driver: Driver) {
     assert_eq!(s3.server.requests().len(), 0);
 }
 
-fn a_target_that_is_no_key_is_400(driver: Driver) {
+fn a_target_that_cannot_be_a_key_is_400(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     let targets = [

@@ -19,7 +19,7 @@ both_drivers!(
     the_first_lines_say_where_it_listens_and_on_what,
     sigterm_lets_a_running_transfer_finish_and_exits_0,
     sigterm_closes_idle_connections_at_once,
-    requests_that_arrived_before_sigterm_are_answered,
+    requests_that_arrived_before_sigterm_are_served,
     a_transfer_that_outlasts_the_drain_is_cut,
     a_busy_port_is_one_clear_line_and_exit_1,
     it_listens_on_a_unix_socket,
@@ -70,8 +70,9 @@ fn sigterm_closes_idle_connections_at_once(driver: Driver) {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
-/// The process is stopped while the requests arrive, so that it finds them together with the signal.
-fn requests_that_arrived_before_sigterm_are_answered(driver: Driver) {
+/// The process is stopped while the requests arrive, so that they and the signal are pending
+/// together.
+fn requests_that_arrived_before_sigterm_are_served(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     for workers in ["1", "2"] {
         let config = Config::over(driver, &s3).set("drain_timeout", "60s").set("workers", workers);
@@ -128,7 +129,7 @@ fn a_transfer_that_outlasts_the_drain_is_cut(driver: Driver) {
     assert_eq!(client.head().status, 200);
     proxy.terminate();
     let code = proxy.exit_code();
-    assert!(client.rest().len() < 64 << 20, "the body cannot have come whole");
+    assert!(client.rest().len() < 64 << 20, "the body cannot be complete");
     assert_eq!(code, Some(1), "a client was cut");
     let stderr = proxy.stderr();
     assert!(stderr.contains("1 client connection was cut at the end of drain_timeout"), "{stderr}");
@@ -182,7 +183,7 @@ fn several_workers_share_a_port(driver: Driver) {
         head(&proxy, TARGET).assert(200, "");
     }
     let heads = s3.count("HEAD", "reads.bam");
-    assert!(heads <= 3, "{heads} HEADs: each core remembers for itself, and asks once at most");
+    assert!(heads <= 3, "{heads} HEADs: each worker caches separately and sends one at most");
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_kernel_that_refuses_io_uring_is_served_with_epoll() {
 }
 
 #[test]
-fn a_kernel_that_refuses_io_uring_fails_who_insists_on_it() {
+fn a_kernel_that_refuses_io_uring_ends_a_proxy_that_demands_it() {
     let s3 = TestS3::start();
     for refuse in refusals_of_io_uring(ENOSYS) {
         let process = Process::with_config(&Config::over(Driver::IoUring, &s3).yaml())
@@ -211,9 +212,10 @@ fn a_kernel_that_refuses_io_uring_fails_who_insists_on_it() {
     }
 }
 
-/// All of `io_uring`, as container runtimes refuse it by default, and each of its system calls alone:
-/// a ring that can be set up may still not be entered.
+/// Filters against all of `io_uring`, as in container runtimes by default, and against each of its
+/// system calls alone: a ring may be set up and still be unusable.
 fn refusals_of_io_uring(errno: u32) -> [BpfProgram; 4] {
-    // io_uring_setup, io_uring_enter and io_uring_register have these numbers everywhere.
+    // io_uring_setup, io_uring_enter and io_uring_register have these numbers on every
+    // architecture.
     [425..=427, 425..=425, 426..=426, 427..=427].map(|calls| refuse(calls, errno))
 }

@@ -1,5 +1,5 @@
-//! The log when nobody reads it, its file is rotated or the disk is full, and its lines for S3's
-//! errors.
+//! The log when nothing reads it, when its file is rotated or the disk is full, and its lines for
+//! S3's errors.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +27,7 @@ both_drivers!(
     a_log_file_that_cannot_be_reopened_stays_in_use,
     a_file_that_may_grow_no_more_gets_whole_lines,
     the_log_cannot_disturb_a_terminal_or_be_forged,
-    what_is_logged_just_before_the_end_arrives,
+    lines_logged_just_before_shutdown_are_written,
     every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id,
     a_flood_of_denials_is_counted_and_hides_no_other_error,
     an_archived_object_is_403_and_says_so,
@@ -53,7 +53,7 @@ fn stalled_pipe(directory: &Path) -> (PathBuf, File) {
     (path, reader)
 }
 
-/// Requests whose log lines are more than pipe and queue hold together.
+/// Sends requests whose log lines exceed the capacity of pipe and queue together.
 fn overflow(proxy: &Proxy) {
     let target = format!("/files/{}", "k".repeat(900));
     let mut client = Client::connect(proxy);
@@ -71,7 +71,7 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted(driver: Driver)
     let mut proxy = Proxy::start(Process::with_config(&yaml));
     overflow(&proxy);
     get(&proxy, TARGET).assert(200, "ACGT");
-    // The reader goes on: it finds whole lines, and the number of those that are missing.
+    // The reader continues: it finds complete lines, and the number of missing ones.
     let mut lines = BufReader::new(reader).lines();
     let mut read = 0;
     let told = loop {
@@ -86,7 +86,7 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_gap_is_counted(driver: Driver)
     assert!(missing.is_some_and(|missing| missing > 0 && missing < 1500), "{read}: {told}");
     assert!(told.contains("could not be written fast enough"), "{told}");
     drop(lines);
-    // And it stops again.
+    // The reader stops again.
     let reader = OpenOptions::new().read(true).write(true).open(&path).expect("a named pipe");
     overflow(&proxy);
     let asked = Instant::now();
@@ -133,7 +133,7 @@ fn standard_output_that_nobody_reads_stops_nothing(driver: Driver) {
     assert_eq!(running.wait().code(), Some(0));
 }
 
-/// Whether this is a whole line of those that [`overflow`] and the program's end bring.
+/// Whether this is a complete line of [`overflow`] or of the program's end.
 fn is_whole(line: &str) -> bool {
     let of_a_request = line.contains("\"HEAD ") || line.contains("\"GET ");
     (of_a_request && line.contains(" ms=")) || line.contains("Z WARN ") || line.contains("Z INFO ")
@@ -203,9 +203,9 @@ fn a_file_that_may_grow_no_more_gets_whole_lines(driver: Driver) {
     overflow(&proxy);
     eventually("the file is full", || fs::metadata(&path).is_ok_and(|file| file.len() == MOST));
     get(&proxy, TARGET).assert(200, "ACGT");
-    // Emptied, as somebody does in need.
+    // Truncated, as by an operator who needs space.
     File::create(&path).expect("a log file");
-    eventually("it goes on", || fs::metadata(&path).is_ok_and(|file| file.len() > 1000));
+    eventually("logging continues", || fs::metadata(&path).is_ok_and(|file| file.len() > 1000));
     proxy.terminate();
     assert_eq!(proxy.exit_code(), Some(0));
     let text = fs::read_to_string(&path).expect("a log file");
@@ -252,7 +252,7 @@ fn the_log_cannot_disturb_a_terminal_or_be_forged(driver: Driver) {
     assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text}");
 }
 
-fn what_is_logged_just_before_the_end_arrives(driver: Driver) {
+fn lines_logged_just_before_shutdown_are_written(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     let mut proxy = proxy_over(driver, &s3);
     let mut client = Client::connect(&proxy);
@@ -315,7 +315,7 @@ fn every_error_of_s3_but_a_plain_404_is_logged_with_its_code_and_request_id(driv
     for (number, (status, code)) in ERRORS.iter().enumerate() {
         let error = format!("{} {code}: The test says so", &status[..3]);
         assert!(logged(&format!("get{number}"), &error), "GET {status} {code}:\n{text}");
-        // The reason is fetched only for a HEAD's 400 and 403, and its 404 is always plain.
+        // A GET finds out the reason only for a HEAD's 400 and 403; its 404 is always plain.
         let error = if number < 4 { &error } else { &status[..3] };
         let is_plain = *code == "NoSuchBucket";
         assert!(

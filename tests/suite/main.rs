@@ -1,14 +1,14 @@
-//! The suite: stories about the real program, told from outside.
+//! The suite: black-box tests of the real program, each of which tells a story.
 //!
-//! Every story that starts the proxy runs under both event loops, as two tests with names such
-//! as `ranges::a_range_past_the_end_is_416_with_the_size::io_uring`. Stand-ins for S3 and other helpers are
-//! in `tests/support`.
+//! Every story that starts the proxy runs under both event loops, as two tests with names such as
+//! `ranges::a_range_past_the_end_is_416_with_the_size::io_uring`. Stand-ins for S3 and other
+//! helpers are in `tests/support`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Makes each named story two tests, one per event loop. A story that is left out of the list is
-/// dead code, which the compiler reports. An attribute before the list is that of all of them.
+/// Makes each named story two tests, one per event loop. A story that is missing from the list is
+/// dead code, which the compiler reports. An attribute before the list applies to all its tests.
 macro_rules! both_drivers {
     (@ $story:ident $(#[$attribute:meta])?) => {
         mod $story {

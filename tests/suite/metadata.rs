@@ -13,16 +13,16 @@ both_drivers!(
     a_get_fills_the_cache_for_a_later_head,
     a_ranged_get_caches_the_whole_size,
     a_get_never_costs_an_extra_head,
-    a_missing_key_is_remembered_for_a_short_time,
-    a_forbidden_key_is_remembered_too,
-    an_object_is_forgotten_after_its_time,
+    a_missing_key_is_cached_for_a_short_time,
+    a_forbidden_key_is_cached_too,
+    a_cached_object_expires,
     a_ttl_of_zero_asks_s3_every_time,
     an_object_that_changed_replaces_the_cached_entry,
     a_suffix_range_of_a_replaced_object_is_of_the_new_one,
     many_heads_of_one_uncached_key_make_one_s3_request,
     many_heads_of_one_missing_key_make_one_s3_request,
     a_failed_head_does_not_poison_those_that_waited_for_it,
-    a_full_cache_still_answers_correctly,
+    a_full_cache_still_serves_correctly,
     many_missing_names_take_little_memory_and_push_out_no_object,
 );
 
@@ -76,7 +76,7 @@ fn a_get_never_costs_an_extra_head(driver: Driver) {
     assert_eq!((s3.count("GET", "reads.bam"), s3.count("HEAD", "reads.bam")), (4, 0));
 }
 
-fn a_missing_key_is_remembered_for_a_short_time(driver: Driver) {
+fn a_missing_key_is_cached_for_a_short_time(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = Config::over(driver, &s3).set("metadata_negative_ttl", "1s").start();
     for _ in 0..4 {
@@ -89,19 +89,19 @@ fn a_missing_key_is_remembered_for_a_short_time(driver: Driver) {
     get(&proxy, TARGET).assert(200, "ACGT");
 }
 
-fn a_forbidden_key_is_remembered_too(driver: Driver) {
+fn a_forbidden_key_is_cached_too(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "ACGT");
     s3.deny("reads.bam");
     let proxy = proxy_over(driver, &s3);
     assert_eq!(head(&proxy, TARGET).status, 403);
     let asked = s3.server.requests().len();
-    assert!(asked <= 2, "a HEAD and the one-byte GET that tells whose fault it is: {asked}");
+    assert!(asked <= 2, "a HEAD and the one-byte GET that finds out the reason: {asked}");
     assert_eq!(head(&proxy, TARGET).status, 403);
     get(&proxy, TARGET).assert_error(403);
     assert_eq!(s3.server.requests().len(), asked);
 }
 
-fn an_object_is_forgotten_after_its_time(driver: Driver) {
+fn a_cached_object_expires(driver: Driver) {
     let s3 = TestS3::with("reads.bam", "old");
     let proxy = Config::over(driver, &s3).set("metadata_ttl", "1s").start();
     assert_eq!(head(&proxy, TARGET).content_length(), 3);
@@ -137,7 +137,7 @@ fn an_object_that_changed_replaces_the_cached_entry(driver: Driver) {
     let response = head(&proxy, TARGET);
     assert_eq!(response.content_length(), 5);
     assert_eq!(response.field("etag"), Some(e_tag.as_str()));
-    assert_eq!(s3.count("HEAD", "reads.bam"), 1, "the GET has taught it");
+    assert_eq!(s3.count("HEAD", "reads.bam"), 1, "the GET has updated the entry");
 }
 
 fn a_suffix_range_of_a_replaced_object_is_of_the_new_one(driver: Driver) {
@@ -187,10 +187,10 @@ fn a_failed_head_does_not_poison_those_that_waited_for_it(driver: Driver) {
         assert!(status >= 500, "{status} in an outage");
     }
     s3.set_outage(None);
-    assert_eq!(heads_at_once(&proxy), [200; 16], "an outage is nothing to remember");
+    assert_eq!(heads_at_once(&proxy), [200; 16], "an outage is not cached");
 }
 
-fn a_full_cache_still_answers_correctly(driver: Driver) {
+fn a_full_cache_still_serves_correctly(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = Config::over(driver, &s3).set("metadata_entries", "16").start();
     for round in 0..2 {
@@ -206,7 +206,7 @@ fn a_full_cache_still_answers_correctly(driver: Driver) {
         }
     }
     let asked = s3.server.requests().len();
-    assert!(asked > 150, "{asked} requests: more was kept than 16 entries");
+    assert!(asked > 150, "{asked} requests: more than 16 entries were kept");
 }
 
 fn many_missing_names_take_little_memory_and_push_out_no_object(driver: Driver) {
@@ -235,7 +235,7 @@ fn many_missing_names_take_little_memory_and_push_out_no_object(driver: Driver) 
     assert!(grown < 6 * MIB, "12,000 missing names of 1,000 bytes took {grown} bytes");
     let asked = s3.server.requests().len();
     assert_eq!(head(&proxy, TARGET).status, 200);
-    assert_eq!(s3.server.requests().len(), asked, "the object was still known");
+    assert_eq!(s3.server.requests().len(), asked, "the object was still cached");
     // The latest of them are still cached too.
     ask(12_900..13_000);
     assert!(s3.server.requests().len() < asked + 100);

@@ -61,7 +61,7 @@ fn a_prefix_is_put_in_front_as_it_is(driver: Driver) {
     get(&proxy, "/files/2024/reads.bam").assert(200, "deep");
     get(&proxy, "/odd/2024/reads.bam").assert(200, "no slash");
     get(&proxy, "/files/reads.bam").assert_error(404);
-    // Dots are characters of a key, so they lead nowhere out of the prefix.
+    // Dots are ordinary characters of a key, so they do not lead out of the prefix.
     get(&proxy, "/files/../reads.bam").assert(200, "dots");
 }
 

@@ -1,7 +1,7 @@
-//! The addresses of S3's name, which a name server changes.
+//! The addresses of S3's name, which a name server of the test changes.
 //!
-//! The proxy gets a `/etc/resolv.conf` of its own, and the name server the port that it must have.
-//! Both need root, so these tests are ignored by default; `tests/run` includes them.
+//! The proxy gets its own `/etc/resolv.conf`, and the name server listens on port 53. Both need
+//! root, so these tests are ignored by default; `tests/run` includes them.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ both_drivers!(
     a_name_in_use_is_looked_up_every_few_seconds_whatever_its_record_says,
     addresses_that_fail_are_passed_over_and_the_name_is_looked_up_again,
     idle_connections_do_not_outlive_the_address_of_the_name,
-    a_body_under_way_goes_on_where_it_began_when_the_name_moves,
+    a_running_body_stays_on_its_address_when_the_name_moves,
     a_name_with_changing_parts_of_its_addresses_costs_no_connections,
 );
 
@@ -61,7 +61,7 @@ fn a_name_in_use_is_looked_up_every_few_seconds_whatever_its_record_says(driver:
     let moved = Instant::now();
     eventually("the new address is found", || get(&proxy, TARGET).body == b"new");
     assert!(moved.elapsed() < 2 * PERIOD, "{:?}", moved.elapsed());
-    // Requests do not make it more often.
+    // More requests do not cause more lookups.
     let (asked, connections) = (name_server.questions(), old.connections());
     let found = Instant::now();
     while found.elapsed() < PERIOD / 2 {
@@ -75,14 +75,14 @@ fn addresses_that_fail_are_passed_over_and_the_name_is_looked_up_again(driver: D
     let at = network(2, driver);
     let first = ScriptedUpstream::always_at((at(2), 0), ok("first"));
     let port = first.port();
-    // Nobody listens at the other two.
+    // Nothing listens at the other two.
     let name_server = NameServer::start(at(53), &[at(1), at(2), at(3)], HOUR);
     let proxy = proxy(driver, port, &name_server);
     for _ in 0..10 {
         get(&proxy, TARGET).assert(200, "first");
     }
     assert_eq!(first.connections(), 10);
-    // Out of use it is looked up once a minute.
+    // While nothing uses it, the name is looked up once a minute.
     std::thread::sleep(2 * PERIOD);
     drop(first);
     let _second = ScriptedUpstream::always_at((at(4), port), ok("second"));
@@ -100,7 +100,7 @@ fn idle_connections_do_not_outlive_the_address_of_the_name(driver: Driver) {
     let new = ScriptedUpstream::always_at((at(2), old.port()), ok("new"));
     let name_server = NameServer::start(at(53), &[at(1)], 1);
     let proxy = start(&config(driver, old.port()).set("metadata_ttl", "0s"), &name_server);
-    // Never idle for long, so that no timeout helps.
+    // Never idle for long, so that no timeout closes them.
     get(&proxy, TARGET).assert(200, "old");
     name_server.set(&[at(2)], 1);
     eventually("requests follow", || get(&proxy, TARGET).body == b"new");
@@ -112,7 +112,7 @@ fn idle_connections_do_not_outlive_the_address_of_the_name(driver: Driver) {
     assert_eq!(old.open_connections(), 1);
 }
 
-fn a_body_under_way_goes_on_where_it_began_when_the_name_moves(driver: Driver) {
+fn a_running_body_stays_on_its_address_when_the_name_moves(driver: Driver) {
     const SIZE: u64 = 64 << 20;
     let at = network(4, driver);
     let old = ScriptedUpstream::start_at((at(1), 0), |peer| {
@@ -125,7 +125,7 @@ fn a_body_under_way_goes_on_where_it_began_when_the_name_moves(driver: Driver) {
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().content_length(), SIZE);
     name_server.set(&[at(2)], HOUR);
-    // The client reads on meanwhile: the connection of one that pauses is given up.
+    // The client keeps reading: if it paused, its connection would be closed.
     let (mut body, part) = (Vec::new(), 8 * 1024);
     eventually("requests follow", || {
         body.extend(client.exactly(part));
@@ -148,21 +148,21 @@ fn a_name_with_changing_parts_of_its_addresses_costs_no_connections(driver: Driv
         || first.connections() + others.iter().map(ScriptedUpstream::connections).sum::<usize>();
     let name_server = NameServer::start(at(53), &[at(1), at(2)], 1);
     let proxy = start(&config(driver, first.port()), &name_server);
-    let answers = || name_server.questions();
+    let queries = || name_server.questions();
     let mut settled = 0;
-    for answer in 0..9 {
-        let asked = answers();
-        // Pairs of eight, none twice in a row.
-        let pair = 2 * (answer % 4) + 1;
+    for lookup in 0..9 {
+        let before = queries();
+        // Pairs of eight addresses, never the same pair twice in a row.
+        let pair = 2 * (lookup % 4) + 1;
         name_server.set(&[at(pair), at(pair + 1)], 1);
         eventually("the name is looked up", || {
             get(&proxy, TARGET).assert(200, "here");
-            answers() > asked
+            queries() > before
         });
-        if answer == 4 {
+        if lookup == 4 {
             settled = connections();
         }
     }
     assert!(settled <= 5, "{settled} connections");
-    assert_eq!(connections(), settled, "new connections for new answers");
+    assert_eq!(connections(), settled, "new addresses caused new connections");
 }

@@ -1,4 +1,4 @@
-//! Overload: clients that are being served continue, all others get 503 quickly.
+//! Overload: running responses continue, and other requests quickly get 503.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ fn a_client_beyond_the_limit_gets_503_and_the_others_go_on(driver: Driver) {
     eventually("there is room again", || get_range(&proxy, TARGET, "bytes=0-9").status == 206);
 }
 
-/// Answers the first half at once and the second after a while.
+/// Sends the first half of a response at once and the second after `pause`.
 fn slow_upstream(pause: Duration) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
@@ -79,7 +79,7 @@ fn over(driver: Driver, upstream: &ScriptedUpstream) -> Config {
 fn busy(proxy: &Proxy, upstream: &ScriptedUpstream) -> Client {
     let mut client = Client::connect(proxy);
     client.send(request_head("GET", TARGET, &[]));
-    eventually("S3 is asked", || upstream.heads().len() == 1);
+    eventually("the request reaches S3", || upstream.heads().len() == 1);
     client
 }
 
@@ -120,7 +120,7 @@ fn a_request_that_waited_too_long_gets_503(driver: Driver) {
     assert_turned_away(&get(&proxy, TARGET));
     assert!(started.elapsed() >= Duration::from_millis(200));
     served.response_to("GET").assert(200, "0123456789abcdefghij");
-    // Its place in the queue was given up with it.
+    // It no longer occupies a place in the queue.
     get(&proxy, TARGET).assert(200, "0123456789abcdefghij");
 }
 
@@ -135,7 +135,7 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
     let mut downloading = Client::connect(&proxy);
     downloading.send(request_head("GET", TARGET, &[]));
     assert_eq!(downloading.head().content_length(), 64 << 20);
-    // More than there are descriptors for; the rest wait to be accepted.
+    // More than there are descriptors; the others wait to be accepted.
     let mut crowd: Vec<_> = (0..FILES).map(|_| Client::connect(&proxy)).collect();
     let [first, rest] = ["GET /files/other.bam HTTP/1.1\r\n", "Host: x\r\n\r\n"];
     for client in &mut crowd {
@@ -157,7 +157,7 @@ fn a_process_without_descriptors_pauses_and_recovers(driver: Driver) {
     eventually("it says so", || proxy.stderr().contains("accepting connections again"));
 }
 
-/// A client that waits after a response.
+/// A client that stays idle after a response.
 fn idle(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy);
     client.request("GET", TARGET, &[]).assert(200, "ACGT");
@@ -193,7 +193,8 @@ fn an_idle_client_whose_request_has_arrived_does_not_yield(driver: Driver) {
     for _ in 0..5 {
         let mut clients: Vec<_> = (0..8).map(|_| idle(&proxy)).collect();
         proxy.signal(Signal::STOP);
-        // The signal may take a moment: only a client that has sent its request is sure not to yield.
+        // The signal may take a moment: only a client that has sent its request is certain not to
+        // yield.
         clients[..4].iter_mut().for_each(|client| client.send(request_head("GET", TARGET, &[])));
         let mut new: Vec<_> = (0..4).map(|_| Client::connect(&proxy)).collect();
         for client in &mut new {
@@ -216,7 +217,7 @@ fn idle_clients_yield_when_descriptors_run_out(driver: Driver) {
             let limit = Rlimit { current: Some(FILES), maximum: Some(FILES) };
             Ok(setrlimit(Resource::Nofile, limit)?)
         }));
-        // Each stays, and so finds fewer descriptors than the one before.
+        // Each client stays connected, so the next one finds fewer descriptors.
         let idle: Vec<_> = (0..3 * FILES).map(|_| idle(&proxy)).collect();
         // The new clients get connections to S3.
         let mut new = Client::connect(&proxy);

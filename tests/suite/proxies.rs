@@ -1,4 +1,4 @@
-//! S3 behind an HTTP proxy, as in networks that have no other way out.
+//! S3 behind an HTTP proxy, as in networks without direct access.
 
 use std::time::Duration;
 

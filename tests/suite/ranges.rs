@@ -1,4 +1,4 @@
-//! Whole objects and ranges of them: every row of README's table, on a cache miss and on a hit.
+//! Whole objects and ranges: the rows of README's table about them, on a cache miss and on a hit.
 
 use hyper::header::RANGE;
 
@@ -12,7 +12,7 @@ both_drivers!(
     a_satisfiable_range_is_206_even_when_it_covers_everything,
     a_range_past_the_end_is_416_with_the_size,
     every_range_of_an_empty_object_is_416,
-    what_is_not_one_valid_range_is_ignored,
+    anything_but_one_valid_range_is_ignored,
     a_range_that_is_ignored_never_reaches_s3,
     if_range_decides_between_the_part_and_the_whole,
     a_head_with_a_range_describes_the_whole_object,
@@ -149,7 +149,7 @@ const IGNORED: [&str; 14] = [
     "0-1",
 ];
 
-fn what_is_not_one_valid_range_is_ignored(driver: Driver) {
+fn anything_but_one_valid_range_is_ignored(driver: Driver) {
     let s3 = TestS3::start();
     let proxy = proxy_over(driver, &s3);
     for (number, range) in IGNORED.into_iter().enumerate() {
@@ -201,7 +201,7 @@ fn if_range_decides_between_the_part_and_the_whole(driver: Driver) {
                 response.assert(200, DIGITS);
             }
         }
-        // A range that cannot be satisfied is only looked at when the validator matches.
+        // An unsatisfiable range is evaluated only if the validator matches.
         let fields = [("Range", "bytes=10-"), ("If-Range", validator)];
         let response = request(&proxy, "GET", &target, &fields);
         assert_eq!(response.status, if matches { 416 } else { 200 }, "If-Range: {validator}");
@@ -235,7 +235,7 @@ fn offsets_beyond_four_gibibytes_are_exact(driver: Driver) {
 fn a_range_over_many_buffers_is_exact(driver: Driver) {
     let s3 = TestS3::with("genome.bam", Object::synthetic(32 << 20));
     let proxy = proxy_over(driver, &s3);
-    // Lengths around the sizes that buffers have.
+    // Lengths near the sizes of buffers.
     for length in [1, 4095, 4096, 65_535, 65_536, 65_537, 69_632, 262_145, 9_000_001] {
         let first = 1_000_003;
         let range = format!("bytes={first}-{}", first + length as u64 - 1);

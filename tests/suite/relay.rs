@@ -1,4 +1,4 @@
-//! Bodies that are spliced or copied, and what happens to their pipes.
+//! Bodies that are spliced or copied, and the reuse of pipes.
 
 use std::io;
 use std::time::Duration;
@@ -20,13 +20,13 @@ both_drivers!(
     a_kernel_that_refuses_to_splice_is_found_out_once,
     long_bodies_let_others_have_their_turn,
     long_copied_bodies_let_others_have_their_turn,
-    pipelined_heads_are_answered_in_order,
+    pipelined_heads_get_responses_in_order,
 );
 
 const MIB: usize = 1 << 20;
 const TARGET: &str = "/files/big.bam";
 
-/// Ends the proxy and reads a counter from its last words.
+/// Stops the proxy and reads a counter from its last log line.
 fn counter(mut proxy: Proxy, name: &str) -> u64 {
     proxy.terminate();
     assert_eq!(proxy.exit_code(), Some(0));
@@ -49,7 +49,7 @@ fn large_bodies_are_spliced_and_small_ones_copied(driver: Driver) {
     get_range(&proxy, TARGET, "bytes=7-").assert(206, synthetic_bytes(7, 4 * MIB - 7));
     get_range(&proxy, TARGET, "bytes=9-2097160").assert(206, synthetic_bytes(9, 2 * MIB));
     let spliced = counter(proxy, "bytes_spliced");
-    // What comes together with a head is copied.
+    // Bytes received together with a head are copied.
     let most = (6 * MIB - 7) as u64;
     assert!((most - 200_000..=most).contains(&spliced), "{spliced} of {most} bytes");
 }
@@ -61,14 +61,14 @@ fn without_splice_everything_is_copied(driver: Driver) {
     assert_eq!(counter(proxy, "bytes_spliced"), 0);
 }
 
-/// Asks for all of [`TARGET`] and does not read it.
+/// Requests all of [`TARGET`] and does not read it.
 fn parked(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy);
     let socket = SockRef::from(client.socket());
     socket.set_recv_buffer_size(64 * 1024).expect("an open socket");
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().status, 200);
-    // Time for the way to the client to fill up, so that bytes are left in the pipe.
+    // Time for the socket buffers to fill, so that bytes stay in the pipe.
     std::thread::sleep(Duration::from_millis(500));
     client
 }
@@ -131,7 +131,7 @@ fn others_have_their_turn(driver: Driver, splice: &str) {
     s3.put("small.bai", "index");
     let proxy = Config::over(driver, &s3).set("splice", splice).start();
     let address = proxy.address();
-    // They read as fast as they can, and would for minutes.
+    // These clients read as fast as they can, and would for minutes.
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let mut client = Client::connect(&proxy);
@@ -160,17 +160,17 @@ fn others_have_their_turn(driver: Driver, splice: &str) {
     }
 }
 
-fn pipelined_heads_are_answered_in_order(driver: Driver) {
+fn pipelined_heads_get_responses_in_order(driver: Driver) {
     let s3 = TestS3::start();
     let names: Vec<_> = (0..200).map(|number| format!("/files/object-{number}")).collect();
     for (number, name) in names.iter().enumerate() {
         s3.put(name.trim_start_matches("/files/"), "x".repeat(number));
     }
     let proxy = Config::over(driver, &s3).start();
-    for known in names.iter().step_by(2) {
-        head(&proxy, known).assert(200, "");
+    for cached in names.iter().step_by(2) {
+        head(&proxy, cached).assert(200, "");
     }
-    // Cached ones could be answered at once, the others wait for S3; none overtakes another.
+    // The response for a cached object must wait for earlier ones that come from S3.
     let mut client = Client::connect(&proxy);
     let all: String = names.iter().map(|name| request_head("HEAD", name, &[])).collect();
     client.send(all + &request_head("GET", "/files/object-7", &[]));
@@ -181,7 +181,7 @@ fn pipelined_heads_are_answered_in_order(driver: Driver) {
     client.response_to("GET").assert(200, "x".repeat(7));
     client.assert_open();
 
-    // The bytes that follow are not a request; the response before them must not suffer.
+    // Bytes that are not a request must not harm the response before them.
     client.send(request_head("HEAD", "/files/object-8", &[]) + "\x16\x03\r\n\r\n");
     assert_eq!(client.response_to("HEAD").content_length(), 8);
     client.assert_closed();

@@ -45,7 +45,7 @@ fn a_rule_for_missing_keys_serves_the_other_name_in_every_way(driver: Driver) {
             request(&proxy, "HEAD", TARGET, &[("If-None-Match", "*")]).assert(304, "");
             request(&proxy, "GET", TARGET, &[("If-Match", "\"x\"")]).assert_error(412);
         }
-        assert_eq!(s3.count("HEAD", "a.bam.bai") + s3.count("GET", "a.bam.bai"), 1, "remembered");
+        assert_eq!(s3.count("HEAD", "a.bam.bai") + s3.count("GET", "a.bam.bai"), 1, "cached");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Stories over foreign S3 servers that check signatures: moto, Swift of `OpenStack` and Garage. None of
-//! them shares code with the server behind the rest of the suite.
+//! Stories over foreign S3 servers that check signatures: moto, `OpenStack` Swift and Garage. They
+//! share no code with the S3 server of the other tests.
 //!
 //! These tests are ignored by default, because the servers have to be installed: `./tests/run` does
 //! both. By hand, for one server:
@@ -9,7 +9,7 @@
 //! cargo test --test suite -- --include-ignored servers::swift
 //! ```
 //!
-//! A server that is not installed is then a failure.
+//! The tests fail if the server is not installed.
 
 use std::fs;
 use std::path::Path;
@@ -62,9 +62,9 @@ on_every_server!(
     every_form_of_range_is_exact,
     a_range_past_the_end_is_416_with_the_size,
     an_empty_object_is_empty_and_has_no_ranges,
-    what_is_missing_is_404,
+    a_missing_key_or_bucket_is_404,
     every_key_that_the_server_takes_comes_back_as_itself,
-    conditions_are_judged_by_the_servers_validators,
+    conditions_are_evaluated_with_the_servers_validators,
     if_range_decides_between_the_part_and_the_whole,
     a_wrong_secret_is_502_and_an_unknown_access_key_too,
     check_tells_good_credentials_from_bad_ones,
@@ -103,7 +103,7 @@ fn filled(implementation: Implementation) -> &'static RealS3 {
     })
 }
 
-/// What is stored under a key of the torture list.
+/// The content of a key of the torture list.
 fn content_of(key: &str) -> Vec<u8> {
     format!("stored under {key:?}").into_bytes()
 }
@@ -118,7 +118,7 @@ fn the_server_checks_signatures(s3: &RealS3, _driver: Driver) {
     let forged = s3.get_with_secret("digits.txt", "wrong");
     assert_eq!(forged.status, 403, "{forged:?}");
     assert!(!String::from_utf8_lossy(&forged.body).contains(DIGITS), "{forged:?}");
-    // 403 at AWS and 400 at Swift, which has other ways in than S3's.
+    // 403 at AWS, and 400 at Swift, which also has APIs other than S3's.
     let unsigned = s3.get_unsigned("digits.txt");
     assert!(matches!(unsigned.status, 400 | 401 | 403), "{unsigned:?}");
 }
@@ -199,7 +199,7 @@ fn an_empty_object_is_empty_and_has_no_ranges(s3: &RealS3, driver: Driver) {
     }
 }
 
-fn what_is_missing_is_404(s3: &RealS3, driver: Driver) {
+fn a_missing_key_or_bucket_is_404(s3: &RealS3, driver: Driver) {
     let proxy = proxy_over(s3, driver);
     assert_eq!(head(&proxy, "/files/missing.bam.csi").status, 404);
     get(&proxy, "/files/missing.bam").assert_error(404);
@@ -227,18 +227,18 @@ fn every_key_that_the_server_takes_comes_back_as_itself(s3: &RealS3, driver: Dri
     assert!(unexpected.is_empty(), "{:?} does not give back {unexpected:?}", s3.implementation);
 }
 
-/// Whether a server is known not to return what was stored under this key, with curl as the
-/// client: the deviations from AWS that concern no proxy.
+/// Whether a server is known not to return the object of this key even to curl: deviations from AWS
+/// that the proxy cannot mend.
 fn may_refuse(implementation: Implementation, key: &str) -> bool {
     match implementation {
-        // Takes a key to end at its first line feed.
+        // Truncates a key at its first line feed.
         Implementation::Moto | Implementation::MotoTls => key.contains('\n'),
         Implementation::Swift => false,
         Implementation::Garage => false,
     }
 }
 
-fn conditions_are_judged_by_the_servers_validators(s3: &RealS3, driver: Driver) {
+fn conditions_are_evaluated_with_the_servers_validators(s3: &RealS3, driver: Driver) {
     let direct = s3.get("digits.txt");
     let e_tag = direct.field("etag").expect("an ETag");
     let modified = direct.field("last-modified").expect("a date");
@@ -262,7 +262,7 @@ fn conditions_are_judged_by_the_servers_validators(s3: &RealS3, driver: Driver) 
                 assert_eq!(response.status, status, "{method} with {name}: {value}");
                 if status < 400 {
                     assert_eq!(response.field("etag"), Some(e_tag), "{method} with {name}");
-                    // moto's 304 has no date, which a 304 with an ETag need not have.
+                    // moto's 304 has no `Last-Modified`, which is optional beside an ETag.
                     let date = response.field("last-modified");
                     let left_out = status == 304 && date.is_none();
                     assert!(left_out || date == Some(modified), "{method} with {name}: {date:?}");
@@ -329,7 +329,7 @@ fn a_large_body_is_exact(s3: &RealS3, driver: Driver) {
         let response = client.request("GET", "/files/big.bam", &[]);
         response.assert(200, synthetic_bytes(0, BIG_BYTES));
     }
-    // Lengths around the one from which on bodies are spliced.
+    // Lengths near `splice_threshold`.
     for length in [1, 65_536, 131_071, 131_072, 131_073, 9_000_001] {
         let range = format!("bytes=1000003-{}", 1_000_003 + length - 1);
         let response = client.request("GET", "/files/big.bam", &[("Range", &range)]);
@@ -357,7 +357,7 @@ fn an_aborted_client_does_no_harm(s3: &RealS3, driver: Driver) {
 
 fn ranges_at_the_same_time_are_exact(s3: &RealS3, driver: Driver) {
     let proxy = proxy_over(s3, driver);
-    // A panic on any thread is passed on by the scope.
+    // The scope propagates a panic of any thread.
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
             let proxy = &proxy;

@@ -1,4 +1,4 @@
-//! Requests as they reach S3: signed, for one object, and with nothing else from the client.
+//! Requests as they reach S3: signed, for one object, and without other fields of the client.
 
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, RANGE, USER_AGENT};
 

@@ -1,5 +1,5 @@
-//! Clients that read nothing for a while. They hold nothing that others need, lose no byte, and are
-//! disconnected only when their own kernel accepts no more bytes.
+//! Clients that read nothing for a while. They hold no resource that others need, lose no byte, and
+//! are disconnected only if their kernel accepts no bytes for `client_stall_timeout`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -32,7 +32,7 @@ const TARGET: &str = "/files/big.bam";
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 24 * MIB;
 
-/// Tells a story for each way that bodies take: spliced, copied, and over HTTPS.
+/// Runs a story for each kind of transfer: spliced, copied, and over HTTPS.
 fn each_way(driver: Driver, story: impl Fn(&TestS3, Config)) {
     let authority = Authority::new();
     let tls = authority.server("localhost", rustls::ALL_VERSIONS);
@@ -82,7 +82,7 @@ fn clients_that_read_nothing_do_not_keep_others_from_s3(driver: Driver) {
         for _ in 0..3 {
             get(&proxy, "/files/small.bai").assert(200, "index");
         }
-        // As many again, of which each takes a connection from another.
+        // As many again; each takes a connection from a stalled one.
         clients.extend(stalled(&proxy, 6));
         get(&proxy, "/files/small.bai").assert(200, "index");
         clients.iter_mut().for_each(assert_reads_all);
@@ -115,7 +115,7 @@ fn a_client_that_pauses_gives_its_connection_to_s3_up_and_loses_nothing(driver: 
         eventually("the log says so", || {
             proxy.stderr().matches("has paused: its S3 connection is given up").count() == 2
         });
-        // They stay so.
+        // They stay closed.
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(s3.server.open_connections(), 0);
         clients.iter_mut().for_each(assert_reads_all);
@@ -225,7 +225,7 @@ fn a_client_that_goes_on_waits_for_its_turn(driver: Driver) {
     std::thread::sleep(Duration::from_millis(1500));
     let mut other = Client::connect(&proxy);
     other.send(request_head("GET", "/files/other", &[]));
-    eventually("S3 is asked by another", || upstream.heads().len() == 2);
+    eventually("another connection requests the rest", || upstream.heads().len() == 2);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| assert_reads_all(&mut clients[0]));
         assert_eq!(other.head().status, 200);
@@ -251,7 +251,7 @@ fn a_slow_reader_is_not_given_up(driver: Driver) {
     each_way(driver, |_s3, config| {
         let proxy = config.set("client_stall_timeout", "1s").start();
         let mut client = connect(&proxy);
-        // A range with an end, so that much is sent ahead from the start.
+        // A range with an end, so that S3 may send far ahead from the start.
         let range = format!("bytes=0-{}", SIZE - 1);
         client.send(request_head("GET", TARGET, &[("Range", &range)]));
         assert_eq!(client.head().status, 206);
@@ -260,8 +260,8 @@ fn a_slow_reader_is_not_given_up(driver: Driver) {
 }
 
 fn a_slow_reader_on_a_unix_socket_is_not_given_up(driver: Driver) {
-    // The kernel counts bytes as taken when all of a send of up to 100 KiB were read, and tells of
-    // room when nearly all are.
+    // For a Unix socket the kernel counts the bytes of a send of up to 100 KiB as taken only when
+    // all were read, and reports the socket writable when nearly all were.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("s3proxy.sock");
     let s3 = TestS3::with("big.bam", Object::synthetic(SIZE));

@@ -28,7 +28,7 @@ both_drivers!(
     a_certificate_named_in_ca_file_is_trusted,
     a_certificate_of_an_unknown_authority_named_in_ca_file_is_trusted,
     a_certificate_that_is_named_itself_is_for_its_time_and_name_only,
-    an_authority_that_is_not_named_is_no_server,
+    an_authority_outside_ca_file_cannot_be_a_server,
     a_server_that_ends_the_handshake_is_described,
     a_server_without_tls_is_recognized,
     a_handshake_that_does_not_end_is_given_up,
@@ -218,7 +218,7 @@ fn a_certificate_that_is_named_itself_is_for_its_time_and_name_only(driver: Driv
     }
 }
 
-fn an_authority_that_is_not_named_is_no_server(driver: Driver) {
+fn an_authority_outside_ca_file_cannot_be_a_server(driver: Driver) {
     let authority = Authority::new();
     let (tls, _) = SelfSigned::new("localhost", true).server(rustls::ALL_VERSIONS);
     let s3 = TestS3::start_tls(tls);
@@ -313,7 +313,7 @@ fn a_tls_record_that_arrives_in_two_parts_is_completed(driver: Driver) {
             peer.send_with_a_late_end(&sent, 10, Duration::from_millis(300));
         }
     });
-    // The ten bytes are fewer than the proxy was waiting for before.
+    // The ten bytes are fewer than the receive low-water mark that was set before.
     let config = over(driver, &upstream.endpoint(), &authority);
     let proxy = config.set("stall_timeout", "2s").set("retries", "0").start();
     for _ in 0..3 {

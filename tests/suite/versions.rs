@@ -1,5 +1,5 @@
-//! Versions of objects: served if a mount allows it, and never mixed up with each other or the latest
-//! one.
+//! Versions of objects: served if a mount allows it, and never confused with each other or with the
+//! latest one.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::support::scripted_upstream::{ScriptedUpstream, s3_error};
 
 both_drivers!(
     a_requested_version_is_served,
-    without_leave_a_version_is_passed_over,
-    versions_are_remembered_apart_from_each_other_and_from_the_latest,
+    without_allow_version_id_a_version_is_ignored,
+    versions_are_cached_apart_from_each_other_and_from_the_latest,
     a_version_can_be_pinned_by_the_id_in_the_latest_response,
     a_version_is_the_only_parameter_that_reaches_s3,
     a_version_with_odd_characters_is_signed_as_it_is_sent,
     a_malformed_version_is_400_and_never_reaches_s3,
-    what_s3_takes_for_no_version_id_is_400_and_no_reason_to_warn,
+    a_version_id_that_s3_rejects_is_400_without_a_warning,
     an_unknown_version_is_404_and_cached,
     a_delete_marker_is_404_by_name_and_as_the_latest,
-    a_405_without_a_version_is_no_missing_object,
+    a_405_without_a_version_is_not_a_missing_object,
     conditions_and_ranges_are_those_of_the_version,
     heads_of_two_versions_at_once_get_their_own_responses,
 );
@@ -65,7 +65,7 @@ fn a_requested_version_is_served(driver: Driver) {
     assert_eq!(s3.count("GET", "reads.bam?versionId=v1"), 1);
 }
 
-fn without_leave_a_version_is_passed_over(driver: Driver) {
+fn without_allow_version_id_a_version_is_ignored(driver: Driver) {
     let s3 = two_versions();
     let mounts = format!(
         "{{ /files/: {{ bucket: {BUCKET} }}, \
@@ -75,13 +75,13 @@ fn without_leave_a_version_is_passed_over(driver: Driver) {
     for query in ["versionId=v1", "versionId=", "versionId=a&versionId=b", "versionId=%ZZ"] {
         let response = get(&proxy, &format!("{TARGET}?{query}"));
         response.assert(200, "the second");
-        assert_eq!(response.field("x-amz-version-id"), None, "it would be of no use here");
+        assert_eq!(response.field("x-amz-version-id"), None, "this mount does not serve versions");
     }
     assert_eq!(s3.count("GET", "reads.bam"), 4);
     get(&proxy, "/versions/reads.bam?versionId=v1").assert(200, "first");
 }
 
-fn versions_are_remembered_apart_from_each_other_and_from_the_latest(driver: Driver) {
+fn versions_are_cached_apart_from_each_other_and_from_the_latest(driver: Driver) {
     let s3 = two_versions();
     s3.put("reads.bamv1", "a key that looks like key and version");
     let proxy = with_versions(driver, &s3);
@@ -93,8 +93,8 @@ fn versions_are_remembered_apart_from_each_other_and_from_the_latest(driver: Dri
     }
     assert_eq!(s3.server.requests().len(), 4);
     assert_eq!(head(&proxy, &version("v3")).status, 404);
-    assert_eq!(head(&proxy, TARGET).status, 200, "a missing version says nothing of the latest");
-    // No client can write the name under which a version is remembered.
+    assert_eq!(head(&proxy, TARGET).status, 200, "a missing version does not hide the latest");
+    // No key can collide with a version.
     get(&proxy, "/files/reads.bam%00v1").assert_error(400);
 }
 
@@ -157,7 +157,7 @@ fn a_malformed_version_is_400_and_never_reaches_s3(driver: Driver) {
     assert_eq!(s3.server.requests().len(), 0);
 }
 
-fn what_s3_takes_for_no_version_id_is_400_and_no_reason_to_warn(driver: Driver) {
+fn a_version_id_that_s3_rejects_is_400_without_a_warning(driver: Driver) {
     let s3 = two_versions();
     let proxy = with_versions(driver, &s3);
     let response = get(&proxy, &version("not*one"));
@@ -192,7 +192,7 @@ fn a_delete_marker_is_404_by_name_and_as_the_latest(driver: Driver) {
     get(&proxy, &version("v1")).assert(200, "first");
 }
 
-fn a_405_without_a_version_is_no_missing_object(driver: Driver) {
+fn a_405_without_a_version_is_not_a_missing_object(driver: Driver) {
     // A server that responds like this to a plain GET is not S3, and 404 would hide that.
     let upstream = ScriptedUpstream::always(s3_error("405 Not Allowed", "MethodNotAllowed"));
     let config = Config::new(driver, &upstream.endpoint());

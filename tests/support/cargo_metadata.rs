@@ -1,4 +1,4 @@
-//! What cargo knows about this package and everything that it depends on.
+//! Cargo's metadata of this package and its dependencies.
 
 use std::process::Command;
 

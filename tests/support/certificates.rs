@@ -18,12 +18,11 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// A new one.
     pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
-        // Two authorities of one name would be taken for one with a wrong signature.
+        // With one name for two authorities, the error would be a wrong signature instead.
         let name = format!("authority {:x?}", &key.public_key_raw()[1..9]);
         params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
@@ -32,12 +31,12 @@ impl Authority {
         Authority { issuer, directory }
     }
 
-    /// What goes into `ca_file:`.
+    /// The value of `ca_file:`.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// How a server proves to be `host` in these versions of TLS.
+    /// The TLS configuration of a server for `host`, with these versions of TLS.
     pub(crate) fn server(
         &self,
         host: &str,
@@ -46,7 +45,7 @@ impl Authority {
         self.server_with(params(host), versions)
     }
 
-    /// The same with a certificate that was good long ago.
+    /// The same with an expired certificate.
     pub(crate) fn expired_server(&self, host: &str) -> Arc<ServerConfig> {
         let mut params = params(host);
         params.not_before = date_time_ymd(2001, 1, 1);
@@ -54,7 +53,7 @@ impl Authority {
         self.server_with(params, rustls::ALL_VERSIONS)
     }
 
-    /// The same with a certificate that is good only later.
+    /// The same with a certificate that is not valid yet.
     pub(crate) fn future_server(&self, host: &str) -> Arc<ServerConfig> {
         let mut params = params(host);
         params.not_before = date_time_ymd(2120, 1, 1);
@@ -69,14 +68,14 @@ impl Authority {
         (server_config(&certificate, &key, rustls::ALL_VERSIONS), certificate.pem())
     }
 
-    /// The same for a server of others: its certificate and its key, as PEM files.
+    /// The same for a foreign server: certificate and key as PEM files.
     pub(crate) fn server_files(&self, host: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().expect("a key");
         let certificate = params(host).signed_by(&key, &self.issuer).expect("a certificate");
         let texts = [("server.pem", certificate.pem()), ("server.key", key.serialize_pem())];
         texts.map(|(name, text)| {
             let path = self.directory.path().join(name);
-            std::fs::write(&path, text).expect("a file of ours");
+            std::fs::write(&path, text).expect("a writable directory");
             path
         })
     }
@@ -102,7 +101,8 @@ pub(crate) struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// As `openssl req -x509` makes them for `host`: an authority's, or with `CA:FALSE`.
+    /// As `openssl req -x509` makes it for `host`; `is_authority` chooses between `CA:TRUE`, its
+    /// default, and `CA:FALSE`.
     pub(crate) fn new(host: &str, is_authority: bool) -> SelfSigned {
         let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host's name");
         params.is_ca = match is_authority {
@@ -112,14 +112,14 @@ impl SelfSigned {
         SelfSigned { params }
     }
 
-    /// One that was good long ago.
+    /// An expired one.
     pub(crate) fn expired(mut self) -> SelfSigned {
         self.params.not_before = date_time_ymd(2001, 1, 1);
         self.params.not_after = date_time_ymd(2002, 1, 1);
         self
     }
 
-    /// How a server shows it, and the certificate as PEM.
+    /// The TLS configuration of a server with it, and the certificate as PEM.
     pub(crate) fn server(
         &self,
         versions: &[&'static SupportedProtocolVersion],

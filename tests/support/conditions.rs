@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
 }
 
 impl Conditions<'_> {
-    /// RFC 9110 §13.2.2. An error is 412.
+    /// Evaluates them in the order of RFC 9110 §13.2.2. An error is 412.
     pub(crate) fn verdict(self, object: &Object) -> S3Result<Verdict> {
         let matches = |condition: &ETagCondition| match condition {
             ETagCondition::Any => true,

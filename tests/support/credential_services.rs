@@ -14,22 +14,21 @@ use s3proxy::internals::Iso8601;
 use super::PATIENCE;
 use super::s3_server::{Keyring, Keys};
 
-/// What the container endpoint wants to see in `Authorization`.
+/// The `Authorization` field that the container endpoint requires.
 pub(crate) const CONTAINER_TOKEN: &str = "container-authorization-token";
-/// What STS wants to see as `ExternalId`.
+/// The `ExternalId` that STS requires.
 pub(crate) const EXTERNAL_ID: &str = "lab:42/external";
-/// What STS wants to see as `WebIdentityToken`.
+/// The `WebIdentityToken` that STS requires.
 pub(crate) const IDENTITY_TOKEN: &str = "eyJhbGciOi.web-identity.token";
-/// What a login at AWS's single sign-on left, and the portal wants to see.
+/// The access token of a login with AWS IAM Identity Center, which its portal requires.
 pub(crate) const SSO_TOKEN: &str = "sso-access-token";
-/// A role.
 pub(crate) const ROLE_ARN: &str = "arn:aws:iam::111122223333:role/reader";
 
 const METADATA_SESSION: &str = "metadata-session-token";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 const INSTANCE_ROLE: &str = "lab-instance-role";
 
-/// How the services are doing.
+/// How the services respond.
 #[derive(Clone)]
 pub(crate) enum Mode {
     Up,
@@ -52,11 +51,11 @@ pub(crate) struct Seen {
     method: String,
     path: String,
     fields: HashMap<String, String>,
-    /// The parameters of a form, decoded.
+    /// The parameters of the form in its body, decoded.
     pub(crate) form: HashMap<String, String>,
 }
 
-/// The services; dropping them ends them.
+/// The running services; dropping stops them.
 pub(crate) struct CredentialServices {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -64,7 +63,7 @@ pub(crate) struct CredentialServices {
 }
 
 impl CredentialServices {
-    /// Gives out sets of `keyring` that live for `lifetime`.
+    /// Issues credentials of `keyring` that are valid for `lifetime`.
     pub(crate) fn start(keyring: &Keyring, lifetime: Duration) -> CredentialServices {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
@@ -83,17 +82,17 @@ impl CredentialServices {
         CredentialServices { address, state, thread: Some(thread) }
     }
 
-    /// `http://127.0.0.1:PORT`, which is all that STS and the metadata service need.
+    /// `http://127.0.0.1:PORT`, the endpoint of STS and of the metadata service.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What goes into `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    /// The value of `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
     pub(crate) fn container_url(&self) -> String {
         format!("{}/container", self.url())
     }
 
-    /// Changes how they are doing.
+    /// Changes how they respond from now on.
     pub(crate) fn set(&self, mode: Mode) {
         lock(&self.state).mode = mode;
     }
@@ -103,7 +102,7 @@ impl CredentialServices {
         lock(&self.state).seen.len()
     }
 
-    /// The forms that STS was sent.
+    /// The forms that STS has received.
     pub(crate) fn forms(&self) -> Vec<Seen> {
         let seen = lock(&self.state).seen.clone();
         seen.into_iter().filter(|seen| seen.method == "POST").collect()
@@ -125,7 +124,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Answers the requests of one connection.
+/// Serves the requests of one connection.
 fn serve(mut stream: TcpStream, state: &Mutex<State>, keyring: &Keyring) {
     let _ = stream.set_read_timeout(Some(PATIENCE));
     while let Some(seen) = read_request(&mut stream) {
@@ -140,7 +139,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, keyring: &Keyring) {
             Mode::Responding(status, body) if !is_preface => (status, body),
             Mode::Up | Mode::Responding(..) => response(&seen, keyring, lifetime),
         };
-        // The lifetime of a metadata session, which the others do not mind.
+        // The lifetime of a metadata session; the other services ignore it.
         let response = format!(
             "HTTP/1.1 {status} Said\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
              x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\r\n{body}",
@@ -256,7 +255,7 @@ fn sts(seen: &Seen, keyring: &Keyring, lifetime: Duration) -> (u16, String) {
     (200, xml)
 }
 
-/// A set as the metadata service and the container endpoint give it.
+/// Credentials in the format of the metadata service and the container endpoint.
 pub(crate) fn json(keys: &Keys) -> String {
     let Keys { access_key, secret_key, token, .. } = keys;
     let (token, end) = (token.as_deref().unwrap_or_default(), end(keys));
@@ -267,14 +266,14 @@ pub(crate) fn json(keys: &Keys) -> String {
     )
 }
 
-/// A set as a `credential_process` prints it.
+/// Credentials in the format of a `credential_process`.
 pub(crate) fn process_json(keys: &Keys) -> String {
     json(keys)
         .replacen("\"Code\": \"Success\"", "\"Version\": 1", 1)
         .replace("\"Token\"", "\"SessionToken\"")
 }
 
-/// A set as the portal of single sign-on gives it (`GetRoleCredentials`).
+/// Credentials in the format of IAM Identity Center's portal (`GetRoleCredentials`).
 fn sso_json(keys: &Keys) -> String {
     let Keys { access_key, secret_key, token, .. } = keys;
     let (token, end) = (token.as_deref().unwrap_or_default(), since_1970(keys).as_millis());
@@ -286,7 +285,7 @@ fn sso_json(keys: &Keys) -> String {
 
 /// When a set ends.
 fn since_1970(keys: &Keys) -> Duration {
-    let end = keys.ends.expect("what is given out ends");
+    let end = keys.ends.expect("issued credentials expire");
     end.duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970")
 }
 

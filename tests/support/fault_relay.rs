@@ -1,8 +1,8 @@
-//! A TCP relay between the proxy and S3 that injects faults of networks and of servers under load: at
-//! random it refuses, resets, closes, stalls and trickles.
+//! A TCP relay between the proxy and S3 that injects faults at random: it refuses, resets and
+//! closes connections, stalls, and sends in very small pieces.
 //!
-//! It knows neither HTTP nor TLS, only that requests and responses alternate. The fault of a response is
-//! chosen when it begins, so changed chances apply at once, also on open connections.
+//! It knows neither HTTP nor TLS, only that requests and responses alternate. The fault of a
+//! response is chosen when it begins, so changed chances apply at once, also on open connections.
 
 use std::fmt;
 use std::io;
@@ -20,29 +20,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-/// What may happen. Chances are from 0 to 1, and those of a response add up to 1 at most.
+/// Chances of faults, from 0 to 1. Those of a response add up to 1 at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Faults {
     /// A new connection is reset.
     pub(crate) refused: f64,
-    /// A response is closed inside its head, or before its first byte.
+    /// The connection is closed before a response or inside its head.
     pub(crate) cut_in_head: f64,
-    /// A response is closed after some bytes.
+    /// The connection is closed after some bytes of a response.
     pub(crate) closed: f64,
-    /// A response is reset after some bytes, of which the last ones may be lost.
+    /// The connection is reset after some bytes of a response, the last of which may be lost.
     pub(crate) reset: f64,
-    /// A response pauses after some bytes ...
+    /// A response pauses for `stall` after some bytes.
     pub(crate) stalled: f64,
-    /// ... for this long.
     pub(crate) stall: Duration,
     /// Some bytes of a response come in very small pieces.
     pub(crate) trickled: f64,
-    /// How long the proxy may read nothing before it is reset; `None` is without limit.
+    /// How long the proxy may read nothing before its connection is reset; `None` is no limit.
     pub(crate) patience: Option<Duration>,
 }
 
 impl Faults {
-    /// Bytes pass as they come.
+    /// Bytes pass unchanged and at once.
     pub(crate) const NONE: Faults = Faults {
         refused: 0.0,
         cut_in_head: 0.0,
@@ -55,19 +54,19 @@ impl Faults {
     };
 }
 
-/// What happened to connections and responses so far.
+/// Counts of connections and of injected faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) accepted: usize,
     pub(crate) refused: usize,
-    /// In the head too.
+    /// Inside a head or a body.
     pub(crate) closed: usize,
     pub(crate) reset: usize,
     pub(crate) stalled: usize,
     pub(crate) trickled: usize,
-    /// Reset since the proxy took nothing.
+    /// Reset because the proxy read nothing.
     pub(crate) given_up: usize,
-    /// Bytes that the proxy was sent.
+    /// Bytes sent to the proxy.
     pub(crate) bytes: u64,
 }
 
@@ -104,8 +103,8 @@ struct Shared {
 }
 
 impl FaultRelay {
-    /// Relays to the server at `endpoint` on the loopback device, without any fault at first.
-    /// `seed` decides about the lots and their order.
+    /// Relays to the server at `endpoint` on the loopback device, at first without faults. `seed`
+    /// determines the faults and their order.
     pub(crate) fn start(endpoint: &str, seed: u64) -> FaultRelay {
         let (origin, port) = endpoint.rsplit_once(':').expect("an endpoint with its port");
         let server = (Ipv4Addr::LOCALHOST, port.parse::<u16>().expect("a port")).into();
@@ -125,12 +124,12 @@ impl FaultRelay {
         FaultRelay { endpoint, shared, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// What goes into `endpoint:` in place of the server's own.
+    /// The value of `endpoint:` in place of the server's own.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// From now on these faults happen.
+    /// Changes the faults of new connections and responses.
     pub(crate) fn set(&self, faults: Faults) {
         self.shared.chances.lock().unwrap_or_else(PoisonError::into_inner).0 = faults;
     }
@@ -140,7 +139,6 @@ impl FaultRelay {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// What has happened so far.
     pub(crate) fn done(&self) -> Done {
         let Shared { accepted, refused, closed, reset, stalled, trickled, given_up, bytes, .. } =
             &*self.shared;
@@ -168,7 +166,7 @@ impl Drop for FaultRelay {
     }
 }
 
-/// What happens to a response, and how many of its bytes pass before.
+/// The fault of a response, and how many bytes pass before it.
 struct Lot {
     left: u64,
     strike: Strike,
@@ -190,11 +188,11 @@ enum End {
     Reset,
 }
 
-/// Bytes of a response that are its head for certain: those of S3 are twice as long.
+/// Bytes of a response that certainly belong to its head: S3's heads are twice as long.
 const HEAD_BYTES: u64 = 200;
 
-/// The most bytes of a response after which something happens, as a power of two. All powers below
-/// are as likely, since most responses are small.
+/// A fault comes after at most two to this power of bytes. All smaller powers are equally likely,
+/// since most responses are small.
 const MOST_BYTES_LOG2: f64 = 23.0;
 
 /// Length of a very small piece, in bytes, and the time between two.
@@ -260,7 +258,7 @@ fn count(counter: &AtomicUsize) {
 }
 
 async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) {
-    // An error of `accept` concerns one connection that is gone; the next call is the remedy.
+    // An error of `accept` concerns one connection that has already ended: accept the next one.
     loop {
         if let Ok((proxy, _)) = listener.accept().await {
             count(&shared.accepted);
@@ -274,7 +272,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
     }
 }
 
-/// Closes with a reset in place of an orderly end.
+/// Closes the connection with a reset.
 fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
@@ -283,17 +281,17 @@ async fn relay(mut proxy: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
     shared.open.fetch_add(1, Ordering::SeqCst);
     let end = match TcpStream::connect(server).await {
         Ok(mut s3) => {
-            // Small requests and pieces would otherwise wait for acknowledgements.
+            // Without this, small requests and pieces wait for delayed acknowledgements.
             let _ = (proxy.set_nodelay(true), s3.set_nodelay(true));
             let asked = AtomicBool::new(false);
             let ((from_proxy, to_proxy), (from_s3, to_s3)) = (proxy.split(), s3.split());
             tokio::select! {
-                // Either side may go away; the other is then closed.
-                _ = carry_requests(from_proxy, to_s3, &asked) => End::Close,
-                end = carry_responses(from_s3, to_proxy, &asked, &shared) => {
-                    end.unwrap_or(End::Reset)
-                }
-            }
+            // If one side closes, the other is closed too.
+                            _ = carry_requests(from_proxy, to_s3, &asked) => End::Close,
+                            end = carry_responses(from_s3, to_proxy, &asked, &shared) => {
+                                end.unwrap_or(End::Reset)
+                            }
+                        }
         }
         Err(_) => End::Reset,
     };
@@ -322,7 +320,7 @@ async fn carry_requests(
 }
 
 /// # Errors
-/// When S3 or the proxy is gone with a reset.
+/// When S3 or the proxy resets its connection.
 async fn carry_responses(
     mut from_s3: ReadHalf<'_>,
     mut to_proxy: WriteHalf<'_>,
@@ -376,7 +374,7 @@ async fn carry_responses(
 }
 
 /// # Errors
-/// When the proxy is gone, or takes nothing for too long.
+/// When the proxy disconnects, or reads nothing for too long.
 async fn send(to_proxy: &mut WriteHalf<'_>, bytes: &[u8], shared: &Shared) -> io::Result<()> {
     let sending = to_proxy.write_all(bytes);
     match shared.patience() {

@@ -1,5 +1,5 @@
 //! A forwarder in front of a server that can stop listening, as when the server is restarted: its
-//! connections are cut and new ones are refused until it listens again, at the same port.
+//! connections are cut, and new ones are refused until it listens again on the same port.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// The forwarder; dropping it closes it.
+/// A running forwarder; dropping it stops it.
 pub(crate) struct Gate {
     address: SocketAddr,
     server: SocketAddr,
@@ -32,12 +32,12 @@ impl Gate {
         Gate { address, server, open }
     }
 
-    /// What goes into `endpoint:`.
+    /// The value of `endpoint:`.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on connections are refused; those that were open are cut.
+    /// Refuses connections from now on, and cuts the open ones.
     pub(crate) fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         open.is_closing.store(true, Ordering::SeqCst);
@@ -52,7 +52,7 @@ impl Gate {
     /// Listens again.
     pub(crate) fn reopen(&mut self) {
         self.close();
-        let listener = TcpListener::bind(self.address).expect("the port that it had");
+        let listener = TcpListener::bind(self.address).expect("its earlier port");
         self.open = Some(Open::start(listener, self.server));
     }
 }
@@ -73,7 +73,7 @@ impl Open {
                 if closing.load(Ordering::SeqCst) {
                     return;
                 }
-                // A server that is gone closes the connection.
+                // If the server is down, the connection is closed.
                 let _ = forward(proxy, server, &all);
             }
         });

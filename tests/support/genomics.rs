@@ -1,7 +1,7 @@
-//! Genomic files out of a seed: the same bytes on every machine, and no external tool needed.
+//! Genomic files generated from a seed: the same bytes on every machine, without external tools.
 //!
-//! Reads and qualities are random enough that BGZF cannot fold them away, so a file of 200,000
-//! reads measures about 20 MB and its index points to real offsets in it.
+//! Reads and qualities are random enough to compress badly, so a file of 200,000 reads has about
+//! 20 MB and its index points to real offsets in it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -104,7 +104,7 @@ fn bam_header() -> io::Result<sam::Header> {
 /// One mapped read; about every tenth has a small deletion.
 fn read(dice: &mut Dice, chromosome: usize, number: usize, start: usize) -> io::Result<RecordBuf> {
     let bases = dice.pick_each(b"ACGT");
-    // Real instruments report a handful of qualities, most of them high.
+    // Like real instruments: few different qualities, most of them high.
     let qualities = dice.pick_each(&[37, 37, 37, 37, 37, 25, 25, 11]);
     let cigar = if dice.below(10) == 0 {
         vec![Op::new(Kind::Match, 70), Op::new(Kind::Deletion, 3), Op::new(Kind::Match, 80)]
@@ -132,7 +132,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A xorshift generator: good enough dice, the same throws everywhere.
+/// A xorshift generator: random enough, and the same numbers on every machine.
 struct Dice(u64);
 
 impl Dice {
@@ -141,8 +141,8 @@ impl Dice {
         (self.throw() >> 16) as usize % bound
     }
 
-    /// One of these values, at most eight, for each base of a read. Several come out of one
-    /// throw, since a file needs 60 million of them.
+    /// One of these values, at most eight, for each base of a read. One random number yields
+    /// several, since a file needs 60 million of them.
     fn pick_each<const N: usize>(&mut self, values: &[u8; N]) -> Vec<u8> {
         let mut picked = Vec::with_capacity(READ_BASES + 16);
         while picked.len() < READ_BASES {

@@ -9,20 +9,19 @@ use std::thread::JoinHandle;
 
 use super::PATIENCE;
 
-/// What it does with a request.
 #[derive(Clone)]
 pub(crate) enum Mode {
-    /// Its requests.
+    /// Forwards requests and opens tunnels.
     Obliging,
     /// The same for clients that send this `Proxy-Authorization`; 407 for others.
     Wanting(&'static str),
-    /// Sends this and closes.
+    /// Sends this response and closes.
     Responding(String),
-    /// Nothing.
+    /// Reads requests and sends nothing.
     Silent,
 }
 
-/// The proxy; dropping it ends it.
+/// A running proxy; dropping it stops it.
 pub(crate) struct HttpProxy {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -31,7 +30,6 @@ pub(crate) struct HttpProxy {
 }
 
 impl HttpProxy {
-    /// Starts one.
     pub(crate) fn start(mode: Mode) -> HttpProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
@@ -60,7 +58,7 @@ impl HttpProxy {
         format!("http://{}", self.address)
     }
 
-    /// The heads of the requests that were sent to it, rather than through it.
+    /// The heads of the requests to the proxy itself, without those inside tunnels.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -168,7 +166,7 @@ fn connect(authority: &str) -> Option<TcpStream> {
     TcpStream::connect((host, port.parse().ok()?)).ok()
 }
 
-/// Passes bytes on in one direction on a thread of its own.
+/// Forwards bytes in one direction on a new thread.
 fn pump(from: &TcpStream, to: &TcpStream) -> JoinHandle<()> {
     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
     std::thread::spawn(move || copy(from, to))

@@ -1,5 +1,5 @@
-//! Objects in memory behind the `s3s` protocol, under exactly the bytes of their keys, with the
-//! responses that S3 documents: ranges, conditionals, errors and all fields of a head.
+//! An in-memory store for the `s3s` server. Keys are compared byte for byte, and responses are as
+//! S3 documents them: ranges, preconditions, errors and all header fields.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -25,21 +25,21 @@ use super::s3_server::S3Server;
 /// The bucket of most tests.
 pub(crate) const BUCKET: &str = "genomics-lab";
 
-/// Bytes that one poll of a body brings, as a real server reads from its disk.
+/// Bytes that one poll of a body yields, as when a real server reads from its disk.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
 #[derive(Default)]
 struct State {
     /// The latest version of each object.
     objects: HashMap<(String, String), Object>,
-    /// All versions that were given an id, `None` for a delete marker.
+    /// All versions with an id; `None` is a delete marker.
     versions: HashMap<(String, String, String), Option<Object>>,
     /// Keys whose latest version is a delete marker.
     deleted: HashSet<(String, String)>,
     /// Requester-pays buckets.
     requester_pays: HashSet<String>,
     denied: Vec<String>,
-    /// The response to every request, while set.
+    /// The response to every request while it is set.
     outage: Option<S3ErrorCode>,
     /// The chance of a `SlowDown` in response to a request.
     slow_downs: Option<(f64, fastrand::Rng)>,
@@ -68,12 +68,12 @@ impl MemoryStore {
         let ObjectRequest { bucket, key, .. } = *request;
         let mut state = self.state();
         if let Some(code) = &state.outage {
-            return Err(S3Error::with_message(code.clone(), "The test says so."));
+            return Err(S3Error::with_message(code.clone(), "Injected by the test."));
         }
         if let Some((chance, rng)) = &mut state.slow_downs
             && rng.f64() < *chance
         {
-            return Err(s3_error!(SlowDown, "Chance has it so."));
+            return Err(s3_error!(SlowDown, "Injected at random."));
         }
         if state.denied.iter().any(|denied| denied == key) {
             return Err(s3_error!(AccessDenied, "Access Denied"));
@@ -122,7 +122,7 @@ fn deleted(mut error: S3Error) -> S3Error {
     error
 }
 
-/// A signature-checking server over a [`MemoryStore`], which is what nearly every test wants.
+/// A signature-checking server over a [`MemoryStore`], as nearly every test needs it.
 pub(crate) struct TestS3 {
     pub(crate) server: S3Server,
     store: MemoryStore,
@@ -202,7 +202,7 @@ impl TestS3 {
         self.store.state().objects.remove(&(BUCKET.to_owned(), key.to_owned()));
     }
 
-    /// From now on `key` is `AccessDenied` in every bucket.
+    /// Requests for `key` get `AccessDenied` from now on, in every bucket.
     pub(crate) fn deny(&self, key: &str) {
         self.store.state().denied.push(key.to_owned());
     }
@@ -222,12 +222,12 @@ impl TestS3 {
         self.store.state().delay = delay;
     }
 
-    /// Body bytes that the connections have taken so far. What lies in socket buffers counts.
+    /// Body bytes written to connections so far, including those still in socket buffers.
     pub(crate) fn pulled_bytes(&self) -> u64 {
         self.store.pulled_bytes.load(Ordering::SeqCst)
     }
 
-    /// How many requests with this method named this key of [`BUCKET`].
+    /// Number of requests with this method for this key of [`BUCKET`].
     pub(crate) fn count(&self, method: &str, key: &str) -> usize {
         let target = format!("/{BUCKET}/{key}");
         let requests = self.server.requests();
@@ -297,14 +297,14 @@ impl S3 for MemoryStore {
     }
 }
 
-/// A response with a status that `s3s` would not choose; `s3_server` makes it come true.
+/// A response with a status that `s3s` cannot send; `s3_server` replaces it.
 fn with_status<T>(output: T, status: StatusCode) -> S3Response<T> {
     let mut response = S3Response::new(output);
     response.extensions.insert(status);
     response
 }
 
-/// The fields that 200, 206 and 304 have in common.
+/// The header fields of a 200, 206 or 304.
 fn head_only(object: &Object) -> GetObjectOutput {
     GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
@@ -316,7 +316,7 @@ fn head_only(object: &Object) -> GetObjectOutput {
     }
 }
 
-/// 416 as S3 gives it: the size is in the XML, not in `Content-Range`.
+/// 416 as S3 sends it: the size is in the XML, not in `Content-Range`.
 fn not_satisfiable(size: u64) -> S3Response<GetObjectOutput> {
     let xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InvalidRange</Code>\
@@ -332,7 +332,7 @@ fn not_satisfiable(size: u64) -> S3Response<GetObjectOutput> {
     with_status(output, StatusCode::RANGE_NOT_SATISFIABLE)
 }
 
-/// The bytes that a range stands for, if there are any.
+/// The bytes that a range selects, if any.
 fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
     if size == 0 {
         return None;
@@ -340,7 +340,7 @@ fn satisfy(range: &Range, size: u64) -> Option<std::ops::Range<u64>> {
     range.check(size).ok()
 }
 
-/// A body that is made while it is read, and counts what is taken of it.
+/// A body that is generated while it is read, and counts the bytes read.
 struct Body {
     object: Object,
     span: std::ops::Range<u64>,

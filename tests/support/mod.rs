@@ -1,5 +1,5 @@
-//! Helpers of the suite: stand-ins for S3 and its surroundings, the proxy as a process, a client with
-//! control over every byte, and genomic files.
+//! Helpers of the suite: stand-ins for S3 and its surroundings, the proxy as a process, a client
+//! with control over every byte, and genomic files.
 
 pub(crate) mod certificates;
 pub(crate) mod conditions;
@@ -24,10 +24,10 @@ pub(crate) mod tools;
 
 use std::time::{Duration, Instant};
 
-/// Longest time that any single step of a test waits for something that must happen.
+/// Timeout of every single step of a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Polls until `true_now` holds. A state that other processes reach has no event to wait for.
+/// Polls until `true_now` holds, since states of other processes have no event to wait for.
 ///
 /// # Panics
 /// If it does not hold within [`PATIENCE`]; `what` names the state.

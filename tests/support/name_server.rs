@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The name that it knows.
+/// Its only name.
 pub(crate) const NAME: &str = "s3.lab.test";
 
-/// The server; dropping it ends it.
+/// A running server; dropping it stops it.
 pub(crate) struct NameServer {
     address: Ipv4Addr,
     shared: Arc<Shared>,
@@ -29,18 +29,18 @@ struct Record {
     time_to_live: u32,
 }
 
-/// Length of a message's header, in bytes, and the types of question that matter.
+/// Length of a message's header in bytes, and the record types that it serves.
 const HEADER: usize = 12;
 const TYPE_A: [u8; 2] = [0, 1];
 
 impl NameServer {
-    /// Serves on port 53 of a loopback address, which only root may.
+    /// Serves on port 53 of a loopback address, which needs root.
     pub(crate) fn start(
         address: Ipv4Addr,
         addresses: &[Ipv4Addr],
         time_to_live: u32,
     ) -> NameServer {
-        let socket = UdpSocket::bind((address, 53)).expect("port 53, which only root may have");
+        let socket = UdpSocket::bind((address, 53)).expect("port 53, which needs root");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
         let record = Record { addresses: addresses.to_vec(), time_to_live };
         let (record, questions) = (Mutex::new(record), AtomicUsize::new(0));
@@ -49,28 +49,28 @@ impl NameServer {
         let thread = std::thread::spawn(move || {
             let mut message = [0; 512];
             while !seen.stop.load(Ordering::SeqCst) {
-                // Without a question in time the flag is looked at again.
+                // On a timeout without a query the flag is checked again.
                 let Ok((length, asker)) = socket.recv_from(&mut message) else { continue };
-                if let Some(answer) = answer(&message[..length], &seen) {
-                    socket.send_to(&answer, asker).expect("the loopback device");
+                if let Some(response) = respond(&message[..length], &seen) {
+                    socket.send_to(&response, asker).expect("the loopback device");
                 }
             }
         });
         NameServer { address, shared, thread: Some(thread) }
     }
 
-    /// Changes what the name stands for.
+    /// Changes the name's addresses.
     pub(crate) fn set(&self, addresses: &[Ipv4Addr], time_to_live: u32) {
         let record = Record { addresses: addresses.to_vec(), time_to_live };
         *self.shared.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
     }
 
-    /// What goes into `resolv.conf`.
+    /// The text of a `resolv.conf` that names it.
     pub(crate) fn resolv_conf(&self) -> String {
         format!("nameserver {}\n", self.address)
     }
 
-    /// How often the name's IPv4 addresses were asked for.
+    /// Number of queries for the name's IPv4 addresses.
     pub(crate) fn questions(&self) -> usize {
         self.shared.questions.load(Ordering::SeqCst)
     }
@@ -85,7 +85,7 @@ impl Drop for NameServer {
     }
 }
 
-fn answer(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
+fn respond(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
     let asked = question.get(HEADER..)?;
     // The name ends with an empty label; type and class follow.
     let name_length = asked.iter().position(|&byte| byte == 0)? + 1;
@@ -99,13 +99,13 @@ fn answer(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
         (addresses, time_to_live) = (record.addresses, record.time_to_live);
     }
     let mut message = question[..2].to_vec();
-    // An answer with authority: no error, or no such name.
+    // An authoritative response: NOERROR or NXDOMAIN.
     message.extend([0x85, if is_known { 0x80 } else { 0x83 }]);
     message.extend([0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
     message.extend_from_slice(name);
     message.extend_from_slice(type_and_class);
     for address in addresses {
-        // The name is the one at the beginning of the question.
+        // The name, as a pointer to the question.
         message.extend([0xc0, HEADER as u8]);
         message.extend_from_slice(type_and_class);
         message.extend(time_to_live.to_be_bytes());
@@ -115,7 +115,7 @@ fn answer(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// A name as it is sent: each label behind its length, and an empty one.
+/// A name in wire format: each label after its length, then an empty one.
 fn labels(name: &str) -> Vec<u8> {
     let mut labels = Vec::new();
     for label in name.split('.') {

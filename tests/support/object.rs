@@ -17,22 +17,22 @@ const PATTERN_BYTES: usize = 1_048_573;
 #[derive(Clone)]
 pub(crate) struct Object {
     content: Content,
-    /// Without its quotes.
+    /// Without quotation marks.
     pub(crate) e_tag: String,
     pub(crate) content_type: String,
     pub(crate) content_encoding: Option<String>,
     pub(crate) cache_control: Option<String>,
     pub(crate) content_disposition: Option<String>,
-    /// The version that the store gave it.
+    /// The version id in the store.
     pub(crate) version_id: Option<String>,
-    /// The key that it is encrypted with, if it is not S3 that keeps it.
+    /// The customer-provided key that it is encrypted with (SSE-C).
     pub(crate) customer_key: Option<[u8; 32]>,
 }
 
 #[derive(Clone)]
 enum Content {
     Stored(Bytes),
-    /// As many bytes of the repeated pattern, from the byte `shift` on.
+    /// This many bytes of the repeated pattern, starting at byte `shift`.
     Synthetic {
         size: u64,
         shift: u64,
@@ -52,7 +52,7 @@ impl Object {
         Object::synthetic_from(0, size)
     }
 
-    /// The same with other bytes for each `shift`: those of an unshifted object from that byte on.
+    /// The same with the bytes of an unshifted object from byte `shift` on.
     pub(crate) fn synthetic_from(shift: u64, size: u64) -> Object {
         let e_tag = hex_digest(&[size.to_be_bytes(), shift.to_be_bytes()].concat());
         Object::with(Content::Synthetic { size, shift }, e_tag)
@@ -91,12 +91,12 @@ impl Object {
         Object { customer_key: Some(key), ..self }
     }
 
-    /// The entity tag as it stands in a header field, with its quotes.
+    /// The entity tag as in a header field, with quotation marks.
     pub(crate) fn quoted_e_tag(&self) -> String {
         format!("\"{}\"", self.e_tag)
     }
 
-    /// Size in bytes.
+    /// In bytes.
     pub(crate) fn size(&self) -> u64 {
         match &self.content {
             Content::Stored(bytes) => bytes.len() as u64,

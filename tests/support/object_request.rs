@@ -1,5 +1,5 @@
-//! The parameters of a request for an object, which are the same for GET and HEAD: version, requester
-//! pays, encryption key and preconditions.
+//! The parameters that GET and HEAD requests for an object have in common: version, requester pays,
+//! encryption key and preconditions.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -53,7 +53,7 @@ fn agrees(payer: Option<&RequestPayer>) -> bool {
     payer.is_some_and(|payer| payer.as_str() == RequestPayer::REQUESTER)
 }
 
-/// The three fields of a request that are about encryption.
+/// The three SSE-C fields of a request.
 pub(crate) struct Encryption<'a> {
     algorithm: Option<&'a str>,
     key: Option<&'a str>,
@@ -61,8 +61,8 @@ pub(crate) struct Encryption<'a> {
 }
 
 impl Encryption<'_> {
-    /// Whether an object that is encrypted with `stored` may be read with what was sent, with the
-    /// errors of the AWS documentation and their words.
+    /// Whether these fields allow reading an object that is encrypted with `stored`; the errors are
+    /// those of the AWS documentation.
     pub(crate) fn check(&self, stored: Option<&[u8; 32]>) -> S3Result<()> {
         let (algorithm, key, md5) = match (self.algorithm, self.key, self.md5, stored) {
             (None, None, None, None) => return Ok(()),
@@ -77,7 +77,10 @@ impl Encryption<'_> {
             _ => return Err(s3_error!(InvalidArgument, "A field about encryption is missing.")),
         };
         if algorithm != "AES256" {
-            return Err(s3_error!(InvalidEncryptionAlgorithmError, "Only AES256 is known."));
+            return Err(s3_error!(
+                InvalidEncryptionAlgorithmError,
+                "The algorithm must be AES256."
+            ));
         }
         let bytes = STANDARD.decode(key).unwrap_or_default();
         if bytes.len() != 32 {

@@ -37,12 +37,12 @@ impl Process {
         process
     }
 
-    /// The path that a file in the program's directory has.
+    /// The path of a file in the program's directory.
     pub(crate) fn path_of(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// Puts a file into the directory that the program runs in.
+    /// Writes a file into the program's working directory.
     pub(crate) fn write(&mut self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.directory.path().join(name), content).expect("a file in a new directory");
     }
@@ -66,12 +66,12 @@ impl Process {
         hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Process {
         // SAFETY: the hooks of this suite only make system calls on memory that was prepared
-        // before the fork; they take no lock and allocate nothing.
+        // before the fork; they neither take locks nor allocate.
         unsafe { self.command.pre_exec(hook) };
         self
     }
 
-    /// Has the file of this name in the program's directory be its `/etc/resolv.conf`, which needs
+    /// Mounts the file of this name in the program's directory as its `/etc/resolv.conf`. Needs
     /// root.
     pub(crate) fn with_resolv_conf(self, name: &str) -> Process {
         let path = self.directory.path().join(name);
@@ -81,8 +81,8 @@ impl Process {
         })
     }
 
-    /// Has the program's directory hold a file system of this name with room for 64 KiB, which
-    /// needs root.
+    /// Mounts a file system with room for 64 KiB at this name in the program's directory. Needs
+    /// root.
     pub(crate) fn with_small_disk(self, name: &str) -> Process {
         let path = self.directory.path().join(name);
         fs::create_dir(&path).expect("a free name");
@@ -92,19 +92,18 @@ impl Process {
         })
     }
 
-    /// Has its standard output go elsewhere; it is not collected then.
+    /// Redirects its standard output, which is then not collected.
     pub(crate) fn stdout_to(mut self, stdout: impl Into<Stdio>) -> Process {
         self.command.stdout(stdout);
         self
     }
 
-    /// The same for its standard error.
+    /// Redirects its standard error, which is then not collected.
     pub(crate) fn stderr_to(mut self, stderr: impl Into<Stdio>) -> Process {
         self.command.stderr(stderr);
         self
     }
 
-    /// Starts it.
     pub(crate) fn spawn(mut self) -> Running {
         let mut child = self.command.spawn().expect("the program starts");
         let stdout = child.stdout.take().map(Collected::of).unwrap_or_default();
@@ -112,7 +111,7 @@ impl Process {
         Running { child, stdout, stderr, directory: self.directory }
     }
 
-    /// Runs it to its end: exit code, standard output, standard error.
+    /// Runs it to its end.
     pub(crate) fn run(self) -> Finished {
         let mut running = self.spawn();
         let status = running.wait();
@@ -126,15 +125,15 @@ impl Process {
     }
 }
 
-/// Gives the process mounts of its own, so that no files outside are changed.
+/// Gives the process a mount namespace of its own, so that its mounts are invisible outside.
 #[allow(unsafe_code, reason = "rustix marks all of unshare(2) so for one flag of it")]
 fn unshare_mounts() -> std::io::Result<()> {
-    // SAFETY: only the unsharing of descriptors may harm, which is not requested.
+    // SAFETY: only unsharing the descriptor table would be unsafe, which is not requested.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: i32,
@@ -142,7 +141,7 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-/// A process that is killed by its own id at the latest when this is dropped.
+/// A running process; dropping it kills it.
 pub(crate) struct Running {
     pub(super) child: Child,
     stdout: Collected,
@@ -160,7 +159,7 @@ impl Running {
         kill_process(self.pid(), signal).expect("a running process");
     }
 
-    /// Waits for the end by itself.
+    /// Waits until the program exits.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {
@@ -170,7 +169,7 @@ impl Running {
         status.expect("was awaited")
     }
 
-    /// The first `count` lines of standard output, as soon as they are there.
+    /// Waits for the first `count` lines of standard output.
     pub(super) fn first_lines(&mut self, count: usize) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -191,13 +190,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended long ago, which is no reason to fail.
+        // It may have ended already, which is not an error.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The text that a stream brings, collected on a thread so that the writer never waits.
+/// The text of a stream, collected on a thread so that the writer never blocks.
 #[derive(Default)]
 pub(super) struct Collected {
     text: Arc<Mutex<String>>,
@@ -222,7 +221,7 @@ impl Collected {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the stream's end.
+    /// Waits for the end of the stream.
     pub(super) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the collector does not panic");

@@ -20,7 +20,7 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// As the configuration and the start-up line call it.
+    /// Its name in the configuration and in the start-up line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Driver::IoUring => "io_uring",
@@ -29,14 +29,14 @@ impl Driver {
     }
 }
 
-/// A configuration file in the making. Each key holds its value as YAML.
+/// A configuration file under construction: each key with its value as YAML.
 #[derive(Clone)]
 pub(crate) struct Config {
     entries: Vec<(String, String)>,
 }
 
 impl Config {
-    /// [`BUCKET`] behind `/files/` on one worker, so that all requests share one cache.
+    /// [`BUCKET`] under `/files/` on one worker, so that all requests share one cache.
     pub(crate) fn new(driver: Driver, endpoint: &str) -> Config {
         Config { entries: Vec::new() }
             .set("listen", "127.0.0.1:0")
@@ -55,14 +55,14 @@ impl Config {
         Config::new(driver, &s3.server.endpoint())
     }
 
-    /// Sets a key, in place of its earlier value if it had one.
+    /// Sets a key, replacing its earlier value.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Config {
         self.entries.retain(|(known, _)| known != key);
         self.entries.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// Leaves a key out.
+    /// Removes a key.
     pub(crate) fn without(mut self, key: &str) -> Config {
         self.entries.retain(|(known, _)| known != key);
         self
@@ -89,7 +89,7 @@ pub(crate) struct Proxy {
     running: Running,
     /// `http://127.0.0.1:41234` or `unix:/…`, as printed.
     pub(crate) url: String,
-    /// The line that says which driver the workers got.
+    /// The start-up line that names the driver of the workers.
     pub(crate) driver_line: String,
 }
 
@@ -115,43 +115,42 @@ impl Proxy {
         format!("{}{target}", self.url)
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn stderr(&self) -> String {
         self.running.stderr.text()
     }
 
-    /// The directory it runs in.
+    /// Its working directory.
     pub(crate) fn directory(&self) -> PathBuf {
         self.running.directory.path().to_owned()
     }
 
-    /// Where a file of that directory is found, even if it is on a mount of the program's own.
+    /// The path of a file in that directory, also if it is on a mount in the program's own
+    /// namespace.
     pub(crate) fn path_in_its_mounts(&self, name: &str) -> PathBuf {
         let (pid, path) = (self.running.child.id(), self.directory().join(name));
         PathBuf::from(format!("/proc/{pid}/root{}", path.display()))
     }
 
-    /// Open file descriptors.
     pub(crate) fn fd_count(&self) -> usize {
         self.fds().len()
     }
 
-    /// Open sockets. Pipes come and go with the bodies that need them; sockets must not outlive their
+    /// Number of open sockets. Unlike pipes, which are pooled, they must not outlive their
     /// connection.
     pub(crate) fn socket_count(&self) -> usize {
         self.fds().iter().filter(|fd| fd.starts_with("socket:")).count()
     }
 
-    /// What each open file descriptor is, as `proc_pid_fd(5)` shows it: `socket:[1234]`, a path, ….
+    /// The target of each open file descriptor (`proc_pid_fd(5)`): `socket:[1234]`, a path, ….
     pub(crate) fn fds(&self) -> Vec<String> {
         let path = format!("/proc/{}/fd", self.running.child.id());
         let entries = fs::read_dir(path).expect("a running process").flatten();
-        // One that was closed meanwhile does not count.
+        // One may have been closed meanwhile.
         let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
         targets.map(|target| target.display().to_string()).collect()
     }
 
-    /// Resident memory.
     pub(crate) fn rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.running.child.id());
         let status = fs::read_to_string(path).expect("a running process");
@@ -160,17 +159,17 @@ impl Proxy {
         kib.parse::<u64>().expect("a number") * 1024
     }
 
-    /// Asks it to end, as an init system does.
+    /// Sends SIGTERM, as an init system does.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }
 
-    /// Waits for its end and its last words, then returns the exit code.
+    /// Waits until it has exited and its output is complete, then returns the exit code.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let status = self.running.wait();
         self.running.stderr.join();
@@ -192,7 +191,7 @@ impl Proxy {
     }
 }
 
-/// When a test fails, what the proxy had to say is the first thing one wants to read.
+/// Prints the proxy's log if the test fails.
 impl Drop for Proxy {
     fn drop(&mut self) {
         if std::thread::panicking() {

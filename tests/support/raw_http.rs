@@ -31,21 +31,20 @@ impl Response {
         length.parse().expect("Content-Length is a number")
     }
 
-    /// Whether the server announces that it closes the connection.
+    /// Whether the response has `Connection: close`.
     pub(crate) fn announces_close(&self) -> bool {
         self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 
-    /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Fails unless the response is this one.
+    /// Fails unless the response has this status and body.
     #[track_caller]
     pub(crate) fn assert(&self, status: u16, body: impl AsRef<[u8]>) {
         assert_eq!(self.status, status, "{:?} {}", self.fields, self.shown());
-        assert!(self.body == body.as_ref(), "another body of {} bytes", self.body.len());
+        assert!(self.body == body.as_ref(), "a different body of {} bytes", self.body.len());
     }
 
     /// Fails unless the response is an error with one line of plain text.
@@ -56,7 +55,7 @@ impl Response {
         let lines = text.matches('\n').count();
         assert!(text.ends_with('\n') && lines == 1 && text.len() > 4, "not one line: {text:?}");
         let kind = self.field("content-type").unwrap_or_default();
-        assert!(kind.starts_with("text/plain"), "an error body of type {kind:?}");
+        assert!(kind.starts_with("text/plain"), "an error with content type {kind:?}");
     }
 
     fn shown(&self) -> String {
@@ -67,17 +66,17 @@ impl Response {
 /// One connection.
 pub(crate) struct Client<S = TcpStream> {
     stream: S,
-    /// Received, but not part of a response that was read.
+    /// Bytes received after the last response that was read.
     ahead: Vec<u8>,
 }
 
 impl Client {
-    /// A new connection to the proxy.
+    /// Opens a connection to the proxy.
     pub(crate) fn connect(proxy: &Proxy) -> Client {
         Client::on(proxy.connect())
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending direction.
     pub(crate) fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
@@ -89,7 +88,7 @@ impl Client {
 }
 
 impl<S: Read + Write> Client<S> {
-    /// Over a stream that is connected already.
+    /// Uses a connected stream.
     pub(crate) fn on(stream: S) -> Client<S> {
         Client { stream, ahead: Vec::new() }
     }
@@ -117,7 +116,7 @@ impl<S: Read + Write> Client<S> {
         self.response_to(method)
     }
 
-    /// Reads one response to a request with this method.
+    /// Reads one response; whether it has a body depends on the request's method.
     #[track_caller]
     pub(crate) fn response_to(&mut self, method: &str) -> Response {
         let mut response = self.head();
@@ -153,8 +152,8 @@ impl<S: Read + Write> Client<S> {
         bytes
     }
 
-    /// Reads as many bytes as there are, but at most this many, of which there is at least one. None
-    /// are the end of the connection, which may also be a reset.
+    /// Waits for at least one byte and reads at most this many. An empty result is the end of the
+    /// connection, which may also be a reset.
     #[track_caller]
     pub(crate) fn some(&mut self, most: usize) -> Vec<u8> {
         if self.ahead.is_empty() {
@@ -164,7 +163,8 @@ impl<S: Read + Write> Client<S> {
         std::mem::replace(&mut self.ahead, rest)
     }
 
-    /// Reads to the end of the connection, which may also be a reset, and returns the bytes before it.
+    /// Reads to the end of the connection, which may also be a reset, and returns the bytes before
+    /// it.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.fill() > 0 {}
         std::mem::take(&mut self.ahead)
@@ -174,7 +174,7 @@ impl<S: Read + Write> Client<S> {
     #[track_caller]
     pub(crate) fn assert_closed(&mut self) {
         let rest = self.rest();
-        assert!(rest.is_empty(), "more than expected: {:?}", String::from_utf8_lossy(&rest));
+        assert!(rest.is_empty(), "unexpected bytes: {:?}", String::from_utf8_lossy(&rest));
     }
 
     /// Fails unless the connection serves one more request.
@@ -184,7 +184,7 @@ impl<S: Read + Write> Client<S> {
         assert_eq!(response.status, 404, "{}", response.text());
     }
 
-    /// Receives once; 0 is the end. A reset is an end too.
+    /// Receives once. 0 is the end of the connection, which may also be a reset.
     #[track_caller]
     fn fill(&mut self) -> usize {
         let mut buffer = [0; 16 * 1024];
@@ -256,7 +256,7 @@ fn parse_head(head: &str) -> Response {
     let status_line = lines.next().unwrap_or_default();
     let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     let status = status.and_then(|digits| digits.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("a strange status line: {status_line:?}"));
+    let status = status.unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
     let fields: Vec<_> = lines
         .map(|line| {
             let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("field {line:?}"));
@@ -265,7 +265,7 @@ fn parse_head(head: &str) -> Response {
         })
         .collect();
     let response = Response { status, fields, body: Vec::new() };
-    assert_eq!(response.field("transfer-encoding"), None, "the length of every response is known");
+    assert_eq!(response.field("transfer-encoding"), None, "every response has a length");
     assert!(response.field("date").is_some(), "a response has a Date (RFC 9110 §6.6.1)");
     response
 }

@@ -1,6 +1,7 @@
-//! Foreign S3 servers, one process for each that a run of the suite needs, all with the same objects.
+//! Foreign S3 servers, one process for each that a run of the suite needs, all with the same
+//! objects.
 //!
-//! Objects are stored, and read without the proxy, with curl, whose signer is independent of ours.
+//! curl, whose signer is independent of ours, stores the objects and reads them without the proxy.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,7 +30,7 @@ pub(crate) enum Implementation {
 }
 
 impl Implementation {
-    /// As `tests/servers` calls it.
+    /// Its name in `tests/servers`.
     fn name(self) -> &'static str {
         match self {
             Implementation::Moto | Implementation::MotoTls => "moto",
@@ -45,12 +46,12 @@ pub(crate) struct RealS3 {
     pub(crate) endpoint: String,
     access_key: String,
     secret_key: String,
-    /// Keys under which the server itself does not give back what it was given.
+    /// Keys of objects that the server does not return as they were stored.
     pub(crate) refused_keys: BTreeSet<String>,
     /// The authority of its certificate, if it uses TLS.
     authority: Option<Authority>,
     directory: TempDir,
-    /// Ends when its standard input does, so at the latest with this process.
+    /// Ends when its standard input is closed, so at the latest with this process.
     _process: Child,
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn running(
     objects: impl FnOnce() -> Vec<(String, Vec<u8>)>,
 ) -> &'static RealS3 {
     static SERVERS: [OnceLock<Result<RealS3, String>>; 4] = [const { OnceLock::new() }; 4];
-    // What went wrong is kept too, so that not every test waits for it anew.
+    // An error is kept too, so that not every test waits for the server again.
     SERVERS[implementation as usize]
         .get_or_init(|| RealS3::start(implementation, &objects()))
         .as_ref()
@@ -137,7 +138,7 @@ impl RealS3 {
             .iter()
             .map(|(key, bytes)| self.put(&target(key), bytes).status == 200)
             .collect();
-        // After all are stored, so that a server that takes two keys for one is found out.
+        // After all are stored, so that a server that confuses two keys is detected.
         for ((key, bytes), stored) in objects.iter().zip(stored) {
             if !stored || self.get(key).body != *bytes {
                 self.refused_keys.insert(key.clone());
@@ -161,7 +162,7 @@ impl RealS3 {
             .set("AWS_SECRET_ACCESS_KEY", &format!("'{}'", self.secret_key))
     }
 
-    /// Asks the server for an object of [`BUCKET`].
+    /// Requests an object of [`BUCKET`] from the server.
     pub(crate) fn get(&self, key: &str) -> Direct {
         self.get_with_secret(key, &self.secret_key)
     }
@@ -171,15 +172,15 @@ impl RealS3 {
         self.curl(&target(key), Some(secret), b"", &[])
     }
 
-    /// The same, not signed.
+    /// The same, unsigned.
     pub(crate) fn get_unsigned(&self, key: &str) -> Direct {
         self.curl(&target(key), None, b"", &[])
     }
 
     fn put(&self, target: &str, bytes: &[u8]) -> Direct {
         let file = self.directory.path().join("upload");
-        std::fs::write(&file, bytes).expect("a file of ours");
-        // Not with -T, which appends the file's name where a key ends with a slash.
+        std::fs::write(&file, bytes).expect("a writable directory");
+        // Not with -T, which appends the file's name if a key ends with a slash.
         let kind = "Content-Type: application/octet-stream";
         let arguments = ["-X", "PUT", "--data-binary", "@upload", "-H", kind];
         self.curl(target, Some(&self.secret_key), bytes, &arguments)
@@ -196,7 +197,7 @@ impl RealS3 {
             arguments.extend(["--cacert", file.to_str().expect("a path of ASCII")]);
         }
         if let Some(secret) = secret {
-            // In the URL, because an access key of Swift has a colon, at which --user ends.
+            // In the URL: an access key of Swift has a colon, which --user takes as its separator.
             let [user, password] =
                 [&self.access_key, secret].map(|text| encode(text).replace('/', "%2F"));
             url = url.replace("://", &format!("://{user}:{password}@"));
@@ -224,7 +225,7 @@ impl RealS3 {
     }
 }
 
-/// Where an object of [`BUCKET`] is.
+/// The path of an object of [`BUCKET`].
 fn target(key: &str) -> String {
     format!("/{BUCKET}/{}", encode(key))
 }

@@ -1,8 +1,8 @@
 //! An S3 server inside this process that checks every signature.
 //!
 //! The protocol and the signatures are those of the `s3s` crate; the caller chooses the store:
-//! [`s3s_fs::FileSystem`] in the demo, `memory_store` in the tests. All requests are recorded, those
-//! with an invalid signature too.
+//! [`s3s_fs::FileSystem`] in the demo, `memory_store` in the tests. All requests are recorded, also
+//! those with an invalid signature.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,16 +27,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-/// The access key that the server accepts from the start.
+/// The permanent access key.
 pub(crate) const ACCESS_KEY: &str = "AKIAS3PROXYFIXTURE00";
-/// The secret that goes with [`ACCESS_KEY`].
+/// The secret access key of [`ACCESS_KEY`].
 pub(crate) const SECRET_KEY: &str = "fixture/secret+that/is0only1for2loopback";
 /// The region that requests are signed for.
 pub(crate) const REGION: &str = "us-east-1";
-/// The one bucket that may be read without a signature.
+/// The only bucket that may be read without a signature.
 pub(crate) const PUBLIC_BUCKET: &str = "public-bucket";
 
-/// One request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) method: String,
@@ -51,19 +51,19 @@ impl Seen {
         self.fields.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Whether the request carried a signature, right or wrong.
+    /// Whether the request had a signature, valid or not.
     pub(crate) fn is_signed(&self) -> bool {
         self.fields.contains_key(AUTHORIZATION)
     }
 }
 
-/// What happened at the server so far.
+/// Records of requests and connections.
 #[derive(Default)]
 struct Journal {
     requests: Mutex<Vec<Seen>>,
     accepted: AtomicUsize,
     open: AtomicUsize,
-    /// TLS handshakes that took up an earlier session.
+    /// TLS handshakes that resumed a session.
     resumed: AtomicUsize,
 }
 
@@ -132,7 +132,7 @@ impl S3Server {
         Ok(S3Server { address, tls, journal, keyring, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What goes into `endpoint:`.
+    /// The value of `endpoint:`.
     pub(crate) fn endpoint(&self) -> String {
         match self.tls {
             true => format!("https://localhost:{}", self.address.port()),
@@ -150,7 +150,7 @@ impl S3Server {
         self.journal.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Starts the list of requests afresh.
+    /// Clears the list of requests.
     pub(crate) fn forget(&self) {
         self.journal.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -160,7 +160,7 @@ impl S3Server {
         self.journal.accepted.load(Ordering::SeqCst)
     }
 
-    /// TLS handshakes so far that took up an earlier session.
+    /// TLS handshakes so far that resumed a session.
     pub(crate) fn resumed_sessions(&self) -> usize {
         self.journal.resumed.load(Ordering::SeqCst)
     }
@@ -214,24 +214,24 @@ impl S3Access for SignedUnlessPublic {
     }
 }
 
-/// A set of keys that the server accepts, as long as they last.
+/// Credentials that the server accepts until they expire.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     pub(crate) access_key: String,
     pub(crate) secret_key: String,
-    /// `None` accepts any token and none.
+    /// `None` accepts requests with any token or without one.
     pub(crate) token: Option<String>,
-    /// In whole seconds; `None` is never.
+    /// In whole seconds; `None` does not expire.
     pub(crate) ends: Option<SystemTime>,
 }
 
-/// The keys that a server accepts; clones share them.
+/// The credentials that a server accepts; clones share them.
 #[derive(Clone)]
 pub(crate) struct Keyring(Arc<Mutex<Rings>>);
 
 struct Rings {
     accepted: Vec<Keys>,
-    /// All that was ever given out.
+    /// All credentials ever issued.
     issued: Vec<Keys>,
 }
 
@@ -252,7 +252,7 @@ impl Keyring {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives out a new set, which is accepted until its end.
+    /// Issues credentials that are accepted until they expire.
     pub(crate) fn issue(&self, lifetime: Duration) -> Keys {
         let mut rings = self.rings();
         let number = rings.issued.len();
@@ -269,7 +269,7 @@ impl Keyring {
         keys
     }
 
-    /// All that was given out so far, whether it is still accepted or not.
+    /// All credentials issued so far, also those that are no longer accepted.
     pub(crate) fn issued(&self) -> Vec<Keys> {
         self.rings().issued.clone()
     }
@@ -291,7 +291,7 @@ impl Keyring {
         self.rings().accepted.iter_mut().for_each(|keys| keys.token = spoiled());
     }
 
-    /// Whether this is an access key that is accepted now.
+    /// Whether this access key is accepted now.
     pub(crate) fn accepts(&self, access_key: &str) -> bool {
         self.find(access_key).is_ok()
     }
@@ -322,8 +322,8 @@ impl S3Auth for Keyring {
     }
 }
 
-/// Whether the signature covers `host` and every `x-amz-…` field, which S3 demands. `s3s` only
-/// checks it against the fields that it claims to cover.
+/// Whether the signature covers `host` and every `x-amz-…` field, as S3 requires. `s3s` only
+/// verifies it against the fields in `SignedHeaders`.
 fn everything_is_signed(fields: &HeaderMap) -> bool {
     let authorization = fields.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let authorization = String::from_utf8_lossy(authorization);
@@ -339,7 +339,7 @@ async fn accept(
     service: S3Service,
     journal: Arc<Journal>,
 ) {
-    // An error of `accept` concerns one connection that is gone; the next call is the remedy.
+    // An error of `accept` concerns one connection that has already ended: accept the next one.
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let (acceptor, service) = (acceptor.clone(), service.clone());
@@ -377,15 +377,15 @@ where
         let response = Service::call(&service, request);
         async move { response.await.map(with_status) }
     });
-    // Peers that go away in the middle of a body are what many tests are about.
+    // Many tests disconnect in the middle of a body.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), noting)
         .await;
     journal.open.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Makes the status of a store come true that it put into the extensions of its response: `s3s`
-/// itself lets a response with a body be 200 or 206 only.
+/// Applies the status that a store put into the extensions of its response: with a body, `s3s`
+/// itself allows only 200 and 206.
 fn with_status(mut response: HttpResponse) -> HttpResponse {
     if let Some(status) = response.extensions().get::<StatusCode>().copied() {
         *response.status_mut() = status;

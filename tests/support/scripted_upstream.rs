@@ -1,4 +1,4 @@
-//! An upstream that follows the test's script and can do what a correct S3 never does.
+//! An upstream that runs the test's script, also for behavior that a correct S3 never shows.
 //!
 //! Each connection runs the script on a thread of its own, with plain blocking calls.
 
@@ -16,7 +16,7 @@ use super::PATIENCE;
 use super::object::synthetic_bytes;
 use super::tcp_info::bytes_acknowledged;
 
-/// The server; dropping it stops accepting.
+/// A running server; dropping it stops accepting.
 pub(crate) struct ScriptedUpstream {
     address: SocketAddr,
     tls: bool,
@@ -24,7 +24,7 @@ pub(crate) struct ScriptedUpstream {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The loopback device, at a port that is free.
+/// A free port on the loopback device.
 const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl ScriptedUpstream {
         ScriptedUpstream::serve(address, None, script)
     }
 
-    /// The same with TLS. A connection is closed without `close_notify`, as when somebody cuts it.
+    /// The same with TLS. A connection is closed without `close_notify`, as if it had been cut.
     pub(crate) fn start_tls(
         tls: Arc<ServerConfig>,
         script: impl Fn(&mut Peer) + Send + Sync + 'static,
@@ -82,7 +82,7 @@ impl ScriptedUpstream {
         ScriptedUpstream { address, tls: is_tls, shared, thread: Some(thread) }
     }
 
-    /// Answers every request with these bytes and keeps the connection.
+    /// Sends these bytes in response to every request and keeps the connection.
     pub(crate) fn always(response: impl Into<Vec<u8>>) -> ScriptedUpstream {
         ScriptedUpstream::always_at(ANY_PORT, response)
     }
@@ -100,7 +100,7 @@ impl ScriptedUpstream {
         })
     }
 
-    /// Answers the first request of every connection with these bytes and closes.
+    /// Sends these bytes in response to the first request of every connection and closes.
     pub(crate) fn once(response: impl Into<Vec<u8>>) -> ScriptedUpstream {
         let response = response.into();
         ScriptedUpstream::start(move |peer| {
@@ -110,12 +110,11 @@ impl ScriptedUpstream {
         })
     }
 
-    /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// What goes into `endpoint:`.
+    /// The value of `endpoint:`.
     pub(crate) fn endpoint(&self) -> String {
         match self.tls {
             true => format!("https://localhost:{}", self.address.port()),
@@ -156,18 +155,18 @@ impl Drop for ScriptedUpstream {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // An assertion in a script fails its test, not only the script's thread.
+        // An assertion in a script must fail the test, not only the script's thread.
         let failed = self.shared.script_panicked.load(Ordering::SeqCst);
         assert!(!failed || std::thread::panicking(), "a script of the upstream panicked");
     }
 }
 
-/// The proxy's end of one connection, in the hands of a script.
+/// One connection of the proxy, as a script sees it.
 pub(crate) struct Peer {
     stream: TcpStream,
     tls: Option<ServerConnection>,
     shared: Arc<Shared>,
-    /// Which connection this is, from 0.
+    /// The number of the connection, from 0.
     pub(crate) number: usize,
 }
 
@@ -175,14 +174,14 @@ impl Peer {
     fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) -> Peer {
         let number = shared.connections.fetch_add(1, Ordering::SeqCst);
         shared.open.fetch_add(1, Ordering::SeqCst);
-        // Threads of a finished test must not live on with it.
+        // Threads must not outlive their test for long.
         stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
         stream.set_nodelay(true).expect("a connected socket");
         let tls = tls.map(|config| ServerConnection::new(config).expect("a good configuration"));
         Peer { stream, tls, shared, number }
     }
 
-    /// Waits for one request head and notes it; `false` when the proxy closes instead.
+    /// Waits for one request head and records it; `false` if the proxy closes instead.
     pub(crate) fn next_request(&mut self) -> bool {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -214,7 +213,7 @@ impl Peer {
         true
     }
 
-    /// The same for the last request; returns the length of the requested body.
+    /// The same in response to the last request; returns the length of the requested body.
     pub(crate) fn respond_to_last_with_part(&mut self, size: u64, most: usize) -> u64 {
         let head = self.last_head();
         let (first, last) = requested_range(&head, size).unwrap_or((0, size - 1));
@@ -237,7 +236,7 @@ impl Peer {
         heads.last().expect("a request came").clone()
     }
 
-    /// Sends bytes; the proxy may be gone.
+    /// Sends bytes, ignoring errors since the proxy may have disconnected.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         let _ = match &mut self.tls {
@@ -249,7 +248,7 @@ impl Peer {
     /// Sends bytes over TLS of which the last encrypted ones come after a pause, so that a record
     /// is cut in two.
     pub(crate) fn send_with_a_late_end(&mut self, bytes: &[u8], late: usize, pause: Duration) {
-        let tls = self.tls.as_mut().expect("a peer that speaks TLS");
+        let tls = self.tls.as_mut().expect("a connection with TLS");
         tls.set_buffer_limit(None);
         tls.writer().write_all(bytes).expect("memory");
         let mut records = Vec::new();
@@ -262,7 +261,7 @@ impl Peer {
         let _ = self.stream.write_all(late);
     }
 
-    /// Sends bytes one at a time, each in a packet of its own.
+    /// Sends each byte in its own packet.
     pub(crate) fn send_in_tiny_pieces(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
             self.send([*byte]);
@@ -285,7 +284,7 @@ impl Peer {
         matches!(self.read(&mut [0]), Ok(0) | Err(_))
     }
 
-    /// Closes with a reset in place of an orderly end.
+    /// Closes the connection with a reset.
     pub(crate) fn reset(&mut self) {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         // The reset goes out with the last descriptor, when the script returns.
@@ -299,7 +298,7 @@ fn requested_range(head: &str, size: u64) -> Option<(u64, u64)> {
     Some((first.parse().ok()?, last.parse::<u64>().unwrap_or(size - 1).min(size - 1)))
 }
 
-/// The head of a good response to a whole `GET`.
+/// The head of a 200 response.
 pub(crate) fn ok_head(content_length: usize) -> String {
     format!(
         "HTTP/1.1 200 OK\r\nDate: Thu, 29 Feb 2024 12:30:46 GMT\r\n\
@@ -309,12 +308,12 @@ pub(crate) fn ok_head(content_length: usize) -> String {
     )
 }
 
-/// A whole good response.
+/// A complete 200 response.
 pub(crate) fn ok(body: &str) -> String {
     format!("{}{body}", ok_head(body.len()))
 }
 
-/// A whole error response of S3.
+/// A complete error response of S3.
 pub(crate) fn s3_error(status: &str, code: &str) -> String {
     let xml = error_xml(code);
     format!(

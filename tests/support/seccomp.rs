@@ -1,4 +1,4 @@
-//! Filters like those of container runtimes: some system calls fail, all others pass.
+//! Seccomp filters like those of container runtimes: some system calls fail, all others pass.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -12,7 +12,7 @@ pub(crate) const EADDRNOTAVAIL: u32 = 99;
 /// "Function not implemented".
 pub(crate) const ENOSYS: u32 = 38;
 
-/// A filter that has the system calls of these numbers fail with `errno`.
+/// A filter that makes the system calls with these numbers fail with `errno`.
 pub(crate) fn refuse(calls: impl IntoIterator<Item = i64>, errno: u32) -> BpfProgram {
     refuse_where(calls.into_iter().map(|call| (call, Vec::new())), errno)
 }

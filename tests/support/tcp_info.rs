@@ -3,15 +3,15 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// Where the counter is in `struct tcp_info` (linux/tcp.h, since Linux 4.6), in bytes.
+/// Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h, since Linux 4.1), in bytes.
 const BYTES_ACKED: usize = 120;
 
-/// Bytes that the peer's kernel has taken so far.
+/// Bytes that the peer's kernel has acknowledged so far.
 pub(crate) fn bytes_acknowledged(socket: &TcpStream) -> u64 {
     u64::from_ne_bytes(field(socket, BYTES_ACKED))
 }
 
-#[allow(unsafe_code, reason = "no crate of this project knows this option")]
+#[allow(unsafe_code, reason = "no dependency has a safe wrapper for this option")]
 fn field<const WIDTH: usize>(socket: &TcpStream, start: usize) -> [u8; WIDTH] {
     let mut info = [0_u8; 256];
     let mut length = info.len() as libc::socklen_t;
@@ -26,6 +26,6 @@ fn field<const WIDTH: usize>(socket: &TcpStream, start: usize) -> [u8; WIDTH] {
         )
     };
     let end = start + WIDTH;
-    assert!(result == 0 && length as usize >= end, "this kernel does not count that");
+    assert!(result == 0 && length as usize >= end, "this kernel does not have this counter");
     info[start..end].try_into().expect("as many bytes")
 }

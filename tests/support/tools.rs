@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// No program takes longer on these files; one that does hangs, and is killed.
+/// Timeout of a program, which is then killed.
 const LONGEST_RUN: Duration = Duration::from_secs(30);
 
 /// Runs a program in `directory` and returns its standard output.
@@ -21,7 +21,7 @@ pub(crate) fn run(directory: &Path, program: &str, arguments: &[&str]) -> Vec<u8
     stdout
 }
 
-/// Runs a program whatever its exit code: the code, standard output, standard error.
+/// Runs a program: exit code (any is allowed), standard output, standard error.
 #[track_caller]
 pub(crate) fn run_any(
     directory: &Path,
@@ -50,7 +50,7 @@ pub(crate) fn run_any(
         }
         let in_time = printed.is_finished();
         if !in_time {
-            // Not waited for yet, so the id is still its own.
+            // It was not waited for yet, so its process id was not reused.
             let _ = kill_process(pid, Signal::KILL);
         }
         let status = child.wait().expect("a child of ours");
@@ -66,7 +66,7 @@ pub(crate) fn run_any(
 
 fn read_all(stream: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // The output before an error is still worth showing.
+    // The output before an error is still useful.
     let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
     bytes
 }

@@ -1,4 +1,4 @@
-//! Arbitrary text as a configuration file: every mistake names an existing line, in one line.
+//! Arbitrary text as a configuration file: every diagnostic is one line and names an existing line.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
             for diagnostic in diagnostics.iter() {
                 assert!(!diagnostic.to_string().contains(char::is_control), "{diagnostic}");
                 if let ConfigSource::File { line: Some(line), .. } = diagnostic.location.source {
-                    // To YAML a carriage return alone ends a line too.
+// In YAML a carriage return alone is a line break too.
                     let lines = 1 + text.matches(['\r', '\n']).count();
                     assert!((1..=lines).contains(&line), "line {line} of {lines}: {diagnostic}");
                 }

@@ -1,4 +1,5 @@
-//! `Range` and `Content-Range`: a resolved range is inside the object, and a parsed one is written as it was read.
+//! `Range` and `Content-Range`: a resolved range is inside the object, and parsing and writing a
+//! range again does not change it.
 
 #![no_main]
 

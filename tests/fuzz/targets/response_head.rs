@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     let lines = metadata.fields().iter().filter(|&&byte| byte == b'\n').count();
     assert!(lines <= 7, "one line per field that is passed on");
 
-    // The same value read into again holds nothing of before.
+// A value that is reused keeps nothing of the earlier head.
     let kept = metadata.clone();
     metadata.read(&head, bytes, shown);
     assert_eq!(metadata, kept);

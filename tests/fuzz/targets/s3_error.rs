@@ -1,12 +1,12 @@
-//! An error response of S3, chunked or not: it is classified, and it is one short line in the log.
+//! An error response of S3, chunked or not: it is classified and logged as one short line.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use s3proxy::internals::{Decoder, ServiceError};
 
-/// Decodes `encoded` in pieces of `size` bytes; `None` if it is invalid, else the body and whether it
-/// has ended.
+/// Decodes `encoded` in pieces of `size` bytes; `None` if it is invalid, else the body and whether
+/// it has ended.
 fn decode(encoded: &[u8], size: usize) -> Option<(Vec<u8>, bool)> {
     let (mut decoder, mut body) = (Decoder::default(), Vec::new());
     for piece in encoded.chunks(size) {

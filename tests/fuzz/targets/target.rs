@@ -1,4 +1,4 @@
-//! A request target, its one decoding into a key, and the version in its query.
+//! A request target, decoded once into a key, and the version in its query.
 
 #![no_main]
 
@@ -15,11 +15,11 @@ fuzz_target!(|target: &str| {
     }
     let decoded = key.strip_prefix("prefix/").expect("decoding appends");
     assert!(decoded.len() <= KEY_BYTES && decoded.len() <= path.len());
-    // A NUL is never decoded; one written plainly never gets past the parser of heads.
+// `%00` is rejected; the parser of heads rejects a raw NUL.
     assert!(path.contains('\0') || !decoded.contains('\0'));
     assert!(path.contains('%') || decoded == path);
 
-    // What S3 decodes from the path that is sent to it is the same key.
+// S3 decodes the encoded path to the same key.
     let (mut encoded, mut again) = (Vec::new(), String::new());
     write_encoded_path(decoded.as_bytes(), &mut encoded);
     let encoded = std::str::from_utf8(&encoded).expect("the encoding is ASCII");
@@ -30,7 +30,7 @@ fuzz_target!(|target: &str| {
     }
 });
 
-/// A version that is taken from a query comes out of the query that is sent to S3.
+/// The version of a query and the one in the query that is sent to S3 are the same.
 fn check_version_id(query: &str) {
     let mut object = ObjectName::default();
     object.start().push_str("key");

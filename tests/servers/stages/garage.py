@@ -29,5 +29,5 @@ def start(stage):
         [HOME / "garage" / "bin" / "garage", "-c", conf, "server", "--single-node",
          "--default-access-key"],
         GARAGE_DEFAULT_ACCESS_KEY=ACCESS_KEY, GARAGE_DEFAULT_SECRET_KEY=SECRET_KEY)
-    stage.await_answer(url(port))
+    stage.await_response(url(port))
     return access(url(port), ACCESS_KEY, SECRET_KEY)

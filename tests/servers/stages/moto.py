@@ -23,12 +23,12 @@ def start(stage, authority=None, certificate=None, key_file=None):
         command += ["-c", certificate, "-k", key_file]
         endpoint, tls = f"https://localhost:{port}", ssl.create_default_context(cafile=authority)
     stage.spawn("moto", command)
-    stage.await_answer(endpoint, tls)
+    stage.await_response(endpoint, tls)
 
     def post(path, body, headers):
         request = urllib.request.Request(f"{endpoint}{path}", body.encode(), headers)
-        with urllib.request.urlopen(request, timeout=30, context=tls) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(request, timeout=30, context=tls) as response:
+            return response.read().decode()
 
     def iam(**form):
         form |= {"Version": "2010-05-08", "UserName": "s3proxy"}

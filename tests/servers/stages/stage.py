@@ -1,4 +1,4 @@
-"""What every server needs: a directory, free ports, processes that are ended, and patience."""
+"""Common to all servers: a directory, free ports, processes that are ended, and patience."""
 
 import getpass
 import os
@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-# Where `tests/servers/install` puts what is not a package of the system.
+# Where `tests/servers/install` puts servers that are not Debian packages.
 HOME = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "s3-servers"
 
 PATIENCE_SECONDS = 60
@@ -76,8 +76,8 @@ class Stage:
             raise ServerFailed(f"{command} failed: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def await_answer(self, url, tls=None):
-        """Waits until something answers HTTP there, whatever it says."""
+    def await_response(self, url, tls=None):
+        """Waits until a server sends any HTTP response at this URL."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             self.check_processes()
@@ -88,7 +88,7 @@ class Stage:
                 return
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise ServerFailed(f"no answer at {url}: {error}") from error
+                    raise ServerFailed(f"no response from {url}: {error}") from error
                 time.sleep(0.05)
 
     def check_processes(self):

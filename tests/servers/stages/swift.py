@@ -95,13 +95,13 @@ def start(stage):
         conf = stage.write(f"{kind}.conf", STORAGE_CONF.format(
             directory=directory, kind=kind, port=port, user=stage.user))
         serve(stage, conf, f"{kind}-server")
-        stage.await_answer(url(port))
+        stage.await_response(url(port))
     port = free_port()
     conf = stage.write("proxy.conf", PROXY_CONF.format(
         directory=directory, port=port, user=stage.user, region=REGION, account=ACCOUNT,
         name=USER, password=PASSWORD))
     serve(stage, conf, "proxy-server")
-    stage.await_answer(url(port))
+    stage.await_response(url(port))
     return access(url(port), f"{ACCOUNT}:{USER}", PASSWORD)
 
 

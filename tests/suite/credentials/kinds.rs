@@ -1,4 +1,5 @@
-//! Each kind of credentials: containers, roles, web identities, profiles, programs, the chain.
+//! Each kind of credentials provider: containers, roles, web identities, profiles, programs, the
+//! chain.
 
 use super::*;
 
@@ -10,10 +11,10 @@ both_drivers!(
     a_web_identity_is_exchanged_for_a_role,
     profiles_hold_keys_and_roles_and_programs,
     a_profile_of_single_sign_on_waits_for_the_login,
-    a_profile_that_is_edited_is_read_again_when_s3_refuses_it,
-    the_chain_finds_what_there_is,
+    an_edited_profile_is_read_again_when_s3_rejects_its_keys,
+    the_chain_finds_every_provider,
     check_says_which_credentials_and_why_there_are_none,
-    keys_that_are_written_down_ask_nobody,
+    configured_keys_need_no_credential_service,
 );
 
 fn a_container_is_given_credentials_for_its_token(driver: Driver) {
@@ -29,7 +30,7 @@ fn a_container_is_given_credentials_for_its_token(driver: Driver) {
 fn the_token_file_of_a_pod_may_change(driver: Driver) {
     let world = World::new(driver, HOUR, "container");
     let mut process = world.in_container();
-    // A line break, as an editor leaves it, cannot be sent; the token is not shown because of it.
+    // A token with a line break inside cannot be sent, and the error must not show it.
     process.write("token", format!("{CONTAINER_TOKEN}\n"));
     let path = process.path_of("token");
     let process = process.environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &path);
@@ -45,7 +46,7 @@ fn a_role_is_assumed_with_its_external_id(driver: Driver) {
     let role =
         format!("{{ role_arn: '{ROLE_ARN}', external_id: '{EXTERNAL_ID}', session_name: lab }}");
     let world = World::new(driver, Duration::from_secs(6), &role);
-    // The instance's credentials assume it, found by the chain.
+    // The chain finds the instance's credentials, which assume the role.
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
     let form = world.services.forms()[0].form.clone();
@@ -97,18 +98,18 @@ fn with_files(world: &World, config: &str, credentials: &str) -> Process {
     process
         .environment("AWS_CONFIG_FILE", &config)
         .environment("AWS_SHARED_CREDENTIALS_FILE", &credentials)
-        // The program that a profile names is run by a shell.
+        // `credential_process` is run by a shell, which needs PATH.
         .environment("PATH", "/usr/bin:/bin")
 }
 
-/// A set as a section of the credentials file.
+/// Issued credentials as a section of the credentials file.
 fn section(name: &str, world: &World) -> String {
     let keys = world.s3.server.keyring().issue(HOUR);
     format!(
         "[{name}]\naws_access_key_id = {}\naws_secret_access_key = {}\naws_session_token = {}\n",
         keys.access_key,
         keys.secret_key,
-        keys.token.expect("a temporary set")
+        keys.token.expect("temporary credentials")
     )
 }
 
@@ -158,7 +159,7 @@ fn a_profile_of_single_sign_on_waits_for_the_login(driver: Driver) {
     let said = the_warning(&proxy, "the profile \"lab\"");
     assert!(said.contains("aws sso login"), "{said}");
 
-    // As `aws sso login` leaves it; the name is the SHA-1 of the session's.
+    // The token cache of `aws sso login`; its file is named by the SHA-1 of the session's name.
     let cache = proxy.directory().join("home/.aws/sso/cache");
     std::fs::create_dir_all(&cache).expect("our own directory");
     let token = format!(
@@ -171,7 +172,7 @@ fn a_profile_of_single_sign_on_waits_for_the_login(driver: Driver) {
     world.assert_no_secret_in(&proxy.stderr());
 }
 
-fn a_profile_that_is_edited_is_read_again_when_s3_refuses_it(driver: Driver) {
+fn an_edited_profile_is_read_again_when_s3_rejects_its_keys(driver: Driver) {
     let world = World::new(driver, HOUR, "{ profile: lab }");
     let proxy = Proxy::start(with_files(&world, "", &section("lab", &world)));
     get(&proxy, TARGET).assert(200, "ACGT");
@@ -182,8 +183,8 @@ fn a_profile_that_is_edited_is_read_again_when_s3_refuses_it(driver: Driver) {
     world.assert_no_secret_in(&proxy.stderr());
 }
 
-fn the_chain_finds_what_there_is(driver: Driver) {
-    // Nothing is said of credentials at all, as in most configurations on EC2 and in EKS.
+fn the_chain_finds_every_provider(driver: Driver) {
+    // No credentials are configured, as in most configurations on EC2 and EKS.
     let mut world = World::new(driver, HOUR, "auto");
     world.config = world.config.without("credentials");
     get(&Proxy::start(world.process()), TARGET).assert(200, "ACGT");
@@ -222,7 +223,7 @@ fn check_says_which_credentials_and_why_there_are_none(driver: Driver) {
     }
 }
 
-fn keys_that_are_written_down_ask_nobody(driver: Driver) {
+fn configured_keys_need_no_credential_service(driver: Driver) {
     let mut world = World::new(driver, HOUR, "auto");
     let written = Config::over(driver, &world.s3);
     world.config = written.clone();

@@ -1,8 +1,8 @@
-//! How credentials are found and refreshed, over stand-ins for AWS's credential services.
+//! Finding and refreshing credentials, with stand-ins for AWS's credential services.
 
 mod kinds;
+mod refresh;
 mod refused;
-mod renewal;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 const TARGET: &str = "/files/reads.bam";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// S3, the services beside it, and a configuration without keys.
+/// S3, the credential services, and a configuration without keys.
 struct World {
     s3: TestS3,
     services: CredentialServices,
@@ -42,7 +42,7 @@ impl World {
         World { s3, services, config }
     }
 
-    /// The program, which finds every service on the loopback device and nothing anywhere else.
+    /// The program, with every service on the loopback device and no other credentials.
     fn process(&self) -> Process {
         World::process_of(&self.config, &self.services)
     }
@@ -65,7 +65,7 @@ impl World {
         process.environment("AWS_CONTAINER_CREDENTIALS_FULL_URI", &self.services.container_url())
     }
 
-    /// The access keys that requests were signed with, each once.
+    /// The distinct access keys that signed requests.
     fn access_keys_used(&self) -> BTreeSet<String> {
         let requests = self.s3.server.requests();
         let fields = requests.iter().filter_map(|seen| seen.field(AUTHORIZATION));
@@ -74,7 +74,7 @@ impl World {
         fields.filter_map(key).collect()
     }
 
-    /// Fails if anything secret is in the log.
+    /// Fails if a secret is in the log.
     #[track_caller]
     fn assert_no_secret_in(&self, log: &str) {
         let issued = self.s3.server.keyring().issued();
@@ -87,7 +87,7 @@ impl World {
     }
 }
 
-/// Lines of the log that warn of credentials.
+/// Warnings and errors about credentials in the log.
 fn warnings(proxy: &Proxy) -> Vec<String> {
     let log = proxy.stderr();
     let is_one = |line: &&str| {

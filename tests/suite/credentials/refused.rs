@@ -8,21 +8,21 @@ use crate::support::s3_server::Keyring;
 use crate::support::scripted_upstream::{ScriptedUpstream, ok, s3_error};
 
 both_drivers!(
-    a_set_that_s3_refuses_is_replaced_before_the_client_is_answered,
-    all_requests_that_are_refused_share_one_renewal,
+    credentials_that_s3_rejects_are_replaced_before_the_response,
+    all_rejected_requests_share_one_refresh,
     a_body_goes_on_with_newer_credentials,
-    check_renews_what_s3_refuses,
-    a_renewal_that_brings_the_same_set_is_not_repeated_at_once,
-    sets_that_s3_never_accepts_are_not_asked_for_again_and_again,
-    an_object_that_is_always_refused_does_not_hold_up_the_renewal,
-    keys_of_the_configuration_are_refused_at_once,
+    check_refreshes_credentials_that_s3_rejects,
+    a_refresh_that_brings_the_same_credentials_is_not_repeated_at_once,
+    credentials_that_s3_never_accepts_are_not_loaded_again_and_again,
+    an_object_that_is_always_rejected_does_not_delay_the_refresh,
+    keys_of_the_configuration_are_rejected_at_once,
     a_service_that_recovered_is_used_by_the_next_request,
     an_outage_of_the_service_is_retried_now_and_then,
 );
 
 const SIZE: u64 = 4 << 20;
 
-fn a_set_that_s3_refuses_is_replaced_before_the_client_is_answered(driver: Driver) {
+fn credentials_that_s3_rejects_are_replaced_before_the_response(driver: Driver) {
     type Refuse = fn(&Keyring);
     // InvalidAccessKeyId, ExpiredToken, InvalidToken.
     let ways: [Refuse; 3] = [Keyring::revoke_all, Keyring::expire_all, Keyring::spoil_all_tokens];
@@ -37,7 +37,7 @@ fn a_set_that_s3_refuses_is_replaced_before_the_client_is_answered(driver: Drive
         assert_eq!((response.status, response.content_length()), (200, 4));
         refuse(world.s3.server.keyring());
         get_range(&proxy, TARGET, "bytes=1-2").assert(206, "CG");
-        // However often, as long as S3 accepts what comes.
+        // Any number of times, as long as S3 accepts the new credentials.
         for _ in 0..4 {
             refuse(world.s3.server.keyring());
             get(&proxy, TARGET).assert(200, "ACGT");
@@ -48,7 +48,7 @@ fn a_set_that_s3_refuses_is_replaced_before_the_client_is_answered(driver: Drive
     }
 }
 
-fn all_requests_that_are_refused_share_one_renewal(driver: Driver) {
+fn all_rejected_requests_share_one_refresh(driver: Driver) {
     let world = World::new(driver, HOUR, "instance");
     let proxy = Proxy::start(world.config_process(|config| config.set("workers", "2")));
     let at_once = || {
@@ -68,7 +68,7 @@ fn all_requests_that_are_refused_share_one_renewal(driver: Driver) {
     assert_eq!(world.s3.server.keyring().issued().len(), 2);
 }
 
-/// The access key that a request was signed with.
+/// The access key that signed a request.
 fn access_key(head: &str) -> Option<&str> {
     Some(head.split_once("Credential=")?.1.split_once('/')?.0)
 }
@@ -87,7 +87,7 @@ fn a_body_goes_on_with_newer_credentials(driver: Driver) {
                     peer.respond_to_last_with_part(SIZE, 1_500_000);
                     return;
                 }
-                assert!(keyring.issued().len() <= 2, "renewed more than once");
+                assert!(keyring.issued().len() <= 2, "refreshed more than once");
                 match is_first {
                     true => peer.send(&refusal),
                     false => drop(peer.respond_to_last_with_part(SIZE, SIZE as usize)),
@@ -102,7 +102,7 @@ fn a_body_goes_on_with_newer_credentials(driver: Driver) {
     assert_eq!(upstream.heads().len(), 3);
 }
 
-fn check_renews_what_s3_refuses(driver: Driver) {
+fn check_refreshes_credentials_that_s3_rejects(driver: Driver) {
     let mut world = World::new(driver, HOUR, "instance");
     let keyring = world.s3.server.keyring().clone();
     let refusal = s3_error("400 Bad Request", "ExpiredToken");
@@ -120,7 +120,7 @@ fn check_renews_what_s3_refuses(driver: Driver) {
     assert_eq!(keyring.issued().len(), 2);
 }
 
-fn a_renewal_that_brings_the_same_set_is_not_repeated_at_once(driver: Driver) {
+fn a_refresh_that_brings_the_same_credentials_is_not_repeated_at_once(driver: Driver) {
     let world = World::new(driver, HOUR, "container");
     let keys = world.s3.server.keyring().issue(HOUR);
     world.services.set(Mode::Responding(200, json(&keys)));
@@ -133,15 +133,15 @@ fn a_renewal_that_brings_the_same_set_is_not_repeated_at_once(driver: Driver) {
     for _ in 0..20 {
         get(&proxy, TARGET).assert_error(502);
     }
-    assert_eq!(world.s3.server.requests().len(), 20, "the same set is not sent twice");
+    assert_eq!(world.s3.server.requests().len(), 20, "the same credentials are not sent twice");
     let loads = world.services.request_count() - asked;
-    // One at once, then after 1, 2, 4, … s.
+    // One refresh at once, then after 1, 2, 4, … s.
     let most = 2 + began.elapsed().as_secs() as usize / 2;
     assert!((1..=most).contains(&loads), "{loads} loads");
-    eventually("S3's reason is told", || proxy.stderr().contains("ExpiredToken"));
+    eventually("S3's reason is logged", || proxy.stderr().contains("ExpiredToken"));
 }
 
-fn sets_that_s3_never_accepts_are_not_asked_for_again_and_again(driver: Driver) {
+fn credentials_that_s3_never_accepts_are_not_loaded_again_and_again(driver: Driver) {
     let mut world = World::new(driver, HOUR, "instance");
     let upstream = ScriptedUpstream::always(s3_error("403 Forbidden", "InvalidAccessKeyId"));
     world.config = world.config.set("endpoint", &upstream.endpoint());
@@ -153,11 +153,11 @@ fn sets_that_s3_never_accepts_are_not_asked_for_again_and_again(driver: Driver) 
         requests += 1;
     }
     let loads = world.s3.server.keyring().issued().len();
-    // The first, then after 0, 1, 2, 4, … s.
+    // The first load, then refreshes after 0, 1, 2, 4, … s.
     assert!((2..=5).contains(&loads), "{loads} loads for {requests} requests");
 }
 
-fn an_object_that_is_always_refused_does_not_hold_up_the_renewal(driver: Driver) {
+fn an_object_that_is_always_rejected_does_not_delay_the_refresh(driver: Driver) {
     let mut world = World::new(driver, HOUR, "instance");
     let keyring = world.s3.server.keyring().clone();
     let upstream = {
@@ -185,7 +185,7 @@ fn an_object_that_is_always_refused_does_not_hold_up_the_renewal(driver: Driver)
     get(&proxy, TARGET).assert(200, "ACGT");
 }
 
-fn keys_of_the_configuration_are_refused_at_once(driver: Driver) {
+fn keys_of_the_configuration_are_rejected_at_once(driver: Driver) {
     for code in ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"] {
         let upstream = ScriptedUpstream::always(s3_error("400 Bad Request", code));
         let proxy = Config::new(driver, &upstream.endpoint()).start();
@@ -199,7 +199,7 @@ fn a_service_that_recovered_is_used_by_the_next_request(driver: Driver) {
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Down);
-    // So many failures that the next attempt of its own is 8 s away or more.
+    // So many failures that the next scheduled attempt is at least 8 s away.
     eventually("the service fails for long", || proxy.stderr().contains("attempt 4 failed"));
     get(&proxy, TARGET).assert_error(502);
     world.services.set(Mode::Up);
@@ -219,7 +219,7 @@ fn an_outage_of_the_service_is_retried_now_and_then(driver: Driver) {
             }
         });
     }
-    // Each attempt is a few requests, which the library repeats.
+    // Each attempt is a few requests, including the library's retries.
     let attempts = proxy.stderr().matches("failed: ").count();
     assert!(attempts <= 6, "{attempts} attempts");
     assert!(world.services.request_count() > asked);

@@ -1,4 +1,4 @@
-//! What the proxy learns from a refusal of S3: the time, and the region of a bucket.
+//! Corrections that S3's error responses teach the proxy: the time, and the region of a bucket.
 
 use super::TARGET;
 use crate::support::eventually;
@@ -13,7 +13,7 @@ both_drivers!(
 );
 
 fn a_wrong_clock_is_learned_from_s3(driver: Driver) {
-    // S3 lives in 2031 and refuses everybody else.
+    // S3's clock is in 2031, and it rejects requests with another time.
     let upstream = ScriptedUpstream::start(|peer| {
         while peer.next_request() {
             if peer.last_head().contains("x-amz-date: 20310101T0000") {
@@ -37,7 +37,7 @@ fn a_wrong_clock_is_learned_from_s3(driver: Driver) {
     assert_eq!(told, 1, "{}", proxy.stderr());
 }
 
-/// Answers only what is signed for `eu-central-1`, all else with `refusal`.
+/// Serves requests that are signed for `eu-central-1`; all others get `refusal`.
 fn in_eu_central(refusal: String) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         while peer.next_request() {
@@ -65,7 +65,7 @@ fn a_bucket_of_another_region_is_found_there(driver: Driver) {
     let moved = s3_error("301 Moved Permanently", "PermanentRedirect")
         .replace("Server: scripted", "x-amz-bucket-region: eu-central-1");
     assert_finds_the_region(driver, &in_eu_central(moved.clone()));
-    // A region that makes no sense is not followed, and neither is one in circles.
+    // An invalid region is ignored, and so is a cycle of redirects.
     for other in ["https://evil.example/", "ap-south-1"] {
         let upstream = in_eu_central(moved.replace("eu-central-1", other));
         let proxy = Config::new(driver, &upstream.endpoint()).start();

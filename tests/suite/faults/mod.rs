@@ -1,4 +1,4 @@
-//! An S3 that fails: clients notice nothing as long as a retry can help.
+//! An S3 that fails: clients do not notice as long as a retry can succeed.
 
 mod corrections;
 mod resume;
@@ -33,12 +33,12 @@ both_drivers!(
 const SIZE: u64 = 4 << 20;
 const TARGET: &str = "/files/a.bam";
 
-/// Every request goes out on a new connection, so that each connection is one try.
+/// Every request uses a new connection, so that each connection is one attempt.
 fn over(driver: Driver, upstream: &ScriptedUpstream) -> Config {
     Config::new(driver, &upstream.endpoint()).set("upstream_max_idle_connections", "0")
 }
 
-/// Fails the first `bad` requests of every upstream with `fail`, then answers well.
+/// Fails the first `bad` requests with `fail`, and serves later ones.
 fn failing(bad: usize, fail: impl Fn(&mut Peer) + Send + Sync + 'static) -> ScriptedUpstream {
     let seen = AtomicUsize::new(0);
     ScriptedUpstream::start(move |peer| {
@@ -75,7 +75,7 @@ fn a_response_of_429_or_any_5xx_is_retried(driver: Driver) {
         get(&proxy, TARGET).assert(200, whole());
         assert_eq!(upstream.connections(), 3, "{status}");
     }
-    // HEAD too, whose errors have no body.
+    // Also HEAD, whose error responses have no body.
     for status in ["429 Too Many Requests", "503 Slow Down", "520 Unknown"] {
         let upstream = failing(2, move |peer| {
             peer.send(format!(
@@ -85,7 +85,7 @@ fn a_response_of_429_or_any_5xx_is_retried(driver: Driver) {
         let proxy = over(driver, &upstream).start();
         assert_eq!(head(&proxy, TARGET).content_length(), SIZE);
     }
-    // One that lasts is a failure of S3.
+    // If every attempt fails, it is S3's failure.
     let upstream = ScriptedUpstream::always(s3_error("520 Unknown", ""));
     let proxy = over(driver, &upstream).set("retries", "2").start();
     get(&proxy, TARGET).assert_error(502);
@@ -111,7 +111,7 @@ fn an_s3_that_refuses_connections_for_two_seconds_is_not_noticed(driver: Driver)
     let mut gate = Gate::open(&s3.server.endpoint());
     let proxy = Config::new(driver, &gate.endpoint()).set("metadata_ttl", "0s").start();
     let url = proxy.url_of("/files/reads.bam");
-    // With connections of before, and without any.
+    // With pooled connections, and without.
     get_range(&proxy, "/files/reads.bam", "bytes=0-9").assert(206, &bam[..10]);
     for (program, arguments) in [
         ("samtools", &["view", "-c"][..]),
@@ -151,7 +151,7 @@ fn a_retry_after_of_s3_is_kept(driver: Driver) {
         assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
         assert_eq!(upstream.connections(), 2);
     }
-    // What makes no sense is passed over.
+    // An invalid value is ignored.
     let upstream = wait_for_s3(|| "soon".to_owned());
     get(&over(driver, &upstream).start(), TARGET).assert(200, whole());
 }
@@ -230,12 +230,12 @@ fn an_outage_is_given_up_within_its_bounds_and_reported_truthfully(driver: Drive
     let proxy = over(driver, &upstream).set("retries", "0").start();
     get(&proxy, TARGET).assert_error(503);
     assert_eq!(upstream.connections(), 4);
-    // The time counts too.
+    // Also bounded by time.
     let proxy = over(driver, &upstream).set("retries", "1000").set("retry_timeout", "1s").start();
     let asked = Instant::now();
     get(&proxy, TARGET).assert_error(503);
     assert!(asked.elapsed() < Duration::from_secs(3));
-    // Nobody there at all.
+    // Nothing listens.
     let nobody = Config::new(driver, "http://127.0.0.1:1").set("retries", "2").start();
     get(&nobody, TARGET).assert_error(502);
 }
@@ -248,7 +248,7 @@ fn an_outage_is_not_multiplied_by_retries(driver: Driver) {
     for number in 0..clients {
         get(&proxy, &format!("/files/{number}")).assert_error(502);
     }
-    // Those that were not tried again have earned two more.
+    // The requests without retries have earned budget for two more.
     let tries = upstream.connections();
     assert!((clients + 5..=clients + 7).contains(&tries), "{tries} requests for {clients}");
 }

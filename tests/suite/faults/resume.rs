@@ -71,7 +71,7 @@ fn a_range_that_breaks_off_goes_on_inside_itself(driver: Driver) {
         conditions(&upstream)[1..],
         [resumed(1_000_100, 2_500_099), resumed(2_000_100, 2_500_099)]
     );
-    // Small enough to be received whole before the client gets a head.
+    // Small enough to be received completely before the client gets a head.
     let upstream = breaks_off_every(3_000);
     let proxy = over(driver, &upstream).set("retries", "8").start();
     get_range(&proxy, TARGET, "bytes=0-9999").assert(206, synthetic_bytes(0, 10_000));
@@ -117,7 +117,7 @@ fn assert_cut_short(proxy: &Proxy, length: usize) {
     client.send(request_head("GET", TARGET, &[]));
     assert_eq!(client.head().content_length(), SIZE);
     let came = client.rest();
-    assert!(came == synthetic_bytes(0, length), "{} bytes came", came.len());
+    assert!(came == synthetic_bytes(0, length), "{} bytes received", came.len());
 }
 
 fn a_body_without_a_strong_tag_is_cut_short(driver: Driver) {
@@ -219,8 +219,8 @@ fn a_client_that_pauses_gets_its_bytes_even_when_s3_gave_up_waiting(driver: Driv
     let seen = Arc::clone(&gave_up);
     let upstream = ScriptedUpstream::start(move |peer| {
         if peer.number == 0 {
-            // More than all memory on the way takes, so that it waits for the client; then S3
-            // loses its patience.
+            // More than all buffers between S3 and the client hold, so that sending blocks until S3
+            // gives up.
             peer.give_up_sending_after(Duration::from_millis(300));
             peer.respond_with_part(LARGE, LARGE as usize);
             peer.reset();

@@ -1,4 +1,4 @@
-//! Bodies in the chunked coding (RFC 9112 §7.1), which clients get with a length.
+//! Bodies with chunked transfer coding (RFC 9112 §7.1), which clients get with `Content-Length`.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn a_chunked_body_reaches_the_client_with_its_length(driver: Driver) {
     ] {
         on_every_transport(driver, store.script(), |proxy, _| assert_serves(proxy, store));
     }
-    // Without a cache nothing is known from the request before.
+    // Without a cache the size is not known from an earlier request.
     let upstream = DIGITS.start();
     let config = Config::new(driver, &upstream.endpoint()).set("metadata_ttl", "0s");
     assert_serves(&config.start(), DIGITS);
@@ -58,7 +58,7 @@ fn a_chunked_body_leaves_both_connections_usable(driver: Driver) {
         }
         client.assert_open();
         assert_eq!(upstream.connections(), 1);
-        // Those that a client may leave at any moment have another.
+        // Requests that a client may abort at any moment use another connection.
         for _ in 0..2 {
             client.request("GET", TARGET, &[]).assert(200, bytes(0, store.size));
         }
@@ -101,7 +101,7 @@ fn a_chunked_body_of_fewer_bytes_never_looks_complete(driver: Driver) {
 }
 
 fn a_chunked_body_that_breaks_off_is_resumed(driver: Driver) {
-    // Broken off, ended too early, and nonsense instead of a chunk.
+    // The connection ends, the last chunk comes too early, and an invalid chunk.
     for end in ["", "0\r\n\r\n", "xyz\r\n"] {
         let upstream = ScriptedUpstream::start(move |peer| {
             while peer.next_request() {

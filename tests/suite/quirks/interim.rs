@@ -11,7 +11,7 @@ both_drivers!(
     too_many_interim_responses_and_101_are_502,
 );
 
-/// Some with fields that would mean something in a final response.
+/// Some with fields that would have a meaning in a final response.
 const INTERIM: [&str; 4] = [
     "HTTP/1.1 100 Continue\r\n\r\n",
     "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
@@ -52,7 +52,7 @@ fn interim_responses_leave_the_connection_usable(driver: Driver) {
             assert_eq!(head(proxy, "/files/head").content_length(), 10);
             get(proxy, TARGET).assert(200, "0123456789");
             get(proxy, TARGET).assert(200, "0123456789");
-            // One for requests that end soon, one for those that a client may leave at any moment.
+            // One for short responses, one for requests that a client may abort at any moment.
             assert_eq!(upstream.connections(), 2);
         });
     }

@@ -1,5 +1,5 @@
-//! Responses of S3 servers that are not AWS, and of proxies in front of them: valid HTTP that AWS
-//! never sends, and small mistakes that need not become the client's.
+//! Responses of S3 servers other than AWS, and of proxies in front of them: valid HTTP that AWS
+//! never sends, and small mistakes that the proxy hides from clients.
 
 mod chunked;
 mod framing;
@@ -17,7 +17,7 @@ const E_TAG: &str = "\"0123456789abcdef\"";
 const FIELDS: &str =
     "ETag: \"0123456789abcdef\"\r\nLast-Modified: Thu, 29 Feb 2024 12:30:45 GMT\r\n";
 
-/// How a message says where its body ends, or how long the body would be (HEAD).
+/// The framing of a body (RFC 9112 §6.3), or of the body that a GET would have (HEAD).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     Length,
@@ -26,15 +26,15 @@ enum Framing {
     Nothing,
 }
 
-/// A server with one object of synthetic bytes, and its own way of sending it.
+/// A server with one synthetic object and its own quirks.
 #[derive(Clone, Copy, Debug)]
 struct Store {
     size: u64,
     framing: Framing,
     /// The framing in responses to HEAD.
     head: Framing,
-    /// Whether a request for a part gets the whole object. If HEAD has no length, the first byte is
-    /// still sent alone, since otherwise nobody could know the size.
+    /// Whether a range request gets the whole object. If HEAD has no length, `bytes=0-0` still gets
+    /// a 206, since otherwise nothing would tell the size.
     ignores_ranges: bool,
     /// Bytes in a chunk, or [`GROWING`].
     chunk: usize,

@@ -25,7 +25,7 @@ both_drivers!(
     an_object_that_grew_is_served_up_to_its_new_end,
 );
 
-/// Sends the whole object, whatever part is requested.
+/// Ignores `Range` and always sends the whole object.
 const IGNORES_RANGES: Store = Store { ignores_ranges: true, ..PLAIN };
 
 fn an_ignored_range_is_cut_out_of_the_whole(driver: Driver) {
@@ -67,7 +67,7 @@ fn parts_of(size: u64) -> [(String, u64, u64); 6] {
     ]
 }
 
-/// HTTP allows it, and reading over 16 MiB for a few bytes would cost more.
+/// HTTP allows it, and skipping more than 16 MiB for a few bytes would cost more.
 fn a_part_far_behind_the_start_of_the_whole_is_sent_as_the_whole(driver: Driver) {
     let store = Store { size: 20 << 20, ..IGNORES_RANGES };
     let upstream = store.start();
@@ -81,7 +81,7 @@ fn a_part_far_behind_the_start_of_the_whole_is_sent_as_the_whole(driver: Driver)
     get_range(&proxy, TARGET, "bytes=16777216-16777218").assert(206, bytes(16 << 20, 3));
 }
 
-/// The head is sent first and the body later, so that none of it is in memory with the head.
+/// The head is sent first and the body later, so that no body bytes are received with the head.
 fn a_part_of_the_whole_leaves_nothing_to_the_next_response(driver: Driver) {
     const SMALL: usize = 50_000;
     let upstream = ScriptedUpstream::start(|peer| {
@@ -150,7 +150,7 @@ fn a_200_with_a_content_range_is_a_part(driver: Driver) {
         }
     };
     on_every_transport(driver, script, |proxy, _| assert_serves(proxy, PLAIN));
-    // What answers a plain GET with a part must have sent all of it.
+    // A part in response to a GET without `Range` must be the whole object.
     for (range, body, status) in [("0-9/10", "0123456789", 200), ("2-4/10", "234", 502)] {
         let upstream = ScriptedUpstream::always(part(range, body));
         assert_eq!(get(&proxy_over(driver, &upstream), TARGET).status, status, "{range}");
@@ -212,7 +212,7 @@ fn a_part_of_no_bytes_at_the_end_is_416(driver: Driver) {
     }
 }
 
-/// A server that rejects ends past the object, which it then has `has_grown` twice as large.
+/// A server that rejects ranges that end past the object, whose size `has_grown` doubles.
 fn strict(has_grown: Arc<AtomicBool>) -> ScriptedUpstream {
     ScriptedUpstream::start(move |peer| {
         while peer.next_request() {

@@ -1,17 +1,17 @@
-//! Credentials change, expire and are revoked, and their providers fail.
+//! Credentials that change and expire, and providers that fail.
 
 use super::*;
 
 both_drivers!(
-    sets_change_in_mid_traffic_and_no_request_fails,
-    a_service_that_is_down_at_the_start_is_waited_for_while_serving,
-    the_last_good_set_is_used_while_the_service_is_down,
-    a_set_that_ended_without_another_is_502_and_said_once,
+    credentials_change_under_traffic_and_no_request_fails,
+    a_service_that_is_down_at_the_start_is_retried_while_serving,
+    valid_credentials_are_used_while_the_service_is_down,
+    expired_credentials_are_502_and_logged_once,
     a_malformed_response_is_never_taken_for_credentials,
     nonsense_in_the_environment_is_reported_clearly,
 );
 
-/// Attempts that failed since something was said of credentials, and were not said again.
+/// Failed attempts after a warning with these words; they are logged at debug level only.
 fn failed_attempts_after(proxy: &Proxy, words: &str) -> usize {
     let log = proxy.stderr();
     let rest = log.split_once(words).map_or("", |(_, rest)| rest);
@@ -20,7 +20,7 @@ fn failed_attempts_after(proxy: &Proxy, words: &str) -> usize {
 
 /// Waits for a warning, which must be the only one.
 #[track_caller]
-fn sets_change_in_mid_traffic_and_no_request_fails(driver: Driver) {
+fn credentials_change_under_traffic_and_no_request_fails(driver: Driver) {
     let world = World::new(driver, Duration::from_secs(6), "instance");
     let proxy = Proxy::start(world.process());
     let (end, failed) = (Instant::now() + Duration::from_secs(12), AtomicBool::new(false));
@@ -40,12 +40,12 @@ fn sets_change_in_mid_traffic_and_no_request_fails(driver: Driver) {
     });
     assert!(!failed.load(Ordering::Relaxed), "a request failed");
     let used = world.access_keys_used();
-    assert!(used.len() >= 3, "only {used:?} in twice the lifetime of a set");
+    assert!(used.len() >= 3, "only {used:?} in twice the lifetime of credentials");
     assert!(warnings(&proxy).is_empty(), "{:#?}", warnings(&proxy));
     world.assert_no_secret_in(&proxy.stderr());
 }
 
-fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Driver) {
+fn a_service_that_is_down_at_the_start_is_retried_while_serving(driver: Driver) {
     let world = World::new(driver, HOUR, "instance");
     world.services.set(Mode::Down);
     let proxy = Proxy::start(world.process());
@@ -54,7 +54,7 @@ fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Drive
     }
     let said = the_warning(&proxy, "requests get a 502 response");
     assert!(said.contains("credentials of the instance metadata service"), "{said}");
-    assert_eq!(world.s3.server.accepted_connections(), 0, "S3 is not even connected to");
+    assert_eq!(world.s3.server.accepted_connections(), 0, "there is no connection to S3");
     eventually("more attempts fail", || failed_attempts_after(&proxy, "cannot be loaded") >= 2);
     assert_eq!(warnings(&proxy).len(), 1, "{:#?}", warnings(&proxy));
     world.services.set(Mode::Up);
@@ -63,7 +63,7 @@ fn a_service_that_is_down_at_the_start_is_waited_for_while_serving(driver: Drive
     world.assert_no_secret_in(&proxy.stderr());
 }
 
-fn the_last_good_set_is_used_while_the_service_is_down(driver: Driver) {
+fn valid_credentials_are_used_while_the_service_is_down(driver: Driver) {
     let world = World::new(driver, Duration::from_secs(15), "instance");
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
@@ -72,32 +72,38 @@ fn the_last_good_set_is_used_while_the_service_is_down(driver: Driver) {
     assert!(said.contains("The current ones are valid until 2"), "{said}");
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Up);
-    eventually("they are renewed", || proxy.stderr().contains("refreshed again"));
+    eventually("they are refreshed", || proxy.stderr().contains("refreshed again"));
     get(&proxy, TARGET).assert(200, "ACGT");
     assert_eq!(world.access_keys_used().len(), 2);
     assert_eq!(warnings(&proxy).len(), 1);
     world.assert_no_secret_in(&proxy.stderr());
 }
 
-fn a_set_that_ended_without_another_is_502_and_said_once(driver: Driver) {
+fn expired_credentials_are_502_and_logged_once(driver: Driver) {
     let world = World::new(driver, Duration::from_secs(4), "instance");
     let proxy = Proxy::start(world.process());
     get(&proxy, TARGET).assert(200, "ACGT");
     world.services.set(Mode::Down);
-    eventually("the set has ended", || get(&proxy, TARGET).status == 502);
-    eventually("it is said", || warnings(&proxy).iter().any(|line| line.contains("have expired")));
+    eventually("the credentials have expired", || get(&proxy, TARGET).status == 502);
+    eventually("the log says so", || {
+        warnings(&proxy).iter().any(|line| line.contains("have expired"))
+    });
     world.s3.server.forget();
     for _ in 0..5 {
         get(&proxy, TARGET).assert_error(502);
     }
-    assert_eq!(world.s3.server.requests().len(), 0, "nothing is sent with what has ended");
+    assert_eq!(
+        world.s3.server.requests().len(),
+        0,
+        "no request is signed with expired credentials"
+    );
     eventually("another attempt fails", || failed_attempts_after(&proxy, "have expired") >= 1);
     let said = warnings(&proxy);
     let expired: Vec<_> = said.iter().filter(|line| line.contains("have expired")).collect();
     assert_eq!(expired.len(), 1, "{said:#?}");
     assert!(expired[0].contains("check that this instance has a role"), "{expired:?}");
     world.services.set(Mode::Up);
-    eventually("there are others", || get(&proxy, TARGET).status == 200);
+    eventually("there are new credentials", || get(&proxy, TARGET).status == 200);
 }
 
 fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
@@ -129,7 +135,7 @@ fn a_malformed_response_is_never_taken_for_credentials(driver: Driver) {
                 get(&proxy, TARGET).assert_error(502);
                 let said = the_warning(&proxy, "requests get a 502 response");
                 assert!(said.contains(kind), "{said}");
-                // Whether a set has ended is for S3 to say, once; the clock here may be wrong.
+                // This machine's clock may be wrong, so S3 decides once whether they have expired.
                 let most = usize::from(said.contains("the credentials issued were valid until"));
                 assert!(world.s3.server.requests().len() <= most, "{said}");
                 world.assert_no_secret_in(&proxy.stderr());
@@ -158,7 +164,7 @@ fn nonsense_in_the_environment_is_reported_clearly(driver: Driver) {
             scope.spawn(move || {
                 let world = World::new(driver, HOUR, kind);
                 let mut process = world.process();
-                // An endpoint that is named outright makes its mode irrelevant.
+                // A configured endpoint takes precedence over its mode.
                 if variable.ends_with("_MODE") {
                     process = process.environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", "");
                 }

@@ -1,4 +1,4 @@
-//! Requests of clients, each with the one correct response.
+//! Requests of clients, each with its only correct response.
 
 use std::ops::Range;
 
@@ -8,7 +8,8 @@ use crate::support::memory_store::TestS3;
 use crate::support::object::{LAST_MODIFIED, Object};
 use crate::support::raw_http::{Response, request_head};
 
-/// Keys and sizes: on either side of what is gathered (64 KiB) and what is spliced (128 KiB).
+/// Keys and sizes: on both sides of the thresholds for one send (64 KiB) and for splicing (128
+/// KiB).
 const OBJECTS: [(&str, u64); 9] = [
     ("empty.bai", 0),
     ("one.csi", 1),
@@ -21,11 +22,10 @@ const OBJECTS: [(&str, u64); 9] = [
     ("huge.cram", (1 << 30) + 77),
 ];
 
-/// How many of them are small enough to be read whole often; the others are huge.
+/// How many of [`OBJECTS`], from the first, are small enough to be read whole; the others are huge.
 const MODERATE: usize = 7;
 
-/// The most bytes that a question usually is about, as a power of two; all powers below are as
-/// likely.
+/// Most ranges have at most two to this power of bytes; all smaller powers are equally likely.
 const USUAL_BYTES_LOG2: f64 = 21.0;
 
 /// A key that S3 denies.
@@ -36,8 +36,8 @@ pub(crate) struct Bucket {
     objects: Vec<(&'static str, Object)>,
 }
 
-/// A request, and the response that it must get when all is well.
-pub(crate) struct Question<'a> {
+/// A request, and the response that it must get if nothing fails.
+pub(crate) struct Exchange<'a> {
     method: &'static str,
     target: String,
     fields: Vec<(&'static str, String)>,
@@ -62,54 +62,55 @@ impl Bucket {
         Bucket { objects }
     }
 
-    /// Any question that is answered with some MiB at most.
-    pub(crate) fn any_question(&self, rng: &mut Rng) -> Question<'_> {
+    /// Any exchange whose response has a few MiB at most.
+    pub(crate) fn any_exchange(&self, rng: &mut Rng) -> Exchange<'_> {
         match rng.u32(..10) {
-            0 => Question::missing("GET", rng),
-            1 | 2 => Question::conditional(self.of_moderate_size(rng), rng),
-            3 => Question::whole("GET", self.of_moderate_size(rng)),
-            _ => Question::part(self.any(rng), rng),
+            0 => Exchange::missing("GET", rng),
+            1 | 2 => Exchange::conditional(self.of_moderate_size(rng), rng),
+            3 => Exchange::whole("GET", self.of_moderate_size(rng)),
+            _ => Exchange::part(self.any(rng), rng),
         }
     }
 
     /// A part of any object.
-    pub(crate) fn slice_question(&self, rng: &mut Rng) -> Question<'_> {
-        Question::part(self.any(rng), rng)
+    pub(crate) fn slice_exchange(&self, rng: &mut Rng) -> Exchange<'_> {
+        Exchange::part(self.any(rng), rng)
     }
 
-    /// A question whose response has no body.
-    pub(crate) fn head_question(&self, rng: &mut Rng) -> Question<'_> {
+    /// An exchange whose response has no body.
+    pub(crate) fn head_exchange(&self, rng: &mut Rng) -> Exchange<'_> {
         match rng.u32(..4) {
-            0 => Question::missing("HEAD", rng),
-            _ => Question::whole("HEAD", self.any(rng)),
+            0 => Exchange::missing("HEAD", rng),
+            _ => Exchange::whole("HEAD", self.any(rng)),
         }
     }
 
-    /// `bytes=N-` of a huge object, as clients send it that do not know yet how much they will read.
-    pub(crate) fn open_ended_question(&self, rng: &mut Rng) -> Question<'_> {
+    /// `bytes=N-` of a huge object, as sent by clients that do not know yet how much they will
+    /// read.
+    pub(crate) fn open_ended_exchange(&self, rng: &mut Rng) -> Exchange<'_> {
         let (key, object) = self.huge(rng);
         match rng.u64(..object.size()) {
-            first if first.is_multiple_of(2) => Question::ranged((key, object), first, None),
-            _ => Question::whole("GET", (key, object)),
+            first if first.is_multiple_of(2) => Exchange::ranged((key, object), first, None),
+            _ => Exchange::whole("GET", (key, object)),
         }
     }
 
-    /// So many bytes of a huge object.
-    pub(crate) fn long_question(&self, bytes: u64, rng: &mut Rng) -> Question<'_> {
+    /// A range of this length of a huge object.
+    pub(crate) fn long_exchange(&self, bytes: u64, rng: &mut Rng) -> Exchange<'_> {
         let (key, object) = self.huge(rng);
         let first = rng.u64(..object.size() - bytes);
-        Question::ranged((key, object), first, Some(first + bytes - 1))
+        Exchange::ranged((key, object), first, Some(first + bytes - 1))
     }
 
-    /// One question of each kind about each object.
-    pub(crate) fn all_questions(&self, rng: &mut Rng) -> Vec<Question<'_>> {
-        let mut all = vec![Question::missing("GET", rng), Question::missing("HEAD", rng)];
+    /// One exchange of each kind with each object.
+    pub(crate) fn all_exchanges(&self, rng: &mut Rng) -> Vec<Exchange<'_>> {
+        let mut all = vec![Exchange::missing("GET", rng), Exchange::missing("HEAD", rng)];
         for (index, (key, object)) in self.objects.iter().enumerate() {
-            all.push(Question::whole("HEAD", (key, object)));
-            all.push(Question::part((key, object), rng));
+            all.push(Exchange::whole("HEAD", (key, object)));
+            all.push(Exchange::part((key, object), rng));
             if index < MODERATE {
-                all.push(Question::whole("GET", (key, object)));
-                all.push(Question::conditional((key, object), rng));
+                all.push(Exchange::whole("GET", (key, object)));
+                all.push(Exchange::conditional((key, object), rng));
             }
         }
         all
@@ -131,31 +132,31 @@ impl Bucket {
     }
 }
 
-impl<'a> Question<'a> {
+impl<'a> Exchange<'a> {
     fn new(method: &'static str, key: &str, object: Option<&'a Object>, status: u16) -> Self {
         let target = format!("/files/{key}");
-        Question { method, target, fields: Vec::new(), object, status, body: 0..0 }
+        Exchange { method, target, fields: Vec::new(), object, status, body: 0..0 }
     }
 
     fn whole(method: &'static str, (key, object): (&str, &'a Object)) -> Self {
         let body = if method == "HEAD" { 0..0 } else { 0..object.size() };
-        Question { body, ..Question::new(method, key, Some(object), 200) }
+        Exchange { body, ..Exchange::new(method, key, Some(object), 200) }
     }
 
     fn missing(method: &'static str, rng: &mut Rng) -> Self {
         match rng.u32(..40) {
-            0 => Question::new(method, DENIED, None, 403),
-            number => Question::new(method, &format!("reads-{number}.bam.csi"), None, 404),
+            0 => Exchange::new(method, DENIED, None, 403),
+            number => Exchange::new(method, &format!("reads-{number}.bam.csi"), None, 404),
         }
     }
 
     /// `bytes=first-last`, or `bytes=first-` if `last` is `None`.
     fn ranged((key, object): (&str, &'a Object), first: u64, last: Option<u64>) -> Self {
-        let question = Question::new("GET", key, Some(object), 206);
+        let exchange = Exchange::new("GET", key, Some(object), 206);
         let end = last.map_or(object.size(), |last| object.size().min(last + 1));
         let last = last.map(|last| last.to_string()).unwrap_or_default();
         let (status, body) = if first < end { (206, first..end) } else { (416, 0..0) };
-        Question { status, body, ..question }.field("Range", format!("bytes={first}-{last}"))
+        Exchange { status, body, ..exchange }.field("Range", format!("bytes={first}-{last}"))
     }
 
     fn part((key, object): (&str, &'a Object), rng: &mut Rng) -> Self {
@@ -163,27 +164,27 @@ impl<'a> Question<'a> {
         let length = ((USUAL_BYTES_LOG2 * rng.f64()).exp2() as u64).min(size);
         let first = size - length;
         match rng.u32(..8) {
-            // Past the end, and up to a place behind it.
-            0 => Question::ranged((key, object), size + rng.u64(..3), None),
-            1 => Question::ranged((key, object), first, Some(size + rng.u64(..1 << 40))),
-            2 => Question::ranged((key, object), first, None),
+            // A range past the end, and one that ends past it.
+            0 => Exchange::ranged((key, object), size + rng.u64(..3), None),
+            1 => Exchange::ranged((key, object), first, Some(size + rng.u64(..1 << 40))),
+            2 => Exchange::ranged((key, object), first, None),
             3 if length > 0 => {
-                let question = Question::new("GET", key, Some(object), 206);
-                let question = Question { body: first..size, ..question };
-                question.field("Range", format!("bytes=-{length}"))
+                let exchange = Exchange::new("GET", key, Some(object), 206);
+                let exchange = Exchange { body: first..size, ..exchange };
+                exchange.field("Range", format!("bytes=-{length}"))
             }
             _ => {
                 let first = rng.u64(..=first);
-                Question::ranged((key, object), first, Some(first + length.max(1) - 1))
+                Exchange::ranged((key, object), first, Some(first + length.max(1) - 1))
             }
         }
     }
 
     fn conditional((key, object): (&str, &'a Object), rng: &mut Rng) -> Self {
         let (size, e_tag, other) = (object.size(), object.quoted_e_tag(), "\"other\"".to_owned());
-        let whole = Question::whole("GET", (key, object));
+        let whole = Exchange::whole("GET", (key, object));
         let nothing =
-            |status| Question { body: 0..0, status, ..Question::whole("GET", (key, object)) };
+            |status| Exchange { body: 0..0, status, ..Exchange::whole("GET", (key, object)) };
         let date = LAST_MODIFIED.to_owned();
         let range = |size: u64| format!("bytes={}-", size / 2);
         match rng.u32(..8) {
@@ -194,7 +195,7 @@ impl<'a> Question<'a> {
             4 => whole.field("If-Match", e_tag),
             5 => whole.field("If-Unmodified-Since", date),
             6 if size > 0 => {
-                Question::ranged((key, object), size / 2, None).field("If-Range", e_tag)
+                Exchange::ranged((key, object), size / 2, None).field("If-Range", e_tag)
             }
             _ => whole.field("Range", range(size)).field("If-Range", other),
         }
@@ -206,7 +207,6 @@ impl<'a> Question<'a> {
         self
     }
 
-    /// The request.
     pub(crate) fn head(&self) -> String {
         let fields: Vec<_> =
             self.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -218,7 +218,7 @@ impl<'a> Question<'a> {
         self.method
     }
 
-    /// Fails unless this head is part of the right response.
+    /// Fails unless this is the head of the correct response.
     #[track_caller]
     pub(crate) fn check_head(&self, response: &Response) {
         let asked = (self.method, &self.target, &self.fields);
@@ -244,7 +244,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Whether the right response has bytes of the object.
+    /// Whether the correct response has bytes of the object.
     pub(crate) fn wants_bytes(&self) -> bool {
         self.method == "GET" && matches!(self.status, 200 | 206)
     }
@@ -252,13 +252,13 @@ impl<'a> Question<'a> {
     /// Fails unless these are the object's bytes at `start`.
     #[track_caller]
     pub(crate) fn check_bytes(&self, start: u64, bytes: &[u8]) {
-        let object = self.object.expect("who asks for bytes asks for an object");
+        let object = self.object.expect("an exchange with an object");
         let (mut at, mut rest) = (start, bytes);
         while !rest.is_empty() {
             let expected = object.piece(at, rest.len() as u64);
-            assert!(!expected.is_empty(), "bytes behind the end of {}", self.target);
+            assert!(!expected.is_empty(), "bytes past the end of {}", self.target);
             let (came, others) = rest.split_at(expected.len());
-            assert!(came == expected, "other bytes than those of {} at {at}", self.target);
+            assert!(came == expected, "wrong bytes of {} at {at}", self.target);
             (at, rest) = (at + came.len() as u64, others);
         }
     }
