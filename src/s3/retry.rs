@@ -101,10 +101,10 @@ pub(crate) enum NoRetry {
     #[error("after retries for {0:?} (retry_timeout)")]
     Time(Duration),
     /// S3's `Retry-After` is longer than the rest of the timeout.
-    #[error("since S3 asks for a pause of {0:?} (Retry-After)")]
+    #[error("because S3 asks for a pause of {0:?} (Retry-After)")]
     RetryAfter(Duration),
     /// Too many requests of this worker failed.
-    #[error("since this worker's retry budget is used up (retry_budget)")]
+    #[error("because this worker's retry budget is used up (retry_budget)")]
     Budget,
 }
 

@@ -72,7 +72,11 @@ pub(crate) fn map_service_error(
         Failure::AccessDenied if mount.bucket.customer_key.is_some() => Kind::CustomerKey,
         _ => error.kind(),
     };
-    let remedy = remedy(error, kind, mount.bucket.credentials.as_deref());
+    let remedy = match failure {
+        // S3 stumbled over the key that the client chose; nothing of the mount needs a remedy.
+        Failure::InvalidKey => String::new(),
+        _ => remedy(error, kind, mount.bucket.credentials.as_deref()),
+    };
     log_service_error(mount, object, error, level(error, failure), &remedy);
     let negative = match failure {
         Failure::NotFound | Failure::InvalidKey => Negative::NotFound,

@@ -58,7 +58,7 @@ fn assert_finds_the_region(driver: Driver, upstream: &ScriptedUpstream) {
     eventually("the log says so", || proxy.stderr().contains("is in region eu-central-1"));
     let log = proxy.stderr();
     assert_eq!(log.matches("is in region eu-central-1").count(), 1, "{log}");
-    assert!(log.contains("write 'region: eu-central-1'"), "{log}");
+    assert!(log.contains("set 'region: eu-central-1'"), "{log}");
 }
 
 fn a_bucket_of_another_region_is_found_there(driver: Driver) {

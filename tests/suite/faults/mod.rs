@@ -165,7 +165,7 @@ fn a_retry_after_that_is_too_long_is_passed_on_at_once(driver: Driver) {
         assert_eq!(response.field("retry-after"), Some(seconds));
         assert_eq!(upstream.connections(), 1);
         eventually("the log says so", || {
-            proxy.stderr().contains(&format!("no request for the next {seconds} s (Retry-After)"))
+            proxy.stderr().contains(&format!("no request in the next {seconds} s (Retry-After)"))
         });
         get(&proxy, TARGET).assert(200, whole());
     }
