@@ -23,17 +23,22 @@ fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).expect("text")
 }
 
+/// Accepts a connection and responds with the head and the first half of the object.
+fn send_first_half(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    read_head(&mut stream);
+    let head = format!("HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n", 2 * HALF);
+    stream.write_all(head.as_bytes()).expect("a reader");
+    stream.write_all(&vec![b'x'; HALF]).expect("a reader");
+    stream
+}
+
 /// An S3 that sends its one object in two halves, the second when `go_on` receives.
 fn slow_s3(go_on: Receiver<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket"));
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        read_head(&mut stream);
-        let head =
-            format!("HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n", 2 * HALF);
-        stream.write_all(head.as_bytes()).expect("a reader");
-        stream.write_all(&vec![b'x'; HALF]).expect("a reader");
+        let mut stream = send_first_half(&listener);
         go_on.recv().expect("the test is running");
         stream.write_all(&vec![b'x'; HALF]).expect("a reader");
     });
@@ -45,12 +50,7 @@ fn breaking_s3(go_on: Receiver<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("a bound socket"));
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        read_head(&mut stream);
-        let head =
-            format!("HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n", 2 * HALF);
-        stream.write_all(head.as_bytes()).expect("a reader");
-        stream.write_all(&vec![b'x'; HALF]).expect("a reader");
+        let stream = send_first_half(&listener);
         go_on.recv().expect("the test goes on");
         drop(stream);
         let (mut stream, _) = listener.accept().expect("another connection");

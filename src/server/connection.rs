@@ -6,8 +6,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use monoio::BufResult;
-
 use crate::access_log::{self, RequestLine};
 use crate::clock;
 use crate::http1::framing::{HeadEnd, find_head_end};
@@ -112,7 +110,7 @@ impl ClientConnection {
         let (received, buf) = match deadline {
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                receive(&mut self.stream, buf, usize::MAX, left).await
+                self.stream.receive(buf, usize::MAX, left).await
             }
             // A request that has already arrived still gets a response.
             None if self.worker.draining.get() && !self.stream.has_unread_bytes() => return false,
@@ -197,26 +195,13 @@ impl ClientConnection {
             let mut buf = std::mem::take(&mut self.buf);
             buf.clear();
             let timeout = deadline.saturating_duration_since(Instant::now());
-            let (received, buf) = receive(&mut self.stream, buf, left, timeout).await;
+            let (received, buf) = self.stream.receive(buf, left, timeout).await;
             self.buf = buf;
             match received {
                 Ok(count @ 1..) => left -= count,
                 Ok(0) | Err(_) => return,
             }
         }
-    }
-}
-
-async fn receive(
-    stream: &mut Connection,
-    buf: Vec<u8>,
-    limit: usize,
-    timeout: Duration,
-) -> BufResult<usize, Vec<u8>> {
-    match stream {
-        Connection::Plain(stream) => stream.receive(buf, limit, timeout).await,
-        // Boxed: its state would be part of every idle connection.
-        tls @ Connection::Tls(_) => Box::pin(tls.receive(buf, limit, timeout)).await,
     }
 }
 

@@ -196,11 +196,7 @@ impl Context<'_> {
         let bytes = std::mem::take(out);
         let length = bytes.len();
         let timeout = self.live.clients.stall_timeout;
-        let (sent, bytes) = match client {
-            Connection::Plain(stream) => stream.send(bytes, 0..length, timeout).await,
-            // Boxed, or its state would be part of every idle connection.
-            tls @ Connection::Tls(_) => Box::pin(tls.send(bytes, 0..length, timeout)).await,
-        };
+        let (sent, bytes) = client.send(bytes, 0..length, timeout).await;
         *out = bytes;
         let complete = sent.is_ok();
         Outcome { keep_alive: outcome.keep_alive && complete, complete, ..outcome }

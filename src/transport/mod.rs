@@ -58,7 +58,7 @@ impl Connection {
     ) -> BufResult<usize, Vec<u8>> {
         match self {
             Connection::Plain(stream) => stream.receive(buf, limit, timeout).await,
-            // In a box, as below: idle plain connections must not pay for its state.
+            // Boxed, here and below, or its state would be part of every idle plain connection.
             Connection::Tls(stream) => Box::pin(stream.receive(buf, limit, timeout)).await,
         }
     }
