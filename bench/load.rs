@@ -1,5 +1,5 @@
-//! A load generator for the workloads that wrk cannot produce: HEAD, checked lengths, aborted downloads, slow readers
-//! and idle connections. One thread, one epoll; prints one line of JSON.
+//! A load generator for the workloads that wrk cannot produce: HEAD, checked lengths, aborted
+//! downloads, slow readers and idle connections. One thread, one epoll; prints one line of JSON.
 //!
 //! ```text
 //! bench-load ADDRESS REQUESTS --connections N --seconds S [--abort-after BYTES | --slow RATE | --idle]

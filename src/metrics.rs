@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms.
 //!
-//! Each worker has its own [`Metrics`] and is the only thread that writes them, so no write needs an
-//! atomic read-modify-write instruction. Any thread may read them at any time, and adds them up.
+//! Each worker has its own [`Metrics`] and is the only thread that writes them, so no write needs
+//! an atomic read-modify-write instruction. Any thread may read them at any time, and adds them up.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,8 +147,8 @@ impl Gauge {
     }
 }
 
-/// Upper bounds of a histogram's buckets, in microseconds: from a cache hit to the patience of a user.
-/// One more bucket counts longer durations.
+/// Upper bounds of a histogram's buckets, in microseconds: from a cache hit to the patience of a
+/// user. One more bucket counts longer durations.
 const BOUNDS_US: [u64; 18] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
@@ -167,8 +167,8 @@ impl Histogram {
         self.buckets[BOUNDS_US.partition_point(|&bound| bound < us)].add(1);
     }
 
-    /// An upper bound of the shortest `percent` of the durations; `None` if there are none, or if one of
-    /// them exceeds the largest bound.
+    /// An upper bound of the shortest `percent` of the durations; `None` if there are none, or if
+    /// one of them exceeds the largest bound.
     pub fn percentile(&self, percent: u64) -> Option<Duration> {
         let count: u64 = self.buckets.iter().map(Counter::get).sum();
         let mut remaining = (count * percent).div_ceil(100);

@@ -1,22 +1,22 @@
 //! A fingerprint of S3's latest response for each key, shared by all workers.
 //!
 //! The fingerprint of an object covers its `ETag`, size and `Last-Modified`; 404 and 403 have
-//! fingerprints of their own. Each worker has its own metadata cache, and a lookup there is a hit only
-//! if this table has the same fingerprint. So when one worker receives a response for a changed object,
-//! the entries of all others become invalid. A lookup costs a few loads from one or two cache lines and
-//! takes no lock.
+//! fingerprints of their own. Each worker has its own metadata cache, and a lookup there is a hit
+//! only if this table has the same fingerprint. So when one worker receives a response for a
+//! changed object, the entries of all others become invalid. A lookup costs a few loads from one or
+//! two cache lines and takes no lock.
 //!
 //! # Order
 //!
-//! A response describes the object at some moment between the sending of its request and its arrival.
-//! If two responses overlap in time and differ, it is unknown which is newer. The key is then
-//! *in doubt*, and all its entries are invalid, until a response repeats the last fingerprint and its
-//! request was sent after the response with that fingerprint arrived.
+//! A response describes the object at some moment between the sending of its request and its
+//! arrival. If two responses overlap in time and differ, it is unknown which is newer. The key is
+//! then *in doubt*, and all its entries are invalid, until a response repeats the last fingerprint
+//! and its request was sent after the response with that fingerprint arrived.
 //!
 //! # Limits
 //!
-//! The table has a fixed size. A key that was evicted or never stored has no valid entries; that costs
-//! a request to S3, but never serves stale metadata. 404s and 403s never evict objects.
+//! The table has a fixed size. A key that was evicted or never stored has no valid entries; that
+//! costs a request to S3, but never serves stale metadata. 404s and 403s never evict objects.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,8 +70,8 @@ pub struct LatestResponses {
     write_locks: [Mutex<()>; LOCKS],
 }
 
-/// The content of one slot, from the highest bit: the key's tag, the fingerprint, and whether the key
-/// is in doubt. 0 is a free slot.
+/// The content of one slot, from the highest bit: the key's tag, the fingerprint, and whether the
+/// key is in doubt. 0 is a free slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Word(u64);
 
@@ -141,8 +141,9 @@ impl LatestResponses {
         sent_at: Instant,
         received_at: Instant,
     ) {
-        // The usual case: no change. Negative fingerprints are stored again to update their time: an
-        // object that existed only between two 404s must not become valid when its response is late.
+        // The usual case: no change. Negative fingerprints are stored again to update their time:
+        // an object that existed only between two 404s must not become valid when its response is
+        // late.
         if fingerprint.is_object() && self.confirms(hash, fingerprint) {
             return;
         }
@@ -172,8 +173,8 @@ impl LatestResponses {
         }
     }
 
-    /// Stores a new key in a free slot, or else in place of the oldest negative fingerprint, or else, if
-    /// it is an object, of the oldest object.
+    /// Stores a new key in a free slot, or else in place of the oldest negative fingerprint, or
+    /// else, if it is an object, of the oldest object.
     fn insert(&self, hash: u64, fingerprint: Fingerprint, now: u64) {
         let slot = (0..BUCKET_SLOTS)
             .filter(|&slot| {

@@ -1,9 +1,10 @@
-//! The metadata cache of one worker: object metadata and negative entries, each with a time to live.
+//! The metadata cache of one worker: object metadata and negative entries, each with a time to
+//! live.
 //!
 //! An entry's age counts from the moment when its request was sent, so metadata is never used for
-//! longer than its time to live, however slow S3 was. A response is not stored if its request was sent
-//! before that of the current entry. A later response to another worker can make an entry invalid:
-//! [`LatestResponses`] must confirm each hit.
+//! longer than its time to live, however slow S3 was. A response is not stored if its request was
+//! sent before that of the current entry. A later response to another worker can make an entry
+//! invalid: [`LatestResponses`] must confirm each hit.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub struct Settings {
     pub ttl: Duration,
     /// How long a 404 or 403 is used; never longer than `ttl`.
     pub negative_ttl: Duration,
-    /// Largest number of objects in each worker's cache. Negative entries have a limit of their own.
+    /// Largest number of objects in each worker's cache. Negative entries have a limit of their
+    /// own.
     pub max_entries: usize,
 }
 
@@ -46,8 +48,8 @@ pub enum Cached {
     Negative(Negative),
 }
 
-/// A full cache evicts objects without a recent hit (the CLOCK algorithm). Negative entries are stored
-/// separately and never evict objects.
+/// A full cache evicts objects without a recent hit (the CLOCK algorithm). Negative entries are
+/// stored separately and never evict objects.
 pub struct MetadataCache {
     settings: Settings,
     latest: Arc<LatestResponses>,

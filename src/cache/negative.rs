@@ -1,8 +1,8 @@
 //! Negative entries of the metadata cache: keys that do not exist, or that S3 denies access to.
 //!
 //! Programs that look for an index request many keys that do not exist, and any client can request
-//! any number of them. So these entries are stored apart from objects and bounded in bytes; the oldest
-//! is evicted first.
+//! any number of them. So these entries are stored apart from objects and bounded in bytes; the
+//! oldest is evicted first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::s3::object_name::{ObjectId, OwnedObjectId};
 /// keys of some 200 bytes, so this suffices for 1,500 such searches within `metadata_negative_ttl`.
 pub(super) const NEGATIVE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Memory of an entry without its key, in bytes: the entry, its slot in the table with a share of the
-/// free slots, and the allocator's overhead.
+/// Memory of an entry without its key, in bytes: the entry, its slot in the table with a share of
+/// the free slots, and the allocator's overhead.
 const ENTRY_BYTES: usize = 144;
 
 /// Capacity that the queue and the table keep when they are empty, in entries.

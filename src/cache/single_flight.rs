@@ -1,7 +1,8 @@
 //! Coalesces concurrent requests of one worker for the same object into one request to S3.
 //!
-//! The first caller becomes the leader and sends the request; the others wait and get a clone of its
-//! result. Failures are shared too, so that an outage of S3 costs one request and not one per caller.
+//! The first caller becomes the leader and sends the request; the others wait and get a clone of
+//! its result. Failures are shared too, so that an outage of S3 costs one request and not one per
+//! caller.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -47,8 +48,8 @@ impl<T: Clone> SingleFlight<T> {
         SingleFlight { in_progress: RefCell::default() }
     }
 
-    /// Waits for the result of the request in progress for an object, or makes the caller the leader
-    /// of a new one.
+    /// Waits for the result of the request in progress for an object, or makes the caller the
+    /// leader of a new one.
     pub(crate) async fn join(&self, id: ObjectId<'_>) -> Role<'_, T> {
         let in_progress = self.in_progress.borrow().get(&id).cloned();
         let Some(flight) = in_progress else {

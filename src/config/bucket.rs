@@ -29,8 +29,8 @@ const RESERVED: [(&str, &str); 5] = [
     (".mrap", "is a multi-region access point, which signs differently"),
 ];
 
-/// Parses a bucket's name, or the ARN of an access point. AWS requires 3 to 63 lower-case characters;
-/// other S3 servers are less strict.
+/// Parses a bucket's name, or the ARN of an access point. AWS requires 3 to 63 lower-case
+/// characters; other S3 servers are less strict.
 pub(super) fn name(text: &str) -> Result<Name, Fault> {
     if text.starts_with("arn:") {
         return access_point(text);

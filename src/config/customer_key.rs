@@ -1,5 +1,5 @@
-//! `sse_customer_key_file`: the SSE-C key of a mount's objects. Diagnostics never contain the key, nor the
-//! file's name, in whose place the key itself may have been written.
+//! `sse_customer_key_file`: the SSE-C key of a mount's objects. Diagnostics never contain the key,
+//! nor the file's name, in whose place the key itself may have been written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::s3::sse_c::{CustomerKey, KEY_BYTES};
 /// Largest key file, in bytes. A key in base64 has 44.
 const FILE_BYTES: usize = 1024;
 
-/// Reads the key in the file `path`. `None` has been reported at `location`, where the file is named.
+/// Reads the key in the file `path`. `None` has been reported at `location`, where the file is
+/// named.
 pub(super) fn read(
     path: &Path,
     location: &Location,

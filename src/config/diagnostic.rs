@@ -1,8 +1,8 @@
 //! Diagnostics: the mistakes in a configuration, with their locations.
 //!
-//! All mistakes are printed at once, each on one line with its location, the problem and a remedy. No line
-//! contains a secret: other text from users passes through [`quoted`] or [`key_name`], and the parsers of
-//! secrets quote nothing.
+//! All mistakes are printed at once, each on one line with its location, the problem and a remedy.
+//! No line contains a secret: other text from users passes through [`quoted`] or [`key_name`], and
+//! the parsers of secrets quote nothing.
 
 use std::fmt;
 
@@ -153,8 +153,8 @@ impl std::error::Error for Diagnostics {}
 /// Longest user text that is quoted, in characters.
 const QUOTED_CHARS: usize = 80;
 
-/// Escapes control, invisible and bidirectional characters, so that text from users cannot break, colour or
-/// reorder a line of output.
+/// Escapes control, invisible and bidirectional characters, so that text from users cannot break,
+/// colour or reorder a line of output.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -174,12 +174,12 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
-/// Length from which an unknown key may be a secret, in bytes: MinIO's secrets have 16 or more, those of
-/// AWS 40.
+/// Length from which an unknown key may be a secret, in bytes: MinIO's secrets have 16 or more,
+/// those of AWS 40.
 const SECRET_BYTES: usize = 16;
 
-/// A key as shown in diagnostics. In a malformed file a secret can be in the place of a key, so only known
-/// keys, short ones and paths of mounts are shown.
+/// A key as shown in diagnostics. In a malformed file a secret can be in the place of a key, so
+/// only known keys, short ones and paths of mounts are shown.
 pub(super) fn key_name(key: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let is_short = key.len() < SECRET_BYTES || (is_mount_path(key) && key.len() < 40);

@@ -49,8 +49,8 @@ pub(super) fn server(text: &str) -> Result<Server, Fault> {
     Ok(Server { origin, path })
 }
 
-/// The path of an endpoint, with the percent-encoding of SigV4, so that it is sent exactly as it is signed.
-/// `None` if it has empty or dot segments, which a server in between could remove.
+/// The path of an endpoint, with the percent-encoding of SigV4, so that it is sent exactly as it is
+/// signed. `None` if it has empty or dot segments, which a server in between could remove.
 fn base_path(path: &str) -> Option<String> {
     let mut encoded = Vec::new();
     let path = path.strip_suffix('/').unwrap_or(path);

@@ -1,5 +1,5 @@
-//! Access to the files that settings name. They are checked while the configuration is read, so that
-//! an unusable file is a mistake with its line, like any other.
+//! Access to the files that settings name. They are checked while the configuration is read, so
+//! that an unusable file is a mistake with its line, like any other.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};

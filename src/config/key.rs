@@ -1,5 +1,6 @@
-//! A key of the configuration: its name, environment variables, default and documentation, and the code that
-//! stores its value in a settings type. The keys themselves are in [`settings`](super::settings).
+//! A key of the configuration: its name, environment variables, default and documentation, and the
+//! code that stores its value in a settings type. The keys themselves are in
+//! [`settings`](super::settings).
 
 use std::collections::BTreeMap;
 
@@ -18,8 +19,8 @@ pub(super) struct Key<S> {
 /// The documentation of a key.
 pub(super) struct About {
     pub(super) name: &'static str,
-    /// Variables of AWS's tools that set it too, with lower precedence than our own; `None` if it can be set
-    /// only in the file.
+    /// Variables of AWS's tools that set it too, with lower precedence than our own; `None` if it
+    /// can be set only in the file.
     pub(super) variables: Option<&'static [&'static str]>,
     pub(super) docs: &'static str,
 }
@@ -66,8 +67,8 @@ impl Reading<'_> {
         one(&self.written.value, parse).map_err(|fault| self.report(fault)).ok()
     }
 
-    /// Parses a list, and reports its wrong items. A single value is a list of one; in the environment, items
-    /// are separated by commas. `None` if all items are wrong.
+    /// Parses a list, and reports its wrong items. A single value is a list of one; in the
+    /// environment, items are separated by commas. `None` if all items are wrong.
     pub(super) fn list<T>(&mut self, parse: impl Fn(&str) -> Result<T, Fault>) -> Option<Vec<T>> {
         let Written { location, value, .. } = self.written;
         let from_environment = location.source == Source::Environment;
@@ -109,8 +110,8 @@ pub(super) fn no_value() -> Fault {
     Fault::new("has no value", "write one, or remove the key")
 }
 
-/// The keys that are set, each with its location and whether its value is wrong. If several sources set a
-/// key, that of the highest precedence counts.
+/// The keys that are set, each with its location and whether its value is wrong. If several sources
+/// set a key, that of the highest precedence counts.
 #[derive(Clone, Default)]
 pub(super) struct Marks(BTreeMap<&'static str, (Location, bool)>);
 
@@ -129,8 +130,8 @@ impl Marks {
     }
 }
 
-/// Stores the values of `keys` in `settings`. `written` is in rising order of precedence. A mistake is
-/// reported even if another source overrides it.
+/// Stores the values of `keys` in `settings`. `written` is in rising order of precedence. A mistake
+/// is reported even if another source overrides it.
 pub(super) fn fill<'w, S>(
     keys: &[Key<S>],
     written: impl IntoIterator<Item = &'w Written>,

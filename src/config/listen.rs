@@ -1,7 +1,7 @@
 //! Addresses to listen on: `127.0.0.1:5000`, `localhost:5000`, `[::1]:5000`, `unix:/path`.
 //!
-//! A port without an address is an error: some expect it to mean all interfaces, others this machine only,
-//! and s3proxy serves private data.
+//! A port without an address is an error: some expect it to mean all interfaces, others this
+//! machine only, and s3proxy serves private data.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

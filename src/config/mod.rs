@@ -1,12 +1,13 @@
-//! The configuration: fills the settings of the layers below from a file, the environment and flags.
+//! The configuration: fills the settings of the layers below from a file, the environment and
+//! flags.
 //!
-//! [`load`] reads the file. `source` splits each source into keys with values and locations; `settings` is
-//! the table of keys; `mounts` and `checks` handle keys that depend on others. The result is a [`Config`], or
-//! all mistakes at once. Flags take precedence over the environment, the environment over the file, the file
-//! over defaults.
+//! [`load`] reads the file. `source` splits each source into keys with values and locations;
+//! `settings` is the table of keys; `mounts` and `checks` handle keys that depend on others. The
+//! result is a [`Config`], or all mistakes at once. Flags take precedence over the environment, the
+//! environment over the file, the file over defaults.
 //!
-//! [`resolve`] does no I/O: file text and environment are arguments, and files that settings name are not
-//! read. Neither function resolves host names or sends requests; `--check` does that.
+//! [`resolve`] does no I/O: file text and environment are arguments, and files that settings name
+//! are not read. Neither function resolves host names or sends requests; `--check` does that.
 
 mod bucket;
 mod checks;
@@ -113,8 +114,8 @@ pub fn load(
     }
 }
 
-/// Resolves the configuration in `file`, `environment` and `flags`. Other files are not read; a setting that
-/// names one is reported as a mistake.
+/// Resolves the configuration in `file`, `environment` and `flags`. Other files are not read; a
+/// setting that names one is reported as a mistake.
 ///
 /// # Errors
 /// Every mistake in all three.

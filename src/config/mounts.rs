@@ -46,8 +46,8 @@ pub(super) struct MountReader<'a> {
 }
 
 impl MountReader<'_> {
-    /// All mounts, ordered by length of their paths, longest first, so that the first match is the most
-    /// specific one. `home` is the location that a missing bucket is reported at.
+    /// All mounts, ordered by length of their paths, longest first, so that the first match is the
+    /// most specific one. `home` is the location that a missing bucket is reported at.
     pub(super) fn read(mut self, mounts: Option<&Written>, home: &Source) -> Vec<Arc<Mount>> {
         self.prepare_inherited();
         let mut drafts = self.drafts(mounts, home);

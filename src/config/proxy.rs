@@ -16,7 +16,8 @@ use crate::upstream::proxy::{Exempt, HttpProxy, Proxies};
 /// Longest user name or password of a proxy, in bytes.
 const CREDENTIAL_BYTES: usize = 1024;
 
-/// The proxies, and the mistakes in variables, which are reported only if a mount would use that proxy.
+/// The proxies, and the mistakes in variables, which are reported only if a mount would use that
+/// proxy.
 pub(super) struct ProxySettings {
     pub(super) proxies: Arc<Proxies>,
     mistakes: Vec<Mistake>,

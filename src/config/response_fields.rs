@@ -79,8 +79,8 @@ enum Allowed {
     Origin(String),
 }
 
-/// Parses `'*'`, `off`, or an origin in the exact form that browsers send, since it is compared as text:
-/// scheme, host, and port unless it is the scheme's default (RFC 6454 §7).
+/// Parses `'*'`, `off`, or an origin in the exact form that browsers send, since it is compared as
+/// text: scheme, host, and port unless it is the scheme's default (RFC 6454 §7).
 fn origin(text: &str) -> Result<Allowed, Fault> {
     match text {
         "*" => return Ok(Allowed::Any),

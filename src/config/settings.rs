@@ -1,5 +1,5 @@
-//! The table of all keys: name, kind, the field that the key sets, documentation, and the AWS variables that
-//! set it too. Defaults are those of the fields.
+//! The table of all keys: name, kind, the field that the key sets, documentation, and the AWS
+//! variables that set it too. Defaults are those of the fields.
 //!
 //! A new setting needs a line here, its field with a default in the layer that uses it, and a
 //! paragraph in `config.example.yaml`; a test compares the three.
@@ -76,8 +76,8 @@ impl Default for MountSettings {
             requester_pays: false,
             allow_version_id: false,
             denied_is_missing: false,
-            // Without it browsers use a heuristic lifetime (RFC 9111 §4.2.2), and may combine an old index
-            // with new data.
+            // Without it browsers use a heuristic lifetime (RFC 9111 §4.2.2), and may combine an
+            // old index with new data.
             cache_control: Some("no-cache".to_owned()),
             customer_key_file: None,
             customer_key: None,

@@ -6,8 +6,8 @@
 
 use std::net::Ipv6Addr;
 
-/// Whether `value` is a host with an optional port (RFC 3986 §3.2.2, §3.2.3). An empty value is valid:
-/// clients send it in `Host` if the target URI has no authority (RFC 9112 §3.2).
+/// Whether `value` is a host with an optional port (RFC 3986 §3.2.2, §3.2.3). An empty value is
+/// valid: clients send it in `Host` if the target URI has no authority (RFC 9112 §3.2).
 pub(crate) fn is_valid(value: &[u8]) -> bool {
     match value {
         b"" => true,

@@ -1,5 +1,5 @@
-//! `Cache-Control` in requests: how old cached metadata may be (RFC 9111 §5.2.1). Only `no-cache` and
-//! `max-age` have an effect; `no-cache` counts as `max-age=0`.
+//! `Cache-Control` in requests: how old cached metadata may be (RFC 9111 §5.2.1). Only `no-cache`
+//! and `max-age` have an effect; `no-cache` counts as `max-age=0`.
 
 /// Collects the `Cache-Control` and `Pragma` fields of a request.
 #[derive(Clone, Copy, Debug, Default)]

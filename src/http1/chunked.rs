@@ -56,9 +56,9 @@ impl Default for State {
 }
 
 impl Decoder {
-    /// Decodes the next bytes of a body in place, and returns the number of decoded bytes, which are then
-    /// at the start of `bytes`. Bytes after the end of the body are an error: requests are not pipelined,
-    /// so they cannot belong to another response.
+    /// Decodes the next bytes of a body in place, and returns the number of decoded bytes, which
+    /// are then at the start of `bytes`. Bytes after the end of the body are an error: requests are
+    /// not pipelined, so they cannot belong to another response.
     ///
     /// # Errors
     /// [`ChunkedError`]. Bytes decoded before the error are discarded: a body with invalid framing cannot

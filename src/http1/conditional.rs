@@ -67,8 +67,8 @@ impl<'a> Preconditions<'a> {
     }
 
     /// The conditions that can be forwarded to any S3 server. Lists, weak tags and `*` are not: S3
-    /// documents a single entity tag. If S3 sends a 200 or 206, all conditions are evaluated against it
-    /// with [`evaluate`](Self::evaluate).
+    /// documents a single entity tag. If S3 sends a 200 or 206, all conditions are evaluated
+    /// against it with [`evaluate`](Self::evaluate).
     pub fn for_s3(&self) -> Preconditions<'a> {
         let date = |value: Option<&'a [u8]>| value.filter(|&value| http_date(value).is_some());
         Preconditions {
@@ -81,9 +81,10 @@ impl<'a> Preconditions<'a> {
         }
     }
 
-    /// Whether [`for_s3`](Self::for_s3) forwards all of them. If it does not, a 304 or 416 of S3 may be
-    /// wrong, because a condition that was not forwarded may take precedence (RFC 9110 §13.2.2): the
-    /// object's metadata is then needed before the GET. `If-Match: *` is true for any object.
+    /// Whether [`for_s3`](Self::for_s3) forwards all of them. If it does not, a 304 or 416 of S3
+    /// may be wrong, because a condition that was not forwarded may take precedence (RFC 9110
+    /// §13.2.2): the object's metadata is then needed before the GET. `If-Match: *` is true for any
+    /// object.
     pub fn are_for_s3(&self) -> bool {
         self.if_match.is_none_or(|value| value == b"*" || is_tag_for_s3(value))
             && self.if_none_match.is_none_or(is_tag_for_s3)
@@ -98,8 +99,8 @@ fn is_tag_for_s3(value: &[u8]) -> bool {
     value.len() <= TAG_BYTES && single_strong_tag(value) && value.iter().all(u8::is_ascii_graphic)
 }
 
-/// An entity tag from S3 in the syntax of RFC 9110 §8.8.3: adds the quotation marks that some servers
-/// omit. `None` if it is empty or malformed.
+/// An entity tag from S3 in the syntax of RFC 9110 §8.8.3: adds the quotation marks that some
+/// servers omit. `None` if it is empty or malformed.
 pub fn entity_tag(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (prefix, opaque) = match value.strip_prefix(b"W/") {
         Some(opaque) => (&b"W/"[..], opaque),
@@ -136,8 +137,8 @@ impl<'a> IfRange<'a> {
         http_date(value).map_or(IfRange::Never, IfRange::Date)
     }
 
-    /// Whether the condition is true, so that the range applies: the tag is the object's own, or the date
-    /// is exactly its `Last-Modified`.
+    /// Whether the condition is true, so that the range applies: the tag is the object's own, or
+    /// the date is exactly its `Last-Modified`.
     pub(crate) fn is_true(self, object: Validators<'_>) -> bool {
         match self {
             IfRange::Tag(tag) => object.etag == Some(tag),
@@ -154,12 +155,14 @@ pub(crate) fn http_date(value: &[u8]) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-/// `If-Match`: `*`, or the list contains the object's tag, by strong comparison (RFC 9110 §8.8.3.2).
+/// `If-Match`: `*`, or the list contains the object's tag, by strong comparison (RFC 9110
+/// §8.8.3.2).
 fn matches_strongly(list: &[u8], etag: Option<&[u8]>) -> bool {
     list == b"*" || tags(list).any(|tag| Some(tag) == etag && tag.first() == Some(&b'"'))
 }
 
-/// `If-None-Match`: `*`, or the list contains the object's tag, by weak comparison (RFC 9110 §8.8.3.2).
+/// `If-None-Match`: `*`, or the list contains the object's tag, by weak comparison (RFC 9110
+/// §8.8.3.2).
 fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
     let opaque = |tag| <[u8]>::strip_prefix(tag, b"W/").unwrap_or(tag);
     list == b"*" || etag.is_some_and(|etag| tags(list).any(|tag| opaque(tag) == opaque(etag)))
@@ -169,8 +172,8 @@ fn single_strong_tag(value: &[u8]) -> bool {
     value.first() == Some(&b'"') && tags(value).next() == Some(value)
 }
 
-/// The entity tags in a list, weak ones with their `W/`. A tag may contain commas. Iteration ends at the
-/// first syntax error.
+/// The entity tags in a list, weak ones with their `W/`. A tag may contain commas. Iteration ends
+/// at the first syntax error.
 fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = list;
     std::iter::from_fn(move || {

@@ -7,8 +7,8 @@ pub enum HeadEnd {
     At(usize),
     /// The empty line has not arrived yet.
     Missing,
-    /// A line ends with LF alone. RFC 9112 §2.2 allows recipients to accept it, but servers that disagree
-    /// about line ends may disagree about the end of a message (request smuggling).
+    /// A line ends with LF alone. RFC 9112 §2.2 allows recipients to accept it, but servers that
+    /// disagree about line ends may disagree about the end of a message (request smuggling).
     BareLineFeed,
 }
 

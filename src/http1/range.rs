@@ -2,8 +2,8 @@
 
 use crate::http1::framing::decimal;
 
-/// Positions are clamped to this. It exceeds the size of any object (S3's limit is 50 TB), and fits into
-/// a signed 64-bit integer, which many servers use for positions.
+/// Positions are clamped to this. It exceeds the size of any object (S3's limit is 50 TB), and fits
+/// into a signed 64-bit integer, which many servers use for positions.
 const LARGEST_POSITION: u64 = 1 << 60;
 
 /// A requested byte range, before it is resolved against the object's size.
@@ -45,8 +45,8 @@ impl Extent {
 }
 
 impl ByteRange {
-    /// Parses the value of a `Range` field. `None` means that the field must be ignored (RFC 9110 §14.2):
-    /// another unit, several ranges, or invalid syntax.
+    /// Parses the value of a `Range` field. `None` means that the field must be ignored (RFC 9110
+    /// §14.2): another unit, several ranges, or invalid syntax.
     pub fn parse(value: &[u8]) -> Option<ByteRange> {
         let equals = memchr::memchr(b'=', value)?;
         let (unit, set) = (&value[..equals], value[equals + 1..].trim_ascii());
@@ -64,8 +64,8 @@ impl ByteRange {
         }
     }
 
-    /// The part of an object of `size` bytes that the range selects; `None` if it is unsatisfiable and
-    /// requires a 416 (RFC 9110 §15.5.17).
+    /// The part of an object of `size` bytes that the range selects; `None` if it is unsatisfiable
+    /// and requires a 416 (RFC 9110 §15.5.17).
     pub fn resolve(self, size: u64) -> Option<Extent> {
         let end = size.checked_sub(1)?;
         match self {
@@ -79,8 +79,8 @@ impl ByteRange {
         }
     }
 
-    /// The range that selects the same part of an object of `size` bytes, but does not extend past its
-    /// end, which some servers reject.
+    /// The range that selects the same part of an object of `size` bytes, but does not extend past
+    /// its end, which some servers reject.
     pub fn clamp(self, size: u64) -> ByteRange {
         let Some(end) = size.checked_sub(1) else { return self };
         match self {
@@ -142,21 +142,21 @@ pub enum ContentRange {
 }
 
 impl ContentRange {
-    /// Parses the value of a `Content-Range` field; `None` if it has neither form or is inconsistent. An
-    /// unknown size (`/*`) is not accepted, since S3 always sends the size.
+    /// Parses the value of a `Content-Range` field; `None` if it has neither form or is
+    /// inconsistent. An unknown size (`/*`) is not accepted, since S3 always sends the size.
     pub fn parse(value: &[u8]) -> Option<ContentRange> {
         let value = value.strip_prefix(b"bytes ")?;
         let slash = memchr::memchr(b'/', value)?;
         let size = decimal(&value[slash + 1..])?;
-        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for a suffix
-        // range of one.
+        // An empty object has no parts. Garage 2.5 sends `bytes 0-18446744073709551615/0` for a
+        // suffix range of one.
         if &value[..slash] == b"*" || size == 0 {
             return Some(ContentRange::Unsatisfied { size });
         }
         let dash = memchr::memchr(b'-', &value[..slash])?;
         let (first, last) = (decimal(&value[..dash])?, decimal(&value[dash + 1..slash])?);
-        // For a range that starts at or past the end, some servers send an empty part that ends with
-        // the object's last byte.
+        // For a range that starts at or past the end, some servers send an empty part that ends
+        // with the object's last byte.
         if first >= size && last == size - 1 {
             return Some(ContentRange::Unsatisfied { size });
         }

@@ -1,7 +1,8 @@
 //! Parses a client's request head, strictly by RFC 9112.
 //!
 //! Syntax that two servers in a chain could interpret differently is rejected, not repaired:
-//! contradictory or repeated framing fields, line folding, bare line feeds, white space before a colon.
+//! contradictory or repeated framing fields, line folding, bare line feeds, white space before a
+//! colon.
 
 use std::mem::MaybeUninit;
 
@@ -122,8 +123,8 @@ pub enum RequestError {
     Framing(#[from] FramingError),
 }
 
-/// Changes HTTP/1.2 to HTTP/1.9 in the request line to HTTP/1.1: a recipient must treat a later minor
-/// version as the highest that it supports (RFC 9110 §2.5), but httparse rejects it.
+/// Changes HTTP/1.2 to HTTP/1.9 in the request line to HTTP/1.1: a recipient must treat a later
+/// minor version as the highest that it supports (RFC 9110 §2.5), but httparse rejects it.
 pub(crate) fn lower_minor_version(head: &mut [u8]) {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(0);
     if let Some(start) = line_end.checked_sub(b" HTTP/1.x".len())

@@ -1,5 +1,5 @@
-//! Parses the head of an upstream response. Fields are stored as positions in the parsed bytes, not as
-//! slices, so that the buffer can be moved and written to.
+//! Parses the head of an upstream response. Fields are stored as positions in the parsed bytes, not
+//! as slices, so that the buffer can be moved and written to.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -157,15 +157,16 @@ impl ResponseHead {
         Ok(())
     }
 
-    /// The value of a field; `None` if it is missing or empty. `head` must be the bytes that were parsed.
+    /// The value of a field; `None` if it is missing or empty. `head` must be the bytes that were
+    /// parsed.
     pub fn field<'a>(&self, head: &'a [u8], field: Field) -> Option<&'a [u8]> {
         let Range { start, end } = self.positions[field as usize];
         head.get(usize::from(start)..usize::from(end)).filter(|value| !value.is_empty())
     }
 }
 
-/// The position of `value`, a slice of `head`, in it. A head has at most 16 KiB, so positions fit into
-/// 16 bits.
+/// The position of `value`, a slice of `head`, in it. A head has at most 16 KiB, so positions fit
+/// into 16 bits.
 fn position(head: &[u8], value: &[u8]) -> Range<u16> {
     let start = value.as_ptr().addr().saturating_sub(head.as_ptr().addr());
     match (u16::try_from(start), u16::try_from(start + value.len())) {

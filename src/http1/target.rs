@@ -17,8 +17,8 @@ pub enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Splits a request target. `None` if it is not in origin-form, absolute-form with an http or https
-    /// URL, or asterisk-form, or if it has a fragment, which clients must not send.
+    /// Splits a request target. `None` if it is not in origin-form, absolute-form with an http or
+    /// https URL, or asterisk-form, or if it has a fragment, which clients must not send.
     pub fn parse(target: &'a str) -> Option<Target<'a>> {
         if target == "*" {
             return Some(Target::Asterisk);
@@ -62,8 +62,8 @@ pub enum DecodeError {
     TooLong,
 }
 
-/// Percent-decodes `path` once and appends the result to `out`. Nothing is normalised: `+` remains a
-/// plus, `%2F` becomes a slash like any other, and `//`, `.` and `..` are kept.
+/// Percent-decodes `path` once and appends the result to `out`. Nothing is normalised: `+` remains
+/// a plus, `%2F` becomes a slash like any other, and `//`, `.` and `..` are kept.
 ///
 /// # Errors
 /// See [`DecodeError`]; `limit` is the number of bytes that may be appended. The content of `out` is then

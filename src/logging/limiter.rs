@@ -1,5 +1,5 @@
-//! Rate limit for messages of one kind, so that an outage that fails thousands of requests cannot fill
-//! the disk. Suppressed messages are counted, and their number is logged.
+//! Rate limit for messages of one kind, so that an outage that fails thousands of requests cannot
+//! fill the disk. Suppressed messages are counted, and their number is logged.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,8 @@ impl Limiter {
         }
     }
 
-    /// Ends the periods that are over at `now`, or all of them, and returns the suppressed messages.
+    /// Ends the periods that are over at `now`, or all of them, and returns the suppressed
+    /// messages.
     pub(super) fn take_suppressed(&mut self, now: Instant, all: bool) -> Vec<Suppressed> {
         let mut suppressed = Vec::new();
         self.kinds.retain_mut(|kind| {

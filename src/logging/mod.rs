@@ -1,8 +1,8 @@
 //! The log: writes messages and access log lines to standard error or a file.
 //!
-//! Lines go into a bounded queue without blocking, and a thread writes them. So a stalled reader or a
-//! full disk only costs log lines, which are counted. Lines are never split, and a file can be reopened
-//! after log rotation.
+//! Lines go into a bounded queue without blocking, and a thread writes them. So a stalled reader or
+//! a full disk only costs log lines, which are counted. Lines are never split, and a file can be
+//! reopened after log rotation.
 //!
 //! Of messages of one kind (same source location and same `target`), at most ten are written per
 //! minute, since all requests may fail in the same way; the others are counted.
@@ -20,14 +20,15 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 pub(crate) use line::is_unprintable;
 pub(crate) use writer::LogWriter;
 
-/// Longest line in bytes, line feed included: `PIPE_BUF`, the most that a write to a pipe never splits.
+/// Longest line in bytes, line feed included: `PIPE_BUF`, the most that a write to a pipe never
+/// splits.
 pub(crate) const LINE_BYTES: usize = 4096;
 
 /// The `target` of messages without a rate limit, since an operator's action causes them.
 pub(crate) const UNLIMITED: &str = "s3proxy::unlimited";
 
-/// Sends this program's messages up to `level` to `log`. That includes panics, which would otherwise
-/// be written to standard error and may block.
+/// Sends this program's messages up to `level` to `log`. That includes panics, which would
+/// otherwise be written to standard error and may block.
 pub(crate) fn install(log: &LogWriter, level: LevelFilter) {
     // Fails if another logger is installed, as in tests.
     if log::set_boxed_logger(Box::new(Logger { log: log.clone() })).is_err() {

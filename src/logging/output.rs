@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::logging::LINE_BYTES;
 
-/// How long one call waits for a pipe to become writable, in nanoseconds. Between two calls the writer
-/// checks for other work.
+/// How long one call waits for a pipe to become writable, in nanoseconds. Between two calls the
+/// writer checks for other work.
 const WAIT_NS: i64 = 100_000_000;
 
 pub(super) struct Output {
@@ -54,8 +54,8 @@ impl Output {
         self.path.is_some()
     }
 
-    /// Reopens the path after log rotation. `at` moves back to the start of its line, so that the new
-    /// file gets the whole line.
+    /// Reopens the path after log rotation. `at` moves back to the start of its line, so that the
+    /// new file gets the whole line.
     ///
     /// # Errors
     /// As `open(2)`; the old file then stays in use.
@@ -68,8 +68,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes some of `lines` from `at` on, and advances `at`. Returns after a tenth of a second if nothing
-    /// can be written.
+    /// Writes some of `lines` from `at` on, and advances `at`. Returns after a tenth of a second if
+    /// nothing can be written.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -79,8 +79,8 @@ impl Output {
         } else if !self.wait_for_room()? {
             return Ok(());
         }
-        // A write of up to PIPE_BUF bytes to a pipe is atomic, and a pipe that polls as writable has
-        // room for them (pipe(7)). So this neither blocks nor splits a line.
+        // A write of up to PIPE_BUF bytes to a pipe is atomic, and a pipe that polls as writable
+        // has room for them (pipe(7)). So this neither blocks nor splits a line.
         let rest = &lines[*at..];
         let end = if self.is_regular { rest.len() } else { whole_lines(rest, LINE_BYTES) };
         match self.file.write(&rest[..end]) {
@@ -99,8 +99,8 @@ impl Output {
         }
     }
 
-    /// Removes the partial line that a full disk caused, if it is still at the end of the file, since its
-    /// rest will not follow. `at` moves back to the start of that line.
+    /// Removes the partial line that a full disk caused, if it is still at the end of the file,
+    /// since its rest will not follow. `at` moves back to the start of that line.
     pub(super) fn remove_partial_line(&mut self, lines: &[u8], at: &mut usize) {
         let start = start_of_line(lines, *at);
         if let Some(length) = self.full_at.take()
@@ -138,7 +138,8 @@ impl Output {
     }
 }
 
-/// The length of as many whole lines as fit into `limit` bytes, or of the first one if it is longer.
+/// The length of as many whole lines as fit into `limit` bytes, or of the first one if it is
+/// longer.
 fn whole_lines(lines: &[u8], limit: usize) -> usize {
     let fitting = &lines[..lines.len().min(limit)];
     let end = memchr::memrchr(b'\n', fitting).or_else(|| memchr::memchr(b'\n', lines));

@@ -59,8 +59,8 @@ impl LogWriter {
         Ok(LogWriter { shared })
     }
 
-    /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). If the queue is full, they
-    /// are dropped and counted.
+    /// Appends whole lines, each of at most [`LINE_BYTES`](super::LINE_BYTES). If the queue is
+    /// full, they are dropped and counted.
     pub fn push(&self, lines: &[u8]) {
         let mut state = self.shared.lock();
         if state.lines.len() + lines.len() > QUEUE_BYTES {
@@ -190,7 +190,8 @@ impl Writer {
         }
     }
 
-    /// Writes all lines, however long it takes. Gives up only if a write fails while the process exits.
+    /// Writes all lines, however long it takes. Gives up only if a write fails while the process
+    /// exits.
     fn write(&mut self, lines: &[u8]) {
         let mut at = 0;
         while at < lines.len() {

@@ -1,5 +1,5 @@
-//! Cross-origin resource sharing, so that a genome browser on another site can read from this server
-//! (Fetch Standard, "CORS protocol").
+//! Cross-origin resource sharing, so that a genome browser on another site can read from this
+//! server (Fetch Standard, "CORS protocol").
 
 use crate::http1::request::CrossOrigin;
 
@@ -44,8 +44,8 @@ impl Policy {
         out.extend_from_slice(EXPOSED);
     }
 
-    /// Appends the fields that belong only to the response to a preflight. All request fields that the
-    /// browser names are allowed: a request can only read, whatever its fields are.
+    /// Appends the fields that belong only to the response to a preflight. All request fields that
+    /// the browser names are allowed: a request can only read, whatever its fields are.
     pub fn write_preflight_fields(&self, request: &CrossOrigin<'_>, out: &mut Vec<u8>) {
         if *self == Policy::Off || request.request_method.is_none() {
             return;

@@ -1,12 +1,12 @@
 //! `rewrite_rules`: regular expressions applied to a key before its object is requested.
 //!
-//! Rules are applied in file order, each to the result of the one before, and each replaces every match,
-//! as `re.sub` did in the 2014 application. Matching takes time linear in the length of the key, so a
-//! hostile URL cannot cause catastrophic backtracking; look-around and back-references inside `from` are
-//! therefore not supported.
+//! Rules are applied in file order, each to the result of the one before, and each replaces every
+//! match, as `re.sub` did in the 2014 application. Matching takes time linear in the length of the
+//! key, so a hostile URL cannot cause catastrophic backtracking; look-around and back-references
+//! inside `from` are therefore not supported.
 //!
-//! Rules with `when: missing` are applied only to keys that do not exist, each on its own: every rule
-//! gives another key to try, in file order.
+//! Rules with `when: missing` are applied only to keys that do not exist, each on its own: every
+//! rule gives another key to try, in file order.
 
 use std::borrow::Cow;
 
@@ -85,8 +85,8 @@ impl Rules {
         self.0.iter().filter(|rule| rule.when == When::Missing).count()
     }
 
-    /// Rewrites a missing key in place by one of the rules with `when: missing`, counted from 0; `false`
-    /// if it stays the same.
+    /// Rewrites a missing key in place by one of the rules with `when: missing`, counted from 0;
+    /// `false` if it stays the same.
     pub fn apply_to_missing(&self, number: usize, key: &mut String) -> bool {
         let rule = self.0.iter().filter(|rule| rule.when == When::Missing).nth(number);
         rule.is_some_and(|rule| rule.apply(key))

@@ -32,8 +32,9 @@ pub(crate) enum NoRoute {
     NoKey,
 }
 
-/// Finds the mount of a path, and the rest of the path, still percent-encoded. `mounts` must be ordered
-/// by length of their paths, longest first, so that the first match is the most specific one.
+/// Finds the mount of a path, and the rest of the path, still percent-encoded. `mounts` must be
+/// ordered by length of their paths, longest first, so that the first match is the most specific
+/// one.
 ///
 /// # Errors
 /// See [`NoRoute`].
@@ -55,8 +56,8 @@ fn is_mount_without_slash(mounts: &[Arc<Mount>], path: &str) -> bool {
     path != "/" && mounts.iter().any(|mount| without_slash(mount) == Some(""))
 }
 
-/// The rest of `path` after `mount`. A percent-encoded character equals the character itself (RFC 3986
-/// §6.2.2.2), except for the slash, which is a delimiter only if it is not encoded (§2.2).
+/// The rest of `path` after `mount`. A percent-encoded character equals the character itself (RFC
+/// 3986 §6.2.2.2), except for the slash, which is a delimiter only if it is not encoded (§2.2).
 fn rest_after<'p>(path: &'p str, mount: &str) -> Option<&'p str> {
     if let Some(rest) = path.strip_prefix(mount) {
         return Some(rest);

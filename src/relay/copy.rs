@@ -1,8 +1,8 @@
 //! The copying relay: source → buffer → sink.
 //!
-//! A fast sink gets large buffers: each wake-up, receive and send has a fixed cost, and a TLS source
-//! delivers records of 16 KiB. No buffer is held while the relay waits for either side, so that slow
-//! readers hold almost no memory.
+//! A fast sink gets large buffers: each wake-up, receive and send has a fixed cost, and a TLS
+//! source delivers records of 16 KiB. No buffer is held while the relay waits for either side, so
+//! that slow readers hold almost no memory.
 
 use std::io;
 use std::rc::Rc;

@@ -1,11 +1,11 @@
 //! Moves a body of known length from a source to a connection.
 //!
-//! The relay gets a prefix (bytes to send first, in a buffer), a source, a sink and a length, and is
-//! independent of S3 and HTTP. It never reads past the length, never sends more or
-//! less than it was given, and holds one buffer or one pipe at most, whatever the length. A reader
-//! that stops stops the relay's reading: nothing is received before the last bytes were taken. If
-//! it stays stopped, the source may be given up: the received bytes still go to the sink, and the
-//! caller gets the rest from another source.
+//! The relay gets a prefix (bytes to send first, in a buffer), a source, a sink and a length, and
+//! is independent of S3 and HTTP. It never reads past the length, never sends more or less than it
+//! was given, and holds one buffer or one pipe at most, whatever the length. A reader that stops
+//! stops the relay's reading: nothing is received before the last bytes were taken. If it stays
+//! stopped, the source may be given up: the received bytes still go to the sink, and the caller
+//! gets the rest from another source.
 
 pub(crate) mod copy;
 pub(crate) mod pipes;
@@ -80,8 +80,8 @@ impl Terms {
         self.ahead == Ahead::Freely || sent >= STEADY_CLIENT_BYTES
     }
 
-    /// The action for a stalled sink while `remaining` bytes are not received: gives the source up if
-    /// no bytes are lost by that.
+    /// The action for a stalled sink while `remaining` bytes are not received: gives the source up
+    /// if no bytes are lost by that.
     fn on_stall<'s, S: Source>(
         &self,
         source: &'s mut S,

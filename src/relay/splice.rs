@@ -2,7 +2,8 @@
 //!
 //! `splice(2)` is called on the worker's thread: through the ring it would be handed to a worker
 //! thread of the kernel, which costs more than a copy. The event loop only waits. A wait for the
-//! source is for many bytes at once, since each wake-up costs two system calls for any number of bytes.
+//! source is for many bytes at once, since each wake-up costs two system calls for any number of
+//! bytes.
 //!
 //! Per wake-up: one wait, one splice in, one or more splices out; no allocation, no byte copied.
 

@@ -120,8 +120,8 @@ impl Client {
         }
     }
 
-    /// Takes over reloaded settings, and drops the signing keys and destinations of buckets that are
-    /// no longer `live`. Requests in progress continue.
+    /// Takes over reloaded settings, and drops the signing keys and destinations of buckets that
+    /// are no longer `live`. Requests in progress continue.
     pub(crate) fn adopt(&self, retries: retry::Settings, live: HashSet<BucketId>) {
         self.retries.set(retries);
         self.budget.adopt(&retries);
@@ -162,8 +162,8 @@ impl Client {
         outcome
     }
 
-    /// Reserves a retry of a failed request and returns the wait before it, at least `at_least`. The
-    /// retry counts against the worker's budget only if `is_paid`.
+    /// Reserves a retry of a failed request and returns the wait before it, at least `at_least`.
+    /// The retry counts against the worker's budget only if `is_paid`.
     ///
     /// # Errors
     /// [`NoRetry`].

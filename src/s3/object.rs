@@ -57,8 +57,8 @@ const CACHE_FIELDS: [Field; 2] = [Field::LastModified, Field::VersionId];
 /// The fields that only a 200 or a 206 has.
 const CONTENT_FIELDS: [Field; 2] = [Field::ContentType, Field::ContentDisposition];
 
-/// The coding that AWS's SDKs declare for a chunked upload. Some S3 servers store it as the object's
-/// `Content-Encoding`, although they serve the object without it.
+/// The coding that AWS's SDKs declare for a chunked upload. Some S3 servers store it as the
+/// object's `Content-Encoding`, although they serve the object without it.
 const UPLOAD_FRAMING: &[u8] = b"aws-chunked";
 
 impl Metadata {

@@ -128,8 +128,8 @@ impl Response {
         (self.buf, range, self.body)
     }
 
-    /// Reads the body into memory and puts the connection back. An error returns the bytes before it
-    /// too.
+    /// Reads the body into memory and puts the connection back. An error returns the bytes before
+    /// it too.
     ///
     /// # Errors
     /// As `recv(2)` or for an invalid chunked coding; `UnexpectedEof` if the body was cut short,

@@ -1,5 +1,5 @@
-//! A customer key: S3 decrypts objects with it and does not store it (Amazon S3 User Guide, "Using server-side
-//! encryption with customer-provided keys", SSE-C).
+//! A customer key: S3 decrypts objects with it and does not store it (Amazon S3 User Guide, "Using
+//! server-side encryption with customer-provided keys", SSE-C).
 
 use std::fmt;
 

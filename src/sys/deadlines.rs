@@ -1,9 +1,9 @@
 //! The deadlines of the sockets of one worker.
 //!
 //! Arming a kernel timer for each receive and send would cost as much as the receive itself.
-//! Instead, a worker keeps the deadlines of all its sockets in one table and sweeps it a few times a
-//! second: a socket past its deadline is shut down, which ends the pending operation. So a wait ends
-//! up to one period of [`Deadlines::sweep`] late, never early.
+//! Instead, a worker keeps the deadlines of all its sockets in one table and sweeps it a few times
+//! a second: a socket past its deadline is shut down, which ends the pending operation. So a wait
+//! ends up to one period of [`Deadlines::sweep`] late, never early.
 //!
 //! The deadline of a send counts from the last byte that the peer's kernel acknowledged, not from
 //! the last one that fit into the send queue here: a full queue makes room much later than a slow
@@ -99,9 +99,9 @@ impl Slot {
         self.wait = Wait::Expired;
     }
 
-    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down, so
-    /// that a request that arrives at this moment, or that the reader has not seen yet, can still be
-    /// responded to.
+    /// Ends the wait for a request, unless one has arrived. Only the receiving side is shut down,
+    /// so that a request that arrives at this moment, or that the reader has not seen yet, can
+    /// still be responded to.
     fn end_idle_wait(&mut self) -> bool {
         if !matches!(self.wait, Wait::Idle { .. }) || sockopt::unread_bytes(self.borrow()) > 0 {
             return false;

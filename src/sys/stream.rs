@@ -93,8 +93,8 @@ impl Stream {
     }
 
     /// As [`receive`](Self::receive), for the first bytes of a request. [`Deadlines::close_idle`]
-    /// may end the wait too, and from `closable_from` on [`Deadlines::close_longest_idle`]: both look like
-    /// the end of the stream.
+    /// may end the wait too, and from `closable_from` on [`Deadlines::close_longest_idle`]: both
+    /// look like the end of the stream.
     ///
     /// # Errors
     /// As [`receive`](Self::receive); `TimedOut` when nothing came until `deadline`.

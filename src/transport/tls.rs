@@ -221,8 +221,8 @@ impl TlsStream {
         self.stream.send(out, 0..length, left_until(deadline)).await.0
     }
 
-    /// Receives more encrypted bytes: as many records as have room in `room` bytes when decrypted, so
-    /// that no plaintext has to be kept, but at least one.
+    /// Receives more encrypted bytes: as many records as have room in `room` bytes when decrypted,
+    /// so that no plaintext has to be kept, but at least one.
     async fn receive_records(
         &mut self,
         room: usize,

@@ -197,8 +197,8 @@ impl UpstreamConnection {
         self.seen_changes == changes
     }
 
-    /// Appends a whole response head to `buf`, and the bytes of the body that arrive with it. Returns
-    /// the head's length in bytes.
+    /// Appends a whole response head to `buf`, and the bytes of the body that arrive with it.
+    /// Returns the head's length in bytes.
     ///
     /// `limit` bounds each receive, in bytes: received bytes cannot be spliced any more.
     /// `first_byte` bounds the wait for the first byte, `stall` every later one.

@@ -63,8 +63,8 @@ impl ConnectError {
         }
     }
 
-    /// Whether another address of the server may be connected to now. `EADDRNOTAVAIL` is the kernel's
-    /// error for an IPv6 address on a machine where IPv6 is off, too.
+    /// Whether another address of the server may be connected to now. `EADDRNOTAVAIL` is the
+    /// kernel's error for an IPv6 address on a machine where IPv6 is off, too.
     pub(crate) fn may_succeed_elsewhere(&self) -> bool {
         self.is_transient() || matches!(self, ConnectError::OutOfResources(_))
     }

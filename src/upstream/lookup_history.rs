@@ -1,9 +1,9 @@
 //! Decides which idle connections may be kept after another lookup of their server's name.
 //!
 //! When a server moves, requests must follow its name, and idle connections to the old address must
-//! not be used. But a large service returns a few of its many addresses in rotation: an address that
-//! is missing from the last lookup still works, and opening new connections after each lookup would
-//! be waste. The frequency of changes tells the two cases apart.
+//! not be used. But a large service returns a few of its many addresses in rotation: an address
+//! that is missing from the last lookup still works, and opening new connections after each lookup
+//! would be waste. The frequency of changes tells the two cases apart.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -114,8 +114,8 @@ impl Pool {
     }
 
     /// The connection that became idle last and that S3 has not closed. A request whose client may
-    /// leave after a few bytes cannot use one on which S3 may send far ahead; any request can use the
-    /// other kind.
+    /// leave after a few bytes cannot use one on which S3 may send far ahead; any request can use
+    /// the other kind.
     pub(crate) fn reuse(
         self: &Rc<Self>,
         permit: Permit,
@@ -245,8 +245,8 @@ impl Destination {
 }
 
 impl Lease {
-    /// Keeps the connection for the next request. Call it only when the response was read to its end
-    /// and S3 keeps the connection open.
+    /// Keeps the connection for the next request. Call it only when the response was read to its
+    /// end and S3 keeps the connection open.
     pub(crate) fn put_back(mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if self.pool.metrics.s3_connections_idle.get() >= self.pool.settings.max_idle_connections

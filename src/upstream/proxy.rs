@@ -1,8 +1,8 @@
 //! HTTP proxies, and which origins are reached through them.
 //!
 //! An https origin is reached by CONNECT, so that TLS is end to end. Requests to an http origin are
-//! sent in absolute-form (RFC 9112 §3.2.2), as every client does, since most proxies allow CONNECT to
-//! HTTPS ports only. In both cases the proxy resolves the origin's name.
+//! sent in absolute-form (RFC 9112 §3.2.2), as every client does, since most proxies allow CONNECT
+//! to HTTPS ports only. In both cases the proxy resolves the origin's name.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -107,8 +107,8 @@ pub(super) async fn open(
             Err(error) => return Err(error.into()),
         }
         match find_head_end(&buf) {
-            // The origin sends nothing before the TLS handshake, so it cannot have sent bytes behind
-            // the head.
+            // The origin sends nothing before the TLS handshake, so it cannot have sent bytes
+            // behind the head.
             HeadEnd::At(length) if length == buf.len() || !is_2xx(&buf) => {
                 return Ok(tunnel_result(&buf, proxy, &host)?);
             }

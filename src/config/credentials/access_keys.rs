@@ -23,8 +23,8 @@ pub(in crate::config) struct AccessKeys {
 }
 
 impl AccessKeys {
-    /// The credentials, if both the ID and the secret are set. The last argument but one has the names of
-    /// the three keys in `marks`.
+    /// The credentials, if both the ID and the secret are set. The last argument but one has the
+    /// names of the three keys in `marks`.
     pub(super) fn complete(
         self,
         marks: &Marks,
@@ -57,8 +57,8 @@ const AWS_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS
 
 /// The access keys with the names of AWS's tools.
 ///
-/// All three come from one source: S3 would reject a session token from one with the keys from another,
-/// without naming the reason.
+/// All three come from one source: S3 would reject a session token from one with the keys from
+/// another, without naming the reason.
 pub(super) struct AwsKeys {
     environment: (Given<Credentials>, Vec<Diagnostic>),
     file: (Given<Credentials>, Vec<Diagnostic>),
@@ -73,7 +73,8 @@ impl AwsKeys {
         AwsKeys { environment: key_set(&environment), file: key_set(&file) }
     }
 
-    /// The keys in the environment. Mistakes in them are reported only if they are used, and only once.
+    /// The keys in the environment. Mistakes in them are reported only if they are used, and only
+    /// once.
     pub(super) fn of_environment(
         &mut self,
         diagnostics: &mut Vec<Diagnostic>,

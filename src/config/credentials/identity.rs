@@ -1,5 +1,5 @@
-//! The value of `credentials`: a word, or a map. Diagnostics never contain values, since a secret may be in
-//! the wrong place.
+//! The value of `credentials`: a word, or a map. Diagnostics never contain values, since a secret
+//! may be in the wrong place.
 
 use crate::config::credentials::access_keys::{AccessKeys, Given};
 use crate::config::diagnostic::{Diagnostic, Fault, Location};

@@ -1,5 +1,5 @@
-//! Resolves `credentials` and access keys to a credentials provider for each mount. Mounts with the same
-//! login share one.
+//! Resolves `credentials` and access keys to a credentials provider for each mount. Mounts with the
+//! same login share one.
 
 mod access_keys;
 mod identity;
@@ -91,11 +91,11 @@ impl Providers {
     }
 }
 
-/// The login of mounts without `credentials`. If the top level has none either, it is the default chain of
-/// AWS's tools.
+/// The login of mounts without `credentials`. If the top level has none either, it is the default
+/// chain of AWS's tools.
 ///
-/// An explicit kind of credentials is meant for this program, so it takes precedence over AWS variables in
-/// the environment; access keys in the file do not.
+/// An explicit kind of credentials is meant for this program, so it takes precedence over AWS
+/// variables in the environment; access keys in the file do not.
 fn top_level(
     identity: Option<&Identity>,
     marks: &Marks,

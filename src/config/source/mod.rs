@@ -1,5 +1,5 @@
-//! The sources of settings: a YAML file, the environment and command-line flags. Each returns its settings
-//! unparsed, with their locations, and reports unknown keys.
+//! The sources of settings: a YAML file, the environment and command-line flags. Each returns its
+//! settings unparsed, with their locations, and reports unknown keys.
 
 pub(super) mod environment;
 pub(super) mod file;

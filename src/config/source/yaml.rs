@@ -1,11 +1,12 @@
 //! Parses YAML into a small tree whose nodes have line numbers.
 //!
-//! Scalars remain text: `bucket_name: 0123` and `bucket_name: yes` are strings, and the kind of a key decides
-//! how they are parsed. The caller limits the size of the text, [`DEPTH`] the nesting, [`ALIAS_BYTES`] the
-//! expansion of aliases. Only functions that walk a finished tree recurse, at most to [`DEPTH`].
+//! Scalars remain text: `bucket_name: 0123` and `bucket_name: yes` are strings, and the kind of a
+//! key decides how they are parsed. The caller limits the size of the text, [`DEPTH`] the nesting,
+//! [`ALIAS_BYTES`] the expansion of aliases. Only functions that walk a finished tree recurse, at
+//! most to [`DEPTH`].
 //!
-//! Parsing continues after a duplicate key, a tag (`!x`) or a key that is a list or a map, so that later
-//! mistakes are reported too. It stops at a syntax error, a second document, or a limit.
+//! Parsing continues after a duplicate key, a tag (`!x`) or a key that is a list or a map, so that
+//! later mistakes are reported too. It stops at a syntax error, a second document, or a limit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,12 +14,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use crate::config::diagnostic::key_name;
 
-/// Deepest nesting of lists and maps. A configuration needs five levels. Each level costs a stack frame when
-/// a tree is walked, and a copy of its content if it has an anchor.
+/// Deepest nesting of lists and maps. A configuration needs five levels. Each level costs a stack
+/// frame when a tree is walked, and a copy of its content if it has an anchor.
 pub(in crate::config) const DEPTH: usize = 32;
 
-/// Text to which all aliases of a file together may expand, in bytes, plus one for each value. Without this
-/// limit, nested aliases in a few lines could exhaust memory ("billion laughs").
+/// Text to which all aliases of a file together may expand, in bytes, plus one for each value.
+/// Without this limit, nested aliases in a few lines could exhaust memory ("billion laughs").
 const ALIAS_BYTES: usize = 64 * 1024;
 
 /// A value and the line it starts on.
@@ -36,8 +37,8 @@ pub(in crate::config) enum Value {
     Text(String),
     /// `- a`, `[a]`.
     List(Vec<Node>),
-    /// `key: value`, in file order. A duplicate key has been reported; both entries are kept so that
-    /// mistakes in either of them are reported too.
+    /// `key: value`, in file order. A duplicate key has been reported; both entries are kept so
+    /// that mistakes in either of them are reported too.
     Map(Vec<Entry>),
 }
 
@@ -129,7 +130,8 @@ struct Tree {
 struct Open {
     node: Node,
     anchor: usize,
-    /// In a map before a value: the line and the text of its key; no text if the key is a list or a map.
+    /// In a map before a value: the line and the text of its key; no text if the key is a list or a
+    /// map.
     key: Option<(usize, Option<String>)>,
 }
 

@@ -1,4 +1,5 @@
-//! Tests of complete configuration files, whose result is a `Config` or the text of all diagnostics.
+//! Tests of complete configuration files, whose result is a `Config` or the text of all
+//! diagnostics.
 
 mod credentials;
 mod hostile;

@@ -174,9 +174,9 @@ impl CredentialsHandle {
         &self.clock
     }
 
-    /// Requests credentials newer than `generation`, which was rejected or has expired, and waits for
-    /// them up to [`WAIT_TIMEOUT`]; `false` if there are none. The refresher bounds how often it
-    /// loads; this does not wait for a load that will not start soon. Call it on workers only.
+    /// Requests credentials newer than `generation`, which was rejected or has expired, and waits
+    /// for them up to [`WAIT_TIMEOUT`]; `false` if there are none. The refresher bounds how often
+    /// it loads; this does not wait for a load that will not start soon. Call it on workers only.
     pub async fn newer_than(&self, generation: u64, need: Need) -> bool {
         if !self.needs_refreshing() || self.generation() > generation {
             return self.generation() > generation;
@@ -228,8 +228,8 @@ impl CredentialsHandle {
         is_needed
     }
 
-    /// Notes that a load has ended and its result is published. A requested load starts `pause` from
-    /// now at the earliest.
+    /// Notes that a load has ended and its result is published. A requested load starts `pause`
+    /// from now at the earliest.
     pub(super) fn end_load(&self, pause: Duration) {
         let mut loads = self.loads();
         loads.ended = loads.started;

@@ -94,7 +94,8 @@ fn line(text: &str) -> String {
         .join(" ")
 }
 
-/// Whether a word may be a secret or a token. Paths start with a slash; ARNs and URLs contain colons.
+/// Whether a word may be a secret or a token. Paths start with a slash; ARNs and URLs contain
+/// colons.
 fn is_key(word: &str) -> bool {
     let bare = word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '/');
     let is_key_character = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);

@@ -3,8 +3,8 @@
 //! Credentials are refreshed well before they expire. While refreshes fail, the last good
 //! credentials stay in use as long as they are valid, and retries back off.
 //!
-//! A request asks for a load if it finds no valid credentials or if S3 rejects them. The load starts
-//! at once, unless recent requested loads did not help.
+//! A request asks for a load if it finds no valid credentials or if S3 rejects them. The load
+//! starts at once, unless recent requested loads did not help.
 
 mod failure;
 mod provider;
@@ -21,12 +21,12 @@ use crate::s3::credentials::handle::CredentialsHandle;
 use crate::s3::credentials::refresh::refresher::{Due, Refresher};
 use crate::sys::background::{Background, Task};
 
-/// Longest sleep. The clock that measures sleeps stops while the machine is suspended; the expiry of
-/// credentials does not wait.
+/// Longest sleep. The clock that measures sleeps stops while the machine is suspended; the expiry
+/// of credentials does not wait.
 const SLEEP: Duration = Duration::from_secs(30);
 
-/// Starts refreshing `handles` and waits up to `timeout` for the first load of each. Dropping a task
-/// ends the refresh of its handle.
+/// Starts refreshing `handles` and waits up to `timeout` for the first load of each. Dropping a
+/// task ends the refresh of its handle.
 pub(crate) fn start(
     background: &Background,
     handles: &[Arc<CredentialsHandle>],

@@ -166,8 +166,8 @@ async fn assume(role: &Role, region: Option<&str>, proxies: &Proxies) -> Provide
     provider.build().await.provide_credentials().await
 }
 
-/// The region of STS: that of the configuration, of the profile, or the default. The libraries would
-/// also query the instance metadata service, which takes seconds if there is none.
+/// The region of STS: that of the configuration, of the profile, or the default. The libraries
+/// would also query the instance metadata service, which takes seconds if there is none.
 async fn sts_region(configured: Option<&str>, profile: Option<&str>) -> Region {
     if let Some(region) = configured {
         return Region::new(region.to_owned());

@@ -13,8 +13,8 @@ const METADATA: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::2
 const METADATA_VARIABLES: [&str; 2] =
     ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
-/// The AWS libraries take one proxy per client. STS and SSO use HTTPS, so the https proxy wins if the
-/// two differ.
+/// The AWS libraries take one proxy per client. STS and SSO use HTTPS, so the https proxy wins if
+/// the two differ.
 pub(super) fn config(proxies: &Proxies) -> ProxyConfig {
     let url = |proxy: &HttpProxy| proxy.url.clone();
     let configured = match (&proxies.https, &proxies.http) {

@@ -1,13 +1,13 @@
-//! Schedules the loads of credentials. Pure functions: the time left and the random `jitter`, from 0
-//! to 1, are arguments.
+//! Schedules the loads of credentials. Pure functions: the time left and the random `jitter`, from
+//! 0 to 1, are arguments.
 
 use std::time::Duration;
 
 /// Least time between two loads, however short credentials live.
 pub(super) const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Credentials are refreshed when a third of their lifetime is left, but no earlier than this before
-/// they expire: services issue the next ones only some minutes before the expiry.
+/// Credentials are refreshed when a third of their lifetime is left, but no earlier than this
+/// before they expire: services issue the next ones only some minutes before the expiry.
 const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 
 /// Longest time between two retries.
